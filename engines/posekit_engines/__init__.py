@@ -1,0 +1,1 @@
+"""Weights in, engine out: graphs, exports and parity reports."""

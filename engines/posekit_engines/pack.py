@@ -1,0 +1,139 @@
+"""From a checkpoint to a bundle: graphs, float16 weights, check crops, and who said what."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save
+from torch import Tensor, nn
+
+from posekit import __version__, bundle, checkpoints, codecs
+from posekit.bundle import Bundle
+from posekit.checkpoints import Converted, Overrides
+from posekit.errors import ExportError, SourceError
+from posekit.nets import build
+from posekit.types import ModelSpec, UInt8
+from posekit_engines.graph import points_graph
+from posekit_engines.to_onnx import bundle_weights, network_graph
+
+_LARGEST = float(np.finfo(np.float16).max)
+
+
+def convert(
+    source: str | Path, output: str | Path, overrides: Overrides, *, overwrite: bool = False
+) -> Converted:
+    """Read a checkpoint and write its bundle; what was decided is in the result's items.
+
+    Raises CheckpointError, ExportError, SourceError (output exists, or cannot be written).
+    """
+    output = Path(output)
+    if output.exists() and not overwrite:
+        raise SourceError(f"{output}: exists; choose another -o or pass --overwrite")
+    converted = checkpoints.load(source, overrides)
+    pack(converted, output.stem, Path(source)).save(output)
+    return converted
+
+
+def pack(converted: Converted, name: str, source: Path) -> Bundle:
+    """The bundle of a converted checkpoint; `source` is the file or folder that it came from.
+
+    Weights become float16.  Raises ExportError where one does not fit.
+    """
+    spec = converted.spec
+    net = _loaded(build(spec), converted.weights)
+    weights = bundle_weights(net)
+    network = network_graph(net, spec)
+    graphs = {
+        view: points_graph(network, spec, flip=view == "flip").SerializeToString()
+        for view in ("flip", "plain")
+    }
+    return Bundle(
+        name=name,
+        spec=spec,
+        weights=weights,
+        graphs=graphs,
+        licences={"code": "Apache-2.0", "weights": "unknown: those of the source"},
+        provenance=_provenance(converted, source),
+        extras={"reference.safetensors": save(_reference(_loaded(net, weights), spec))},
+    )
+
+
+def _loaded(net: nn.Module, weights: dict[str, NDArray[Any]]) -> nn.Module:
+    """`net` with the weights, strictly but for batch norm's counters, in evaluation mode."""
+    state: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        if float(np.abs(value).max(initial=0.0)) > _LARGEST:
+            raise ExportError(
+                f"{name}: holds {float(np.abs(value).max()):g}, beyond float16's {_LARGEST:g}, "
+                "in which bundles store weights; rescale that layer"
+            )
+        state[name] = torch.from_numpy(value.astype(np.float32))
+    counters = {name: v for name, v in net.state_dict().items() if not v.is_floating_point()}
+    net.load_state_dict({**counters, **state})
+    return net.eval()
+
+
+def _provenance(converted: Converted, source: Path) -> dict[str, Any]:
+    """The source's hash, each item with who said it, and versions; `inspect` prints it."""
+    items = {
+        item.name: re.sub(r"^[^:]*: ", "", str(item), count=1)  # the name is the key
+        for item in converted.items
+    }
+    return {
+        "source": source.name,
+        "sha256": _sha256(source),
+        "posekit": __version__,
+        "torch": torch.__version__.split("+")[0],
+        **items,
+    }
+
+
+def _sha256(source: Path) -> str:
+    """Of the file, or of a folder's weight files one after another."""
+    files = [source]
+    if source.is_dir():
+        files = sorted(source.glob("*.safetensors")) or [source / "pytorch_model.bin"]
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _reference(net: nn.Module, spec: ModelSpec) -> dict[str, NDArray[Any]]:
+    """Check crops, and what the network in torch and the numpy codecs find in them."""
+    crops = _check_crops(spec)
+    pixels = crops if spec.color == "rgb" else crops[..., ::-1]
+    image = (pixels - np.array(spec.mean)) / np.array(spec.std)
+    views = np.stack([image, image[:, :, ::-1]]).astype(np.float32).transpose(0, 1, 4, 2, 3)
+    with torch.no_grad():
+        maps, mirrored = (net(torch.from_numpy(view.copy())).numpy() for view in views)
+    mirror, shift = spec.skeleton.mirror, spec.flip_shift
+    merged = codecs.merge_flip(maps, mirrored, mirror=mirror, shift=shift)
+    flip, plain = codecs.decode(merged, spec), codecs.decode(maps, spec)
+    return {
+        "crops": crops,
+        "flip_points": flip[0],
+        "flip_scores": flip[1],
+        "plain_points": plain[0],
+        "plain_scores": plain[1],
+    }
+
+
+def _check_crops(spec: ModelSpec) -> UInt8:
+    """The embedded MoveNet's check crops, uint8 (N, H, W, 3) RGB, cut to this input's size."""
+    crops = Bundle.open(bundle.find("movenet-thunder")).reference["crops"]
+    width, height = spec.input_size
+    side = crops.shape[1]
+    across = min(side, round(side * width / height)) // 2
+    down = min(side, round(side * height / width)) // 2
+    middle = crops[:, side // 2 - down : side // 2 + down, side // 2 - across : side // 2 + across]
+    return np.stack([cv2.resize(crop, (width, height)) for crop in middle]).astype(np.uint8)

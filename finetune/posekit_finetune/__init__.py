@@ -1,0 +1,1 @@
+"""Label-free adaptation: unlabelled images in, weights out."""

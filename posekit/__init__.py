@@ -1,0 +1,64 @@
+"""posekit: adapt a 2D human-pose model to your camera, export it, run it on video.
+
+estimator = posekit.load("movenet-thunder")
+poses = estimator(image)                       # uint8 RGB (H, W, 3)
+for frame, poses in estimator.stream("video.mp4"):
+    print(frame.time_s, poses.points.shape)    # (N, K, 2), frame pixels
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from posekit.api import load
+    from posekit.bundle import Bundle
+    from posekit.errors import PosekitError
+    from posekit.estimate import EstimateOptions, Estimator
+    from posekit.geometry import Warp
+    from posekit.types import Boxes, Frame, ModelSpec, Poses, Skeleton
+    from posekit.video import ReadOptions
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Boxes",
+    "Bundle",
+    "EstimateOptions",
+    "Estimator",
+    "Frame",
+    "ModelSpec",
+    "PosekitError",
+    "Poses",
+    "ReadOptions",
+    "Skeleton",
+    "Warp",
+    "load",
+]
+
+_HOME = {
+    "Boxes": "types",
+    "Bundle": "bundle",
+    "EstimateOptions": "estimate",
+    "Estimator": "estimate",
+    "Frame": "types",
+    "ModelSpec": "types",
+    "Poses": "types",
+    "PosekitError": "errors",
+    "ReadOptions": "video",
+    "Skeleton": "types",
+    "Warp": "geometry",
+    "load": "api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when they are first used: `import posekit` stays instant."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'posekit' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"posekit.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

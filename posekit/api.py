@@ -1,0 +1,58 @@
+"""What Python users and the command line call; the only module that reaches the makers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from posekit import bundle
+from posekit.detect import BoxFile, Detector, full_frame
+from posekit.estimate import EstimateOptions, Estimator, Finder
+from posekit.infer import Hooks, InferOptions, run
+from posekit.runtime import Runtime
+
+DETECTOR = "nanodet-person"
+
+
+def load(
+    model: str | Path = "movenet-thunder",
+    device: str = "auto",
+    threads: int | None = None,
+    *,
+    flip: bool = True,
+    boxes: str | Path | Finder = DETECTOR,
+    options: EstimateOptions = EstimateOptions(),
+) -> Estimator:
+    """A pose estimator for an embedded model or a `.posekit` file.
+
+    device: auto, cpu, cuda or cuda:N; only auto may fall back.  threads: None for all.
+    flip: also look at the mirrored crop, more accurate at twice the cost.
+    boxes: a detector (embedded, `.posekit` or `.onnx`), a file of boxes (`.json`, `.jsonl`),
+    "full" for the whole frame, or a function from Frame to Boxes.
+    Raises BundleError, DeviceError, MissingExtraError, InputError.
+    """
+    runtime = Runtime(
+        bundle.Bundle.open(bundle.find(model)), device=device, threads=threads, flip=flip
+    )
+    return Estimator(runtime, _finder(boxes, device, threads), options)
+
+
+def _finder(boxes: str | Path | Finder, device: str, threads: int | None) -> Finder:
+    if callable(boxes):
+        return boxes
+    if str(boxes) == "full":
+        return full_frame
+    path = Path(boxes)
+    if path.suffix in (".json", ".jsonl"):
+        return BoxFile(path)
+    if path.suffix == ".onnx":
+        return Detector(path, device=device, threads=threads)
+    return Detector(bundle.Bundle.open(bundle.find(boxes)), device=device, threads=threads)
+
+
+def infer(
+    estimator: Estimator, sources: Sequence[str], options: InferOptions, hooks: Hooks | None = None
+) -> dict[str, Any]:
+    """Run an estimator over sources and write the results; see `posekit.infer.run`."""
+    return run(estimator, sources, options, hooks)

@@ -1,0 +1,193 @@
+"""Any public checkpoint of a top-down heatmap network -> (ModelSpec, weights), strictly.
+
+The names and shapes of the tensors tell the layout, the network and its joints. What they cannot
+tell comes from flags, a config beside the file or in it, the file's name, then the family's
+default, in this order; each is an `Item` that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from posekit.checkpoints import configs, files, layouts
+from posekit.checkpoints.facts import Facts, Item, Source, resolve
+from posekit.checkpoints.layouts import UNION, Canonical, Choice, Head, Network
+from posekit.errors import CheckpointError
+from posekit.nets import build, check_name
+from posekit.skeletons import COCO_17
+from posekit.types import ModelSpec
+
+__all__ = ["Converted", "Facts", "Item", "Overrides", "backbone", "load"]
+
+_OPTIONAL = "num_batches_tracked"  # old files lack it, and nothing but training uses it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overrides(Facts):
+    """What the user says, before all else; None: find out.
+
+    architecture: must agree with the tensors.  network: of a dual file (1, 2 or student).
+    head: which joints of a 24-joint union head.  experts: of a ViTPose++.  config: its path.
+    """
+
+    architecture: str | None = None
+    network: Network | None = None
+    head: Head | None = None
+    experts: int | None = None
+    config: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Converted:
+    """A checkpoint understood: its spec, its weights by posekit's names, and who said what.
+
+    weights: float32, the floating entries of the network's state dict.
+    """
+
+    spec: ModelSpec
+    weights: dict[str, NDArray[Any]]
+    items: tuple[Item, ...]
+
+
+def load(path: str | Path, overrides: Overrides = Overrides()) -> Converted:
+    """Read, recognise and check a checkpoint; nothing in it is ever run.
+
+    path: a PyTorch or safetensors file, or a Hugging Face folder.
+    Raises CheckpointError: unreadable, of an unknown layout, or a tensor that is missing,
+    surplus, misshapen or not finite.
+    """
+    path = Path(path)
+    checkpoint = files.read(path)
+    config, said = _sources(path, checkpoint.meta, overrides)
+    try:
+        found = layouts.canonical(checkpoint.state, _choice(overrides, said))
+        name = _architecture(found, overrides)
+        return _converted(name, found, config, said)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _sources(
+    path: Path, meta: Mapping[str, Any], overrides: Overrides
+) -> tuple[Path | None, dict[Source, Facts]]:
+    """The config's path, and what each source says, in the order in which it is believed."""
+    config, beside = configs.find(path, overrides.config)
+    inside = configs.mmpose(str(meta.get("cfg") or meta.get("config") or ""))
+    data = meta.get("dataset_meta")
+    if isinstance(data, dict) and (skeleton := configs.dataset(data).skeleton):
+        inside = replace(inside, skeleton=skeleton)
+    flags = Facts(**{f.name: getattr(overrides, f.name) for f in fields(Facts)})
+    name = configs.from_name(path)
+    return config, {
+        "flag": flags,
+        "config beside it": beside,
+        "config in the file": inside,
+        "file name": name,
+    }
+
+
+def _choice(overrides: Overrides, said: Mapping[Source, Facts]) -> Choice:
+    """The network, head and experts to take; a data set that a source names chooses the head."""
+    head, source = overrides.head, next(iter(said))
+    heads = {skeleton.name: name for name, (skeleton, _) in UNION.items()}
+    for where, facts in said.items():
+        if head is None and facts.skeleton is not None and facts.skeleton.name in heads:
+            head, source = heads[facts.skeleton.name], where
+    insist = overrides.head is not None
+    return Choice(overrides.network, head, overrides.experts, insist, source)
+
+
+def _architecture(found: Canonical, overrides: Overrides) -> str:
+    """What the tensors are. Raises CheckpointError where --architecture says otherwise."""
+    name = layouts.architecture(found.state)
+    wanted = overrides.architecture
+    if wanted is not None and check_name(wanted) != name:
+        raise CheckpointError(f"--architecture {wanted}: the tensors are those of {name}")
+    return name
+
+
+def _converted(
+    name: str, found: Canonical, config: Path | None, said: dict[Source, Facts]
+) -> Converted:
+    """The spec and the checked weights of canonical tensors. Raises CheckpointError."""
+    final = found.state.get("head.final_layer.weight")
+    if final is None or final.ndim != 4:
+        raise CheckpointError("has no head.final_layer.weight (out, in, h, w): no heatmaps")
+    if found.skeleton is not None:  # the cut has settled it; only a flag may name another
+        flags, others = said["flag"], said
+        said = {source: replace(facts, skeleton=None) for source, facts in others.items()}
+        said["flag"] = flags
+    said = {**said, "weights": Facts(skeleton=found.skeleton, input_size=_grid(found))}
+    spec, items = resolve(name, found.family, len(final), said)
+    weights = _fitting(found.state, spec, found.origin)
+    first = [Item("config", config.name, "config beside it")] if config else []
+    known = [*found.items, Item("architecture", name, "weights")]
+    return Converted(spec, weights, (*first, *known, *items))
+
+
+def _grid(found: Canonical) -> tuple[int, int] | None:
+    """(W, H) that a transformer's position embedding was made for, if it is 3:4 or square."""
+    embedding = found.state.get("backbone.pos_embed")
+    if embedding is None or embedding.ndim != 3:
+        return None
+    tokens = embedding.shape[1] - 1
+    for across, down in ((3, 4), (1, 1)):
+        unit = round((tokens / (across * down)) ** 0.5)
+        if unit and unit * unit * across * down == tokens:
+            return 16 * unit * across, 16 * unit * down
+    return None
+
+
+def _fitting(
+    state: files.State, spec: ModelSpec, origin: Mapping[str, str]
+) -> dict[str, NDArray[Any]]:
+    """The floating tensors, if they are the network's and no others. Raises CheckpointError."""
+    with torch.device("meta"):
+        wanted = {name: tuple(v.shape) for name, v in build(spec).state_dict().items()}
+    surplus = [origin.get(name, name) for name in state if name not in wanted]
+    missing = [name for name in wanted if name not in state and not name.endswith(_OPTIONAL)]
+    if surplus or missing:
+        kind, names = ("surplus", surplus) if surplus else ("missing", missing)
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise CheckpointError(f"not quite a {spec.architecture}: {kind} tensor {names[0]}{more}")
+    weights = {name: state[name] for name in wanted if not name.endswith(_OPTIONAL)}
+    for name, value in weights.items():
+        if value.shape != wanted[name]:
+            raise CheckpointError(
+                f"{origin.get(name, name)}: shape {value.shape}; a {spec.architecture} at "
+                f"{spec.input_size[0]} x {spec.input_size[1]} px has {wanted[name]}"
+            )
+        if value.dtype != np.float32 or not np.isfinite(value).all():
+            raise CheckpointError(f"{origin.get(name, name)}: holds values that are not finite")
+    return weights
+
+
+# What ImageNet files hold beside the backbone: classifiers, and branches that pose does not use.
+_CLASSIFIER = ("fc.", "classifier.", "incre_modules.", "downsamp_modules.", "final_layer.")
+_UNUSED_BRANCHES = tuple(f"stage4.2.fuse_layers.{n}." for n in (1, 2, 3))
+
+
+def backbone(path: str | Path, architecture: str) -> dict[str, NDArray[Any]]:
+    """A backbone's weights from a torchvision ResNet or HRNet ImageNet file, `backbone.` names.
+
+    Raises CheckpointError unless it fits `architecture` strictly, its classifier aside.
+    """
+    state = files.read(Path(path)).state
+    spec = ModelSpec(check_name(architecture), (192, 256), (48, 64), COCO_17)
+    skipped = (*_CLASSIFIER, *_UNUSED_BRANCHES)
+    kept = {f"backbone.{name}": v for name, v in state.items() if not name.startswith(skipped)}
+    with torch.device("meta"):
+        head = {k: v for k, v in build(spec).state_dict().items() if k.startswith("head.")}
+    blank = {name: np.zeros(tuple(v.shape), np.float32) for name, v in head.items()}
+    try:
+        fitted = _fitting({**kept, **blank}, spec, {name: name[9:] for name in kept})
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return {name: value for name, value in fitted.items() if name.startswith("backbone.")}

@@ -1,0 +1,177 @@
+"""What flags, configs, names and families say about a checkpoint, and who is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from posekit.errors import CheckpointError
+from posekit.skeletons import AIC_14, COCO_17, MPII_16
+from posekit.types import Color, Decode, ModelSpec, Skeleton
+
+Convention = Literal["msra", "udp", "half-pixel"]
+Family = Literal["simple-baseline", "hrnet", "semi", "mmpose", "vitpose", "hugging face"]
+Source = Literal[
+    "flag", "config beside it", "config in the file", "file name", "weights", "family default"
+]
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a state dict cannot tell; None where this source is silent.
+
+    input_size: (W, H), px.  color: channel order of the network's input.
+    mean, std: per channel, 0..255.  padding: a box grows by this factor.
+    convention: how boxes become crops and cells crop px: msra, udp or half-pixel.
+    flip_shift: cells, right.  sigma: cells.  decode, blur: as in ModelSpec.
+    """
+
+    input_size: tuple[int, int] | None = None
+    skeleton: Skeleton | None = None
+    color: Color | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+    padding: float | None = None
+    convention: Convention | None = None
+    flip_shift: float | None = None
+    sigma: float | None = None
+    decode: Decode | None = None
+    blur: int | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that was decided, who said it, and whether nobody did (`assumed`)."""
+
+    name: str
+    value: Any
+    source: Source
+    assumed: bool = False
+
+    def __str__(self) -> str:
+        mark = ", assumed" if self.assumed else ""
+        return f"{self.name}: {_shown(self.value)} ({self.source}{mark})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a bundle's provenance: name, value, source, assumed."""
+        return {
+            "name": self.name,
+            "value": _shown(self.value),
+            "source": self.source,
+            "assumed": self.assumed,
+        }
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Skeleton):
+        return f"{value.name}, {len(value)} keypoints"
+    if isinstance(value, tuple):
+        return " x ".join(f"{v:g}" for v in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+_IMAGENET_MEAN, _IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+_BY_COUNT = {17: COCO_17, 16: MPII_16, 14: AIC_14}
+# BGR is no slip: these were trained on OpenCV's order, with the RGB means in place.
+_COLORS: dict[Family, Color] = {
+    "simple-baseline": "bgr",
+    "hrnet": "rgb",
+    "semi": "bgr",
+    "mmpose": "rgb",
+    "vitpose": "rgb",
+    "hugging face": "rgb",
+}
+_UDP: tuple[Family, ...] = ("vitpose", "hugging face")
+
+
+class _Ledger:
+    """Asks the sources in order and writes down who answered."""
+
+    def __init__(self, said: Mapping[Source, Facts]) -> None:
+        self.said = said
+        self.items: list[Item] = []
+
+    def take(self, name: str, default: Any) -> Any:
+        """The first source's value of the field `name`, or the default, assumed."""
+        for source, facts in self.said.items():
+            value = getattr(facts, name)
+            if value is not None:
+                self.items.append(Item(name, value, source))
+                return value
+        self.items.append(Item(name, default, "family default", assumed=True))
+        return default
+
+
+def resolve(
+    architecture: str, family: Family, joints: int, said: Mapping[Source, Facts]
+) -> tuple[ModelSpec, list[Item]]:
+    """The spec that the sources give, in their order, and an item for each field.
+
+    Raises CheckpointError where they contradict the weights or one another.
+    """
+    ledger = _Ledger(said)
+    skeleton = _skeleton(ledger, joints)
+    size = ledger.take("input_size", (256, 256) if skeleton is MPII_16 else (192, 256))
+    if min(size) < 4 or size[0] % 4 or size[1] % 4:
+        raise CheckpointError(f"input of {size[0]} x {size[1]} px; wanted multiples of 32 or 16")
+    spec = ModelSpec(
+        architecture=architecture,
+        input_size=size,
+        heatmap_size=(size[0] // 4, size[1] // 4),
+        skeleton=skeleton,
+        color=ledger.take("color", _COLORS[family]),
+        mean=ledger.take("mean", _IMAGENET_MEAN),
+        std=ledger.take("std", _IMAGENET_STD),
+        padding=ledger.take("padding", 1.25),
+        sigma=float(ledger.take("sigma", 3.0 if max(size) >= 384 else 2.0)),
+    )
+    return _with_convention(spec, family, ledger), ledger.items
+
+
+def _skeleton(ledger: _Ledger, joints: int) -> Skeleton:
+    """The skeleton, which must have as many keypoints as the head gives maps."""
+    skeleton: Skeleton | None = ledger.take("skeleton", _BY_COUNT.get(joints))
+    if skeleton is None:
+        raise CheckpointError(
+            f"the head gives {joints} maps and nothing says what they are; give --skeleton FILE "
+            "(TOML or JSON: keypoints, mirror, bones, sigmas)"
+        )
+    if not len(skeleton):
+        raise CheckpointError(
+            f"the name says {skeleton.name}, whose keypoints posekit does not know; give "
+            "--skeleton FILE (TOML or JSON: keypoints, mirror, bones, sigmas)"
+        )
+    if len(skeleton) != joints:
+        raise CheckpointError(
+            f"the head gives {joints} maps, but skeleton {skeleton.name} has {len(skeleton)} "
+            "keypoints; give the one it was trained with by --skeleton"
+        )
+    return skeleton
+
+
+def _with_convention(spec: ModelSpec, family: Family, ledger: _Ledger) -> ModelSpec:
+    """Crop, cells, flip shift and decode as numbers. Raises CheckpointError."""
+    convention: Convention = ledger.take("convention", "udp" if family in _UDP else "msra")
+    (width, height), (columns, rows) = spec.input_size, spec.heatmap_size
+    match convention:
+        case "udp":
+            scale = ((width - 1) / (columns - 1), (height - 1) / (rows - 1))
+            spec = replace(spec, crop_shrink=1.0, crop_center=0.5, map_scale=scale)
+        case "half-pixel":
+            spec = replace(spec, crop_center=0.5, map_offset=(1.5, 1.5))
+        case "msra":
+            pass
+    shift = float(ledger.take("flip_shift", 1.0 if convention == "msra" else 0.0))
+    # MSRA's own 1 is a habit; its exact value is 0.75.
+    if abs(shift - spec.mirror_shift) > 0.5:
+        raise CheckpointError(
+            f"a flip shift of {shift:g} cells does not agree with the convention {convention}, "
+            f"which needs {spec.mirror_shift:g}; give --convention or --flip-shift"
+        )
+    decode = ledger.take("decode", {"msra": "quarter", "udp": "udp"}.get(convention, "dark"))
+    blur = spec.blur
+    if decode in ("dark", "udp"):
+        blur = ledger.take("blur", 17 if spec.sigma >= 3 else 11)
+    return replace(spec, flip_shift=shift, decode=decode, blur=blur)

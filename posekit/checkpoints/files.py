@@ -1,0 +1,194 @@
+"""From a file or folder to named tensors, without ever running what a pickle says."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from posekit.errors import CheckpointError
+
+State = dict[str, NDArray[Any]]
+_WRAPPERS = ("state_dict", "best_state_dict", "model_state_dict", "model")
+_OTHERS = {
+    ".posekit": "is a bundle already: give it to infer, export or adapt as it is",
+    ".onnx": "is an exported graph: give the checkpoint it was made from",
+    ".plan": "is a TensorRT engine: give the checkpoint it was made from",
+    ".engine": "is a TensorRT engine: give the checkpoint it was made from",
+}
+# What torch.load raises for files that are damaged or of another kind.
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    OverflowError,
+    struct.error,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Tensors by name, `module.` removed; meta: what else mmpose wrote beside them."""
+
+    state: State
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _Record:
+    """Stands in for mmengine's HistoryBuffer: takes its state and forgets it."""
+
+    def __setstate__(self, state: object) -> None:
+        """Nothing of a training log is needed."""
+
+
+def _harmless() -> list[Any]:
+    """Classes that mmengine's checkpoints hold beside tensors, and that only carry data."""
+    multiarray = np._core.multiarray  # type: ignore[attr-defined]  # public names in old pickles
+    functions = [
+        (getattr(multiarray, name), f"numpy.{core}.multiarray.{name}")
+        for name in ("_reconstruct", "scalar")
+        for core in ("core", "_core")
+    ]
+    kinds = [type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdOUS"]
+    record = (_Record, "mmengine.logging.history_buffer.HistoryBuffer")
+    return [*functions, np.ndarray, np.dtype, *kinds, record]
+
+
+def read(path: Path) -> Checkpoint:
+    """The tensors of a PyTorch file, a .safetensors file or a Hugging Face folder.
+
+    Raises CheckpointError: missing, empty, a pointer, code inside, no state dict.
+    """
+    if re.match(r"\w{2,}:/", str(path)):  # Path has taken one slash of a URL
+        raise CheckpointError(
+            f"{path}: posekit downloads nothing by itself; fetch the file and give its path"
+        )
+    if path.is_dir():
+        return Checkpoint(_folder(path))
+    _refuse_other_files(path)
+    if path.suffix == ".safetensors":
+        return Checkpoint(_arrays(_safetensors(path), path))
+    return _unwrapped(_torch_load(path), path)
+
+
+def _refuse_other_files(path: Path) -> None:
+    """CheckpointError for what cannot be a checkpoint."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if path.suffix in _OTHERS:
+        raise CheckpointError(f"{path}: {_OTHERS[path.suffix]}")
+    if not start:
+        raise CheckpointError(f"{path}: is empty (0 bytes); fetch it again")
+    if start.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            f"{path}: is a Git LFS pointer, not the file itself; run `git lfs pull`"
+        )
+    if start.lstrip()[:1] in (b"<", b"{"):
+        raise CheckpointError(f"{path}: is a text file (a web page?), not a checkpoint")
+
+
+def _folder(folder: Path) -> State:
+    """The tensors of a Hugging Face folder, in one file or several."""
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder}: a folder without config.json; wanted a Hugging Face one")
+    files = sorted(folder.glob("*.safetensors"))
+    if not files and (folder / "pytorch_model.bin").is_file():
+        path = folder / "pytorch_model.bin"
+        return dict(_unwrapped(_torch_load(path), path).state)
+    state: State = {}
+    for path in files:
+        _refuse_other_files(path)
+        state |= _arrays(_safetensors(path), path)
+    if not state:
+        raise CheckpointError(f"{folder}: holds no .safetensors file and no pytorch_model.bin")
+    return state
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged, or not a safetensors file ({error})") from error
+
+
+def _torch_load(path: Path) -> Any:
+    """The objects of a PyTorch file; only tensors and plain data. Raises CheckpointError."""
+    try:
+        with torch.serialization.safe_globals(_harmless()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        found = re.search(r"(?:GLOBAL|class|function) `?([\w.]+\.[\w.]+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and found:
+            raise CheckpointError(
+                f"{path}: its pickle calls {found[1]}, and posekit runs no code from a file; "
+                "where you trust it, save its tensors alone elsewhere, with "
+                "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW)"
+            ) from error
+        line = str(error).strip().splitlines()[:1]
+        reason = line[0] if line else type(error).__name__
+        raise CheckpointError(f"{path}: damaged, or not a PyTorch file ({reason[:200]})") from error
+
+
+def _unwrapped(content: Any, path: Path) -> Checkpoint:
+    """The state dict inside whatever a trainer wrapped it in."""
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{path}: holds a {type(content).__name__}; wanted a dict of tensors (a state dict)"
+        )
+    meta = content.get("meta")
+    for name in _WRAPPERS:
+        if isinstance(content.get(name), dict):
+            content = content[name]
+            break
+    state = _arrays(content, path)
+    return Checkpoint(state, meta if isinstance(meta, dict) else {})
+
+
+def _arrays(content: Mapping[Any, Any], path: Path) -> State:
+    """Tensors as numpy, floating ones as float32. Raises CheckpointError."""
+    odd = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if odd or not content:
+        got = f"{', '.join(odd[:4])} beside the tensors" if content else "nothing"
+        raise CheckpointError(
+            f"{path}: wanted a state dict, plain or under {' or '.join(_WRAPPERS[:2])}; got {got}"
+        )
+    state = {str(name).removeprefix("module."): _array(v) for name, v in content.items()}
+    if len(state) != len(content):
+        raise CheckpointError(f"{path}: holds tensors both with and without `module.`")
+    return state
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    plain = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
+    array: NDArray[Any] = (plain.float() if plain.is_floating_point() else plain).numpy()
+    return array
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises CheckpointError."""
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path}: wanted a JSON object, got a {type(data).__name__}")
+    return data

@@ -1,0 +1,58 @@
+"""The command line: one module a command, no logic, heavy imports inside the commands."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from posekit.cli.doctor import command as doctor
+from posekit.cli.infer import command as infer
+from posekit.cli.inspect import command as inspect
+from posekit.cli.models import command as models
+from posekit.cli.verify import command as verify
+from posekit.errors import PosekitError
+
+app = typer.Typer(
+    name="posekit",
+    help="Adapt a 2D human-pose model to your camera, export it, and run it fast on video.",
+    epilog="Exit codes: 0 ok, 1 bad input, 2 usage, 3 environment, 4 parity over budget, "
+    "5 adaptation refused, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("infer")(infer)
+app.command("predict", hidden=True)(infer)
+app.command("models")(models)
+app.command("inspect")(inspect)
+app.command("verify")(verify)
+app.command("doctor")(doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from posekit import __version__
+
+        typer.echo(f"posekit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Adapt a 2D human-pose model to your camera, export it, and run it fast on video."""
+
+
+def main() -> None:
+    """Run the command line; an expected error is one line on stderr and its own exit code."""
+    try:
+        app()
+    except PosekitError as error:
+        if "--debug" in sys.argv:
+            raise
+        typer.echo(f"posekit: {error}", err=True)
+        sys.exit(error.exit_code)

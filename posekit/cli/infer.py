@@ -1,0 +1,58 @@
+"""`posekit infer`: video, images, webcam or stream in; keypoints and an overlay out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from typer import Option
+
+FORMATS = "jsonl, coco, csv, parquet, openpose, labelstudio, dlc"
+
+
+# fmt: off
+def command(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Video, image, folder, glob, webcam index, rtsp:// or http:// URL.")],
+    model: Annotated[str, Option("-m", "--model", help="Embedded name or .posekit file.")] = "movenet-thunder",
+    output: Annotated[Path, Option("-o", "--output", help="Folder for the results.")] = Path("posekit_output"),
+    formats: Annotated[str, Option("--format", help=f"Comma-separated: {FORMATS}.")] = "jsonl",
+    device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto",
+    threads: Annotated[int | None, Option(min=1, help="CPU threads; all by default.")] = None,
+    flip: Annotated[bool, Option(help="Look at the mirrored crop too: better, twice the work.")] = True,
+    detector: Annotated[str, Option(help="Embedded name, .posekit, or a YOLOX/RT-DETR .onnx.")] = "nanodet-person",
+    boxes: Annotated[str | None, Option(help="'full' for the whole frame, or a COCO JSON / JSONL file.")] = None,
+    detect_every: Annotated[int, Option(min=1, help="Frames between detections; tracks serve between.")] = 4,
+    every: Annotated[int, Option(min=1, help="Take each n-th frame.")] = 1,
+    start: Annotated[float, Option(min=0, help="Start at this second.")] = 0.0,
+    end: Annotated[float | None, Option(min=0, help="End at this second.")] = None,
+    min_score: Annotated[float, Option(help="Drop persons whose mean keypoint score is lower.")] = 0.15,
+    max_persons: Annotated[int | None, Option(min=1, help="Keep the best of each frame.")] = None,
+    track: Annotated[bool, Option(help="Give persons ids and follow them.")] = True,
+    smooth: Annotated[bool, Option(help="Smooth tracks; raw points stay in the output.")] = True,
+    video: Annotated[bool, Option(help="Write the overlay.")] = True,
+    codec: Annotated[Literal["h264", "vp9", "av1"], Option(help="Of the overlay.")] = "h264",
+    live: Annotated[Literal["latest", "all"], Option(help="Live sources: newest frame, or every frame.")] = "latest",
+    segment: Annotated[float, Option(min=1, help="Cut live output into pieces of this many seconds.")] = 600.0,
+    show: Annotated[bool, Option("--show", help="Serve the overlay on 127.0.0.1 while it is made.")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace existing outputs.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print the summary as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
+) -> None:
+    """Run a pose model over video, images or a live stream."""
+    from posekit import api, infer
+    from posekit.cli.progress import Progress
+    from posekit.estimate import EstimateOptions
+    from posekit.outputs import OutputOptions
+    from posekit.video import ReadOptions
+
+    follow = EstimateOptions(detect_every=1 if boxes else detect_every, min_score=min_score, max_persons=max_persons, track=track, smooth=smooth)
+    files = OutputOptions(output, tuple(formats.split(",")), overlay=video, codec=codec, overwrite=overwrite, segment_s=segment)
+    options = infer.InferOptions(files, ReadOptions(every=every, start_s=start, end_s=end, live=live), show=show)
+    estimator = api.load(model, device, threads, flip=flip, boxes=boxes or detector, options=follow)
+    with Progress(silent=quiet or as_json) as progress:
+        summary = api.infer(estimator, sources, options, progress.hooks)
+    progress.report(summary, as_json=as_json, quiet=quiet)
+    raise typer.Exit(130 if summary["interrupted"] else 0)
+# fmt: on

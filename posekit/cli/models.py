@@ -1,0 +1,73 @@
+"""`posekit models`: the models that come with posekit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer import Option
+
+
+# fmt: off
+def command(
+    as_json: Annotated[bool, Option("--json", help="Print the list as JSON.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
+) -> None:
+    """List the embedded models: size, licence and measured accuracy."""
+    from posekit import bundle
+
+    measured = _accuracy(bundle.MODELS / "accuracy.json")
+    rows = [_row(path, measured.get(name, {})) for name, path in bundle.embedded().items()]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+    else:
+        _print_table(rows)
+# fmt: on
+
+
+def _accuracy(path: Path) -> dict[str, Any]:
+    """What `benchmarks/accuracy.py` measured, by model; empty where it has not run."""
+    if not path.exists():
+        return {}
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return dict(data.get("models", data))
+
+
+def _row(path: Path, measured: dict[str, Any]) -> dict[str, Any]:
+    from posekit.bundle import Bundle
+
+    bundle = Bundle.open(path)
+    return {
+        "name": bundle.name,
+        "kind": bundle.kind,
+        "bytes": path.stat().st_size,
+        "input_size": list(bundle.spec.input_size),
+        "licences": dict(bundle.licences),
+        "accuracy": measured,
+        "sha256": bundle.sha256,
+    }
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", "kind", "size", "input", "licence of the weights", "measured", box=None)
+    for row in rows:
+        width, height = row["input_size"]
+        licence = row["licences"].get("weights", "not stated")
+        measured = ", ".join(f"{key} {value}" for key, value in _flat(row["accuracy"]))
+        size = f"{row['bytes'] / 1e6:.1f} MB"
+        table.add_row(row["name"], row["kind"], size, f"{width}x{height}", licence, measured)
+    Console().print(table)
+
+
+def _flat(measured: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested figures as `group key` pairs, in order."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in measured.items():
+        name = f"{prefix} {key}".strip()
+        pairs += _flat(value, name) if isinstance(value, dict) else [(name, value)]
+    return pairs

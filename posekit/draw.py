@@ -1,0 +1,224 @@
+"""Poses on a picture: left blue, right orange, the rest white; a colour a track for its box."""
+
+from __future__ import annotations
+
+import colorsys
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from posekit.errors import InputError
+from posekit.types import Float32, Poses, Skeleton, UInt8
+
+Color = tuple[int, int, int]
+Float64 = NDArray[np.float64]
+
+# Blue and orange stay apart for every kind of colour blindness (Okabe and Ito).
+LEFT: Color = (30, 165, 255)
+RIGHT: Color = (255, 138, 20)
+MIDDLE: Color = (240, 240, 240)
+_EDGE: Color = (22, 22, 26)  # the dark rim that keeps a skeleton legible on anything
+_UNTRACKED: Color = (205, 205, 205)
+_SHIFT = 4  # OpenCV's fixed point: 1/16 px, so that a skeleton in a video does not tremble
+_FAR = 30_000  # px; a point beyond it is not drawn, since fixed-point numbers end
+_RIM = 0.22  # width of the rim, as a share of the bone's
+_DELICATE = 0.75  # bones of less than this share of the full width have no rim
+
+
+@dataclass(frozen=True)
+class DrawStyle:
+    """How poses look.
+
+    min_score: a keypoint scored lower is not drawn, nor a bone that ends there.
+    width: of a bone, as a share of the person's height in the picture; the picture's diagonal
+        bounds it from both sides.  boxes: draw them.  ids: draw their tags.
+    """
+
+    min_score: float = 0.2
+    width: float = 0.011
+    boxes: bool = True
+    ids: bool = True
+
+
+def draw(
+    image: UInt8, poses: Poses, *, style: DrawStyle = DrawStyle(), out: UInt8 | None = None
+) -> UInt8:
+    """`image` uint8 (H, W, 3) RGB with boxes, bones and points on it; a copy unless `out` is given.
+
+    out: C-contiguous, of the same shape, maybe `image` itself. Points that are not finite or under
+    `style.min_score` are left out, those outside the picture are cut. Raises InputError.
+    """
+    canvas = _canvas(image, out)
+    if not len(poses):
+        return canvas
+    if style.boxes:
+        _draw_boxes(canvas, poses)
+    _draw_skeletons(canvas, poses, style)
+    if style.ids and poses.ids is not None:
+        for n, identity in enumerate(poses.ids.tolist()):
+            _draw_tag(canvas, str(identity), poses.boxes.xyxy[n], color_of(identity))
+    return canvas
+
+
+@functools.lru_cache(4096)
+def color_of(identity: int) -> Color:
+    """RGB colour of a track id: the same one each time, and far from its neighbours' hues."""
+    hue = 0.12 + 0.618034 * identity  # the golden ratio spreads any run of numbers evenly
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, 0.62, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def contact_sheet(
+    images: Sequence[UInt8], columns: int = 3, *, cell: tuple[int, int] = (480, 360)
+) -> UInt8:
+    """One picture of many, uint8 (H, W, 3), row by row; each is fitted into `cell` (W, H), px."""
+    if not images or columns < 1:
+        raise InputError(f"contact sheet: {len(images)} images in {columns} columns")
+    gap, (width, height) = 6, cell
+    columns = min(columns, len(images))
+    rows = math.ceil(len(images) / columns)
+    size = (rows * (height + gap) + gap, columns * (width + gap) + gap, 3)
+    sheet = np.full(size, _EDGE, np.uint8)
+    for i, image in enumerate(images):
+        scale = min(width / image.shape[1], height / image.shape[0])
+        w, h = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
+        x = gap + i % columns * (width + gap) + (width - w) // 2
+        y = gap + i // columns * (height + gap) + (height - h) // 2
+        sheet[y : y + h, x : x + w] = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
+    return sheet
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What a skeleton's names and sigmas say about its drawing.
+
+    bones: (B, 2) indices.  weights, sizes: share of the full width, per bone and per keypoint.
+    rimmed: (B,) which bones have a dark rim.  bone_colors, point_colors: of their sides.
+    """
+
+    bones: NDArray[np.int64]
+    weights: Float64
+    sizes: Float64
+    rimmed: NDArray[np.bool_]
+    bone_colors: tuple[Color, ...]
+    point_colors: tuple[Color, ...]
+
+
+@functools.lru_cache(16)
+def _look(skeleton: Skeleton) -> _Look:
+    bones = np.array(skeleton.bones, np.int64).reshape(-1, 2)
+    # small sigmas belong to small parts: eyes, fingers; they get thin lines
+    sizes = np.clip(np.array(skeleton.sigmas) / 0.06, 0.4, 1.0)
+    colors = tuple(_color(skeleton, k) for k in range(len(skeleton)))
+    bone_colors = tuple(colors[a] if colors[a] == colors[b] else MIDDLE for a, b in skeleton.bones)
+    weights = sizes[bones].min(1, initial=1.0)
+    return _Look(bones, weights, sizes, weights >= _DELICATE, bone_colors, colors)
+
+
+def _color(skeleton: Skeleton, k: int) -> Color:
+    """By name; where it does not tell, the earlier one of a mirror pair is left, as in COCO."""
+    name, pair = skeleton.keypoints[k].lower(), skeleton.mirror[k]
+    if pair == k:
+        return MIDDLE
+    if name.startswith(("left", "l_")) or name.endswith(("left", "_l")):
+        return LEFT
+    if name.startswith(("right", "r_")) or name.endswith(("right", "_r")):
+        return RIGHT
+    return LEFT if k < pair else RIGHT
+
+
+def _canvas(image: UInt8, out: UInt8 | None) -> UInt8:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise InputError(f"image: wanted uint8 (H, W, 3), got {image.dtype} {image.shape}")
+    if out is None:
+        return np.array(image, order="C")
+    if out.dtype != np.uint8 or out.shape != image.shape or not out.flags.c_contiguous:
+        raise InputError(f"out: wanted C-contiguous uint8 {image.shape}, got {out.shape}")
+    if out is not image:
+        np.copyto(out, image)
+    return out
+
+
+def _draw_skeletons(canvas: UInt8, poses: Poses, style: DrawStyle) -> None:
+    """Person by person: rims of the bones, so that none cuts another bone, bones, points."""
+    look = _look(poses.skeleton)
+    near: NDArray[np.bool_] = np.abs(poses.points).max(2) < _FAR  # false for NaN
+    shown = near & (poses.scores >= style.min_score)
+    points = np.where(shown[:, :, None], poses.points, 0).astype(np.float64)
+    width = _widths(canvas, poses, shown, style.width)
+    rim = np.maximum(1.0, width * _RIM)
+    halves = width[:, None] * look.weights / 2
+    start, end = points[:, look.bones[:, 0]], points[:, look.bones[:, 1]]
+    drawn = shown[:, look.bones[:, 0]] & shown[:, look.bones[:, 1]]
+    bones = _quads(start, end, halves)
+    rims = _quads(start, end, halves + rim[:, None])
+    places = _fixed(points).tolist()
+    radii = _fixed(0.85 * width[:, None] * look.sizes)
+    outer = (radii + _fixed(rim)[:, None]).tolist()
+    for n in range(len(poses)):
+        for b in np.flatnonzero(drawn[n] & look.rimmed).tolist():
+            cv2.fillConvexPoly(canvas, rims[n, b], _EDGE, cv2.LINE_AA, _SHIFT)
+        for b in np.flatnonzero(drawn[n]).tolist():
+            cv2.fillConvexPoly(canvas, bones[n, b], look.bone_colors[b], cv2.LINE_AA, _SHIFT)
+        for k in np.flatnonzero(shown[n]).tolist():
+            cv2.circle(canvas, places[n][k], outer[n][k], _EDGE, -1, cv2.LINE_AA, _SHIFT)
+            color, radius = look.point_colors[k], int(radii[n, k])
+            cv2.circle(canvas, places[n][k], radius, color, -1, cv2.LINE_AA, _SHIFT)
+
+
+def _widths(canvas: UInt8, poses: Poses, shown: NDArray[np.bool_], share: float) -> Float64:
+    """Width (N,) of each person's bones, px: by the extent of the drawn points, else of the box."""
+    seen = shown[:, :, None]
+    low = np.where(seen, poses.points, np.inf).min(1)
+    high = np.where(seen, poses.points, -np.inf).max(1)
+    boxes = poses.boxes.xyxy
+    extent = np.where(shown.sum(1)[:, None] > 1, high - low, boxes[:, 2:] - boxes[:, :2])
+    diagonal = math.hypot(*canvas.shape[:2])
+    bounds = max(1.5, 0.0011 * diagonal), max(2.0, 0.0045 * diagonal)
+    width: Float64 = np.clip(extent.max(1) * share, *bounds).astype(np.float64)
+    return width
+
+
+def _quads(start: Float64, end: Float64, halves: Float64) -> NDArray[np.int32]:
+    """Rectangles (N, B, 4, 2) around lines (N, B, 2), in OpenCV's fixed point."""
+    along = end - start
+    length = np.maximum(np.hypot(along[..., 0], along[..., 1]), 1e-6)
+    side = np.stack([-along[..., 1], along[..., 0]], -1) * (halves / length)[..., None]
+    return _fixed(np.stack([start + side, end + side, end - side, start - side], -2))
+
+
+def _fixed(values: Float64) -> NDArray[np.int32]:
+    return np.rint(values * (1 << _SHIFT)).astype(np.int32)
+
+
+def _draw_boxes(canvas: UInt8, poses: Poses) -> None:
+    """Thin frames of four bars: faster than OpenCV's thick rectangle, and cut at the border."""
+    thick = max(0, round(math.hypot(*canvas.shape[:2]) / 1100) - 1)
+    corners = np.rint(np.clip(poses.boxes.xyxy, -_FAR, _FAR)).astype(int).tolist()
+    for n, (x0, y0, x1, y1) in enumerate(corners):
+        color = _UNTRACKED if poses.ids is None else color_of(int(poses.ids[n]))
+        for low, high in (
+            ((x0, y0), (x1, y0 + thick)),
+            ((x0, y1 - thick), (x1, y1)),
+            ((x0, y0), (x0 + thick, y1)),
+            ((x1 - thick, y0), (x1, y1)),
+        ):
+            cv2.rectangle(canvas, low, high, color, -1)
+
+
+def _draw_tag(canvas: UInt8, text: str, box: Float32, color: Color) -> None:
+    """The id on its colour, above the box's corner, or within the picture where it would leave."""
+    height, width = canvas.shape[:2]
+    scale = min(max(math.hypot(width, height) / 3000, 0.35), 1.6)
+    font, bold = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(scale * 1.6))
+    (w, h), _ = cv2.getTextSize(text, font, scale, bold)
+    pad = max(2, round(h * 0.45))
+    x = round(min(max(float(box[0]), 0), max(0, width - w - 2 * pad)))
+    y = round(min(max(float(box[1]), h + 2 * pad), max(h + 2 * pad, height)))
+    cv2.rectangle(canvas, (x, y - h - 2 * pad), (x + w + 2 * pad, y), color, -1)
+    cv2.putText(canvas, text, (x + pad, y - pad), font, scale, _EDGE, bold, cv2.LINE_AA)

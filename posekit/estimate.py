@@ -1,0 +1,167 @@
+"""The one path of an image: find, crop, infer, back; for video also track and smooth."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from posekit import video
+from posekit.geometry import Warp
+from posekit.runtime import Runtime
+from posekit.smooth import OneEuro
+from posekit.track import Tracker
+from posekit.types import Boxes, Float32, Frame, Poses, UInt8
+
+Finder = Callable[[Frame], Boxes]
+
+
+@dataclass(frozen=True)
+class EstimateOptions:
+    """How persons are found and followed.
+
+    detect_every: frames between two detections in video; between them the tracker's boxes serve.
+    frames_per_batch: frames of a file whose crops run together; live sources take one at a time.
+    min_score: a person whose mean keypoint score is below is dropped (not with given boxes).
+    max_persons: keep the best of each frame, None for all.
+    track: give ids and follow persons between detections.  smooth: one-euro filter, needs track.
+    """
+
+    detect_every: int = 4
+    frames_per_batch: int = 2
+    min_score: float = 0.15
+    max_persons: int | None = None
+    track: bool = True
+    smooth: bool = True
+
+
+class Estimator:
+    """Images and video to keypoints.
+
+        estimator = posekit.load("movenet-thunder")
+        poses = estimator(image)                            # uint8 RGB (H, W, 3)
+        for frame, poses in estimator.stream("video.mp4"): ...
+
+    `find` gives the boxes of persons in a frame; `times` holds seconds by stage, newest 10,000.
+    One estimator may serve several threads: a stream's memory lives in the stream.
+    """
+
+    def __init__(
+        self, runtime: Runtime, find: Finder, options: EstimateOptions = EstimateOptions()
+    ) -> None:
+        self.runtime = runtime
+        self.find = find
+        self.options = options
+        self.times: dict[str, deque[float]] = {}
+
+    def __call__(self, image: UInt8 | Frame, boxes: Boxes | Float32 | None = None) -> Poses:
+        """Keypoints of the persons in one image, uint8 RGB (H, W, 3), in its pixels.
+
+        With `boxes` (N, 4) xyxy there are N persons in their order; else those that are found.
+        Raises InputError.
+        """
+        frame = image if isinstance(image, Frame) else Frame(image)
+        given = boxes if boxes is None or isinstance(boxes, Boxes) else Boxes(boxes)
+        found = self._find(frame) if given is None else given
+        poses = self._infer([frame], [found])[0]
+        return poses if given is not None else self._keep(poses)
+
+    def stream(
+        self, source: str | Path | int, options: video.ReadOptions = video.ReadOptions()
+    ) -> Iterator[tuple[Frame, Poses]]:
+        """Frames and poses of a video, folder, webcam or URL, in order. Raises SourceError."""
+        with video.read(source, options=options) as reader:
+            yield from self.follow(reader, kind=reader.kind)
+
+    def follow(self, frames: Iterable[Frame], kind: str = "video") -> Iterator[tuple[Frame, Poses]]:
+        """The same for frames that are at hand: `kind` is video, live or images.
+
+        Images are not tracked. Live frames are answered one by one, files in small batches.
+        """
+        if kind == "images" or not self.options.track:
+            return self._each(frames)
+        return self._tracked(frames, 1 if kind == "live" else self.options.frames_per_batch)
+
+    def _each(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Poses]]:
+        for batch in _batches(frames, self.options.frames_per_batch):
+            found = [self._find(frame) for frame in batch]
+            for frame, poses in zip(batch, self._infer(batch, found), strict=True):
+                yield frame, self._keep(poses)
+
+    def _tracked(self, frames: Iterable[Frame], size: int) -> Iterator[tuple[Frame, Poses]]:
+        tracker = Tracker(self.runtime.spec.skeleton)
+        smooth = OneEuro()
+        next_detection = 0
+        for count, batch in enumerate(_batches(frames, size)):
+            detected = None
+            if count * size >= next_detection:
+                detected = self._find(batch[0])
+                next_detection = count * size + self.options.detect_every
+            # `boxes` changes nothing, so a batch looks where the state before it points.
+            found = [tracker.boxes(frame.time_s, detected) for frame in batch]
+            for frame, poses in zip(batch, self._infer(batch, found), strict=True):
+                with self.timed("track"):
+                    kept = self._keep(poses)
+                    tracked = tracker.update(kept, frame.time_s, detected=detected is not None)
+                    if self.options.smooth:
+                        tracked = smooth(tracked, frame.time_s)
+                yield frame, tracked
+
+    def _find(self, frame: Frame) -> Boxes:
+        with self.timed("detect"):
+            return self.find(frame)
+
+    def _infer(self, frames: list[Frame], found: list[Boxes]) -> list[Poses]:
+        """The persons of several frames in one batch."""
+        spec = self.runtime.spec
+        with self.timed("crop"):
+            warps = [Warp.from_boxes(boxes, spec) for boxes in found]
+            crops = [
+                self.runtime.crop(frame.image, warp)
+                for frame, warp in zip(frames, warps, strict=True)
+            ]
+        with self.timed("network"):
+            points, scores = self.runtime.infer(
+                crops[0] if len(crops) == 1 else np.concatenate(crops)
+            )
+        ends = list(itertools.accumulate(len(warp) for warp in warps))
+        return [
+            Poses(
+                warp.to_frame(points[end - len(warp) : end]),
+                scores[end - len(warp) : end],
+                boxes,
+                spec.skeleton,
+            )
+            for warp, boxes, end in zip(warps, found, ends, strict=True)
+        ]
+
+    def _keep(self, poses: Poses) -> Poses:
+        """Persons whose keypoints are believable, the best first where there are too many."""
+        strength = poses.scores.mean(1)
+        kept = np.flatnonzero(strength >= self.options.min_score)
+        if self.options.max_persons is not None and len(kept) > self.options.max_persons:
+            best = np.argsort(-strength[kept], kind="stable")[: self.options.max_persons]
+            kept = np.sort(kept[best])
+        return poses if len(kept) == len(poses) else poses.select(kept)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds of the block to `times[stage]`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = self.times.setdefault(stage, deque(maxlen=10_000))
+            spent.append(time.perf_counter() - start)
+
+
+def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
+    iterator = iter(frames)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch

@@ -1,0 +1,189 @@
+"""The plain runtime: OpenCV crops, ONNX Runtime runs the points graph."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from posekit.bundle import Bundle, Weights
+from posekit.errors import BundleError, DeviceError, InputError
+from posekit.geometry import Warp
+from posekit.providers import check_onnxruntime
+from posekit.types import Float32, ModelSpec, UInt8
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+
+
+class Runtime:
+    """A pose model ready to run: `crop`, then `infer`.
+
+    device: auto, cpu, cuda or cuda:N; only auto may fall back.  threads: of the CPU, None for all
+    that this process may use.  flip: run each crop mirrored too and merge the heatmaps.
+    `provider` is the one that ONNX Runtime really uses. Raises BundleError, DeviceError.
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, device: str = "auto", threads: int | None = None, flip: bool = True
+    ) -> None:
+        self.bundle = bundle
+        self.spec: ModelSpec = bundle.pose_spec
+        self.flip = flip
+        self.threads = threads or usable_threads()
+        self._graph = _graph(bundle, "flip" if flip else "plain")
+        self._device = device
+        # Whole crops on single-threaded sessions use two cores better than one crop split
+        # between them (deploy: 158 against 176 CPU ms for 4 crops); `_wide` serves the rest.
+        self._narrow = open_session(self._graph, bundle.weights, device=device, threads=1)
+        self._wide = self._narrow
+        self.provider: str = self._narrow.get_providers()[0]
+        self._pool: ThreadPoolExecutor | None = None
+        if self.provider == CPU and self.threads > 1:
+            self._wide = open_session(
+                self._graph, bundle.weights, device="cpu", threads=self.threads
+            )
+            self._pool = ThreadPoolExecutor(self.threads, "posekit-infer")
+
+    def crop(self, image: UInt8, warp: Warp) -> UInt8:
+        """Cut the persons out: uint8 (H, W, 3) RGB to (N, h, w, 3); black beyond the frame."""
+        width, height = self.spec.input_size
+        crops = np.empty((len(warp), height, width, 3), np.uint8)
+        for matrix, crop in zip(warp.matrix, crops, strict=True):
+            cv2.warpAffine(image, matrix, (width, height), dst=crop, flags=cv2.INTER_LINEAR)
+        return crops
+
+    def infer(self, crops: UInt8) -> tuple[Float32, Float32]:
+        """uint8 (N, h, w, 3) RGB to points float32 (N, K, 2), crop px, and scores (N, K).
+
+        On a CPU the crops are shared out among the threads. Raises InputError.
+        """
+        width, height = self.spec.input_size
+        if crops.dtype != np.uint8 or crops.shape[1:] != (height, width, 3):
+            wanted = f"uint8 (N, {height}, {width}, 3)"
+            raise InputError(f"crops: wanted {wanted}, got {crops.dtype} {crops.shape}")
+        count = len(self.spec.skeleton)
+        if len(crops) == 0:
+            return np.zeros((0, count, 2), np.float32), np.zeros((0, count), np.float32)
+        if self._pool is None or len(crops) < self.threads:
+            return _run(self._wide, crops)
+        parts = np.array_split(crops, self.threads)
+        results = list(self._pool.map(lambda part: _run(self._narrow, part), parts))
+        return np.concatenate([r[0] for r in results]), np.concatenate([r[1] for r in results])
+
+
+def _run(session: onnxruntime.InferenceSession, crops: UInt8) -> tuple[Float32, Float32]:
+    points, scores = session.run(["points", "scores"], {"crops": crops})
+    return points, scores
+
+
+def _graph(bundle: Bundle, name: str) -> bytes:
+    if name not in bundle.graphs:
+        raise BundleError(f"{bundle.name}: holds no graph {name!r}, only {sorted(bundle.graphs)}")
+    return bundle.graphs[name]
+
+
+def usable_threads() -> int:
+    """CPU threads that this process may use (its affinity, not the machine's count)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def open_session(
+    graph: bytes, weights: Weights, *, device: str = "auto", threads: int | None = None
+) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session whose external initialisers come from `weights`, in memory.
+
+    An explicit device that ONNX Runtime would silently replace is an error; auto takes what is
+    there. Threads do not spin, so that idle cores stay free for decoding and encoding.
+    Raises DeviceError, BundleError, MissingExtraError.
+    """
+    check_onnxruntime()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or usable_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    values = {
+        name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()
+    }
+    options.add_external_initializers(list(values), list(values.values()))
+    wanted = _provider(device, onnxruntime.get_available_providers())
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=[wanted] if wanted == CPU else [wanted, CPU])
+    except onnxruntime.capi.onnxruntime_pybind11_state.Fail as error:
+        raise BundleError(f"graph: ONNX Runtime cannot load it ({error})") from error
+    used = session.get_providers()[0]
+    if device not in ("auto", "cpu") and used == CPU:
+        raise DeviceError(
+            f"--device {device}: ONNX Runtime has the provider but cannot start it here (driver, "
+            "CUDA 13 or cuDNN 9 missing); run `posekit doctor`, or use --device cpu"
+        )
+    return session
+
+
+def _provider(device: str, available: list[str]) -> Any:
+    """What to ask ONNX Runtime for. Raises DeviceError, InputError."""
+    kind, _, index = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
+        raise InputError(f"--device {device}: wanted auto, cpu, cuda or cuda:N")
+    if kind == "cpu" or (kind == "auto" and CUDA not in available):
+        return CPU
+    if CUDA not in available:
+        raise DeviceError(
+            f"--device {device}: this ONNX Runtime has no CUDA provider, only "
+            f"{', '.join(available)}; pip uninstall onnxruntime, then pip install 'posekit[gpu]', "
+            "or use --device cpu"
+        )
+    return (CUDA, {"device_id": index or "0"})
+
+
+def verify(bundle: Bundle) -> dict[str, float]:
+    """Check a bundle's graphs against its spec and its stored answer.
+
+    Returns the largest shift in px of each pose graph from the reference points, where the
+    reference is confident. Raises BundleError where shapes differ or a shift exceeds 0.5 px.
+    """
+    shifts: dict[str, float] = {}
+    for name in bundle.graphs:
+        session = open_session(bundle.graphs[name], bundle.weights, device="cpu", threads=1)
+        _check_shapes(session, bundle, name)
+        if bundle.kind != "pose" or not bundle.reference:
+            continue
+        reference = bundle.reference
+        points, _ = _run(session, reference["crops"])
+        sure = reference[f"{name}_scores"] > 0.2
+        shift = np.abs(points - reference[f"{name}_points"]).max(2)[sure]
+        shifts[name] = float(shift.max(initial=0.0))
+        if not shifts[name] <= 0.5:
+            raise BundleError(
+                f"{bundle.name}: graph {name} strays {shifts[name]:.2f} px from the stored answer; "
+                "wanted at most 0.5: the bundle is damaged or this machine computes wrongly"
+            )
+    return shifts
+
+
+def _check_shapes(session: onnxruntime.InferenceSession, bundle: Bundle, name: str) -> None:
+    width, height = bundle.spec.input_size
+    taken = session.get_inputs()[0]
+    if taken.type != "tensor(uint8)" or list(taken.shape[1:]) != [height, width, 3]:
+        raise BundleError(
+            f"{bundle.name}: graph {name} takes {taken.type} {taken.shape}; its spec says "
+            f"uint8 (N, {height}, {width}, 3)"
+        )
+    if isinstance(bundle.spec, ModelSpec):
+        count = len(bundle.spec.skeleton)
+        given = [list(output.shape[1:]) for output in session.get_outputs()]
+        if given != [[count, 2], [count]]:
+            raise BundleError(
+                f"{bundle.name}: graph {name} gives {given}; its spec says {[[count, 2], [count]]}"
+            )

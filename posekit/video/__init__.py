@@ -1,0 +1,23 @@
+"""Frames in, frames out. RGB from here on.
+
+`read` turns any source into an iterator of Frame; `VideoWriter` makes a video of pictures.
+"""
+
+from posekit.video.encode import Codec, WriteOptions, suffix_of
+from posekit.video.options import ReadOptions
+from posekit.video.read import Reader, read
+from posekit.video.sources import Source, expand, is_live
+from posekit.video.write import VideoWriter
+
+__all__ = [
+    "Codec",
+    "ReadOptions",
+    "Reader",
+    "Source",
+    "VideoWriter",
+    "WriteOptions",
+    "expand",
+    "is_live",
+    "read",
+    "suffix_of",
+]

@@ -1,0 +1,149 @@
+"""Opening what FFmpeg can open, and saying in one sentence why it could not."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import av
+import av.error
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from posekit.errors import SourceError
+from posekit.video.options import ReadOptions
+from posekit.video.sources import Source
+
+_TEXT_FORMATS = {"tty"}  # FFmpeg draws text files as pictures; nobody means that
+
+
+def open_input(source: Source, options: ReadOptions) -> InputContainer:
+    """An open container that has a video stream. Raises SourceError in one sentence.
+
+    A URL that does not answer is given up after `options.timeout_s`.
+    """
+    target, format_name, settings = _how(source, options)
+    timeout = options.timeout_s if source.kind == "url" else None
+    began = time.monotonic()
+    try:
+        container = av.open(
+            target,
+            mode="r",
+            format=format_name,
+            options=settings,
+            metadata_errors="replace",
+            timeout=timeout,
+        )
+    except (av.FFmpegError, OSError) as error:
+        if timeout is not None and time.monotonic() - began >= timeout:
+            raise SourceError(_no_answer(source, options)) from error  # RTSP says other things
+        raise SourceError(explain(error, source, options)) from error
+    if container.format.name in _TEXT_FORMATS:
+        container.close()
+        raise SourceError(f"{source.name}: a text file, not a video or image")
+    try:
+        video_stream(container, source)
+    except SourceError:
+        container.close()
+        raise
+    return container
+
+
+def video_stream(container: InputContainer, source: Source) -> VideoStream:
+    """The first video stream that is not a cover picture. Raises SourceError."""
+    streams = container.streams.video
+    moving = [s for s in streams if not s.disposition & Disposition.attached_pic]
+    if not moving:
+        kinds = sorted({str(s.type) for s in container.streams}) or ["nothing"]
+        found = "only a cover picture" if streams else ", ".join(kinds)
+        raise SourceError(f"{source.name}: no video stream in it (found {found})")
+    return moving[0]
+
+
+def _how(source: Source, options: ReadOptions) -> tuple[str, str | None, dict[str, str]]:
+    """What `av.open` needs: target, format or None, options."""
+    if source.kind == "webcam":
+        return _webcam(source)
+    if source.kind == "file":
+        # "file:" keeps a colon in a file's name from being taken for a protocol
+        return f"file:{Path(source.target).absolute()}", None, {}
+    micros = str(int(options.timeout_s * 1e6))
+    if source.target.startswith("rtsp"):
+        return source.target, None, {"rtsp_transport": "tcp", "timeout": micros}
+    if source.target.startswith("http"):
+        seconds = str(max(1, int(options.timeout_s)))
+        settings = {"rw_timeout": micros, "reconnect": "1", "reconnect_delay_max": seconds}
+        return source.target, None, settings
+    return source.target, None, {"rw_timeout": micros}
+
+
+def _webcam(source: Source) -> tuple[str, str | None, dict[str, str]]:
+    """Linux: v4l2; macOS: AVFoundation. Raises SourceError elsewhere or where it is absent."""
+    if sys.platform == "darwin":
+        return f"{source.target}:none", "avfoundation", {"framerate": "30"}
+    if not sys.platform.startswith("linux"):
+        raise SourceError(
+            f"{source.name}: webcams are read on Linux and macOS only; pass a URL or a file"
+        )
+    device = f"/dev/video{source.target}" if source.target.isdecimal() else source.target
+    if not Path(device).exists():
+        there = sorted(str(path) for path in Path("/dev").glob("video*"))
+        raise SourceError(
+            f"{source.name}: {device} is not there (cameras here: {', '.join(there) or 'none'})"
+        )
+    return device, "video4linux2", {}
+
+
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (av.error.FileNotFoundError, "no such file"),
+    (av.error.PermissionError, "permission denied"),
+    (av.error.HTTPNotFoundError, "the server answers 404 (not found)"),
+    (av.error.HTTPUnauthorizedError, "the server asks for a user name and password"),
+    (av.error.HTTPForbiddenError, "the server answers 403 (forbidden)"),
+    (av.error.HTTPError, "the server answers with an error"),
+    (av.error.HTTPClientError, "the server refuses the request"),
+    (av.error.ConnectionRefusedError, "nothing listens there (connection refused)"),
+    (av.error.ConnectionResetError, "the connection was cut"),
+    (av.error.DecoderNotFoundError, "this build of PyAV has no decoder for it"),
+)
+
+
+def explain(error: Exception, source: Source, options: ReadOptions) -> str:
+    """One sentence for an FFmpeg error; it never shows a URL's password."""
+    if isinstance(error, (av.error.ExitError, av.error.TimeoutError)):
+        return _no_answer(source, options)
+    for kind, reason in _REASONS:
+        if isinstance(error, kind):
+            return f"{source.name}: {reason}"
+    if isinstance(error, av.error.InvalidDataError):
+        return f"{source.name}: {_invalid(source)}"
+    if source.kind == "url":
+        return f"{source.name}: cannot be reached ({_plain(error)})"
+    return f"{source.name}: cannot be read ({_plain(error)})"
+
+
+def _no_answer(source: Source, options: ReadOptions) -> str:
+    return f"{source.name}: no answer within {options.timeout_s:g} s"
+
+
+def _plain(error: Exception) -> str:
+    code = getattr(error, "errno", None)
+    if isinstance(code, int) and 0 < code < 200:
+        return os.strerror(code)
+    return str(getattr(error, "strerror", None) or type(error).__name__)
+
+
+def _invalid(source: Source) -> str:
+    """Why FFmpeg finds no video in the bytes: cut off, text, or something else."""
+    if source.kind != "file":
+        return "what comes from there is not a video"
+    with Path(source.target).open("rb") as file:
+        head = file.read(4096)
+    if head[4:8] == b"ftyp":
+        return "an MP4 whose index (moov) is missing or damaged; it was probably cut off"
+    if head.isascii() and b"\x00" not in head:
+        return "a text file, not a video or image"
+    return "not a video or image that can be read"

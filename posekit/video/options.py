@@ -1,0 +1,69 @@
+"""How to read a source, and what it turns out to be."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Literal
+
+from posekit.errors import InputError
+
+Kind = Literal["video", "images", "live"]
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Which pictures of a source to read, and how patient to be.
+
+    every: each n-th picture; the first one of the window is always there.
+    start_s, end_s: window [start, end) in seconds from the first picture.
+    live: "latest" drops what nobody took in time and counts it; "all" waits.
+    reconnects: tries in a row, with growing pauses, before a broken live source is given up.
+    timeout_s: for opening and for each read of a URL.  prefetch: pictures decoded ahead.
+    threads: of the decoder; None: at most 4.
+    """
+
+    every: int = 1
+    start_s: float = 0
+    end_s: float | None = None
+    live: Literal["latest", "all"] = "latest"
+    reconnects: int = 5
+    timeout_s: float = 10
+    prefetch: int = 8
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        end_s = math.inf if self.end_s is None else self.end_s
+        if not 0 <= self.start_s < end_s:
+            raise InputError(f"start {self.start_s} s, end {self.end_s} s: wanted 0 <= start < end")
+        if self.every < 1 or self.prefetch < 1 or self.reconnects < 0:
+            raise InputError(
+                f"every {self.every}, prefetch {self.prefetch}, reconnects {self.reconnects}: "
+                "wanted every and prefetch >= 1, reconnects >= 0"
+            )
+        if not self.timeout_s > 0 or (self.threads is not None and self.threads < 1):
+            raise InputError(
+                f"timeout {self.timeout_s} s, threads {self.threads}: wanted timeout > 0 and "
+                "threads >= 1"
+            )
+        if self.live not in ("latest", "all"):
+            raise InputError(f"live mode {self.live!r}: wanted latest or all")
+
+
+@dataclass
+class Info:
+    """What the decoding thread has found out so far; the Reader shows it."""
+
+    kind: Kind = "video"
+    fps: Fraction = Fraction(30)
+    frame_count: int | None = None
+    reconnected: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def count_in_window(total: float, fps: Fraction, options: ReadOptions) -> int:
+    """How many of `total` evenly spaced pictures `options` select."""
+    first = math.ceil(options.start_s * fps - 1e-6)
+    last = total if options.end_s is None else min(total, math.ceil(options.end_s * fps - 1e-6))
+    return max(0, math.ceil((last - first) / options.every))

@@ -1,0 +1,152 @@
+"""One iterator over any source, decoded by a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from posekit.errors import InputError, SourceError
+from posekit.types import Frame
+from posekit.video.channel import Channel
+from posekit.video.container import open_input
+from posekit.video.decode import Converter, Picture, video_pictures
+from posekit.video.images import image_frames
+from posekit.video.live import Live
+from posekit.video.options import Info, Kind, ReadOptions
+from posekit.video.pool import Pool
+from posekit.video.sources import Source, resolve
+
+_LEAVE_S = 2.0  # a thread that waits for a dead network ends by itself, after its time-out
+_Item = Frame | Picture
+
+
+class Reader:
+    """Frames of one source, once, decoded ahead in a thread; close it or use it in a `with`.
+
+    size: (W, H) of the first frame, upright.  fps: average, for writing.
+    frame_count: expected number, or None.  names: file of each image by index, else empty.
+    dropped: pictures nobody took in time.  reconnected: how often.  notes: what was amiss.
+    """
+
+    def __init__(self, source: Source, options: ReadOptions) -> None:
+        self.name, self.stem = source.name, source.stem
+        self.names = [str(path) for path in source.paths]
+        self._info = Info()
+        self._channel: Channel[_Item] = Channel(options.prefetch)
+        # those queued, one being made, and some in the taker's hands
+        self._convert = Converter(Pool(options.prefetch + 4))
+        work = (source, options, self._info, self._channel, self._convert)
+        thread = threading.Thread(target=_pump, args=work, name=f"read {self.stem}", daemon=True)
+        self._stop = weakref.finalize(self, _leave, self._channel, thread)
+        with ExitStack() as on_failure:
+            on_failure.callback(self._stop)
+            thread.start()
+            first = self._channel.peek()
+            if first is None:
+                raise SourceError(f"{self.name}: no picture in it")
+            frame = first if isinstance(first, Frame) else self._convert(first)
+            on_failure.pop_all()
+        self.size = (frame.image.shape[1], frame.image.shape[0])
+
+    @property
+    def kind(self) -> Kind:
+        """video, images or live."""
+        return self._info.kind
+
+    @property
+    def fps(self) -> Fraction:
+        """Average frames a second of the source, before `every`; 1 for images."""
+        return self._info.fps
+
+    @property
+    def frame_count(self) -> int | None:
+        """How many frames this reader will give, as far as the source tells."""
+        return self._info.frame_count
+
+    @property
+    def dropped(self) -> int:
+        """Pictures of a live source that nobody took in time."""
+        return self._channel.dropped
+
+    @property
+    def reconnected(self) -> int:
+        """How often a live source came back after a break."""
+        return self._info.reconnected
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what was wrong with a source that was read in part; whole after the end."""
+        return list(self._info.notes)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self
+
+    def __next__(self) -> Frame:
+        """The next frame. Raises SourceError where the source breaks."""
+        item = next(self._channel)
+        return item if isinstance(item, Frame) else self._convert(item)
+
+    def close(self) -> None:
+        """Stop decoding; nothing more comes. Safe to call twice."""
+        self._stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read(source: str | Path | int | Source, *, options: ReadOptions | None = None) -> Reader:
+    """Open a file, image, folder, pattern, webcam index or URL; waits for the first frame.
+
+    Raises SourceError (cannot be read; a pattern of several videos: see `expand`), InputError.
+    """
+    options = options or ReadOptions()
+    if isinstance(source, int) and source < 0:
+        raise InputError(f"webcam {source}: wanted an index of 0 or more")
+    return Reader(source if isinstance(source, Source) else resolve(source), options)
+
+
+def _pump(
+    source: Source, options: ReadOptions, info: Info, channel: Channel[_Item], convert: Converter
+) -> None:
+    """The thread: decode and hand over until the end or until nobody listens."""
+    with channel, closing(_items(source, options, info, channel)) as items:
+        for item in items:
+            newest = info.kind == "live" and options.live == "latest"
+            if newest:  # made RGB by whoever takes it: a dropped picture costs no conversion
+                open_still = channel.replace(item)
+            else:
+                open_still = channel.put(item if isinstance(item, Frame) else convert(item))
+            if not open_still:
+                return
+
+
+def _items(
+    source: Source, options: ReadOptions, info: Info, channel: Channel[_Item]
+) -> Generator[_Item, None, None]:
+    if source.kind == "images":
+        yield from image_frames(source, options, info)
+        return
+    container = open_input(source, options)
+    # a URL that knows how long it is is a file somewhere else
+    if source.kind == "file" or (source.kind == "url" and (container.duration or 0) > 0):
+        with container:
+            yield from video_pictures(container, source, options, info)
+    else:
+        yield from Live(source, options, info, channel.sleep).pictures(container)
+
+
+def _leave(channel: Channel[_Item], thread: threading.Thread) -> None:
+    channel.close()
+    if thread is not threading.current_thread():
+        thread.join(_LEAVE_S)

@@ -1,0 +1,181 @@
+"""What a source is: a file, images, a webcam or a URL; and what it is called."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from posekit.errors import SourceError
+
+IMAGE_SUFFIXES = frozenset(
+    f".{name}"
+    for name in "jpg jpeg jpe png bmp dib webp tif tiff jp2 pbm pgm ppm pnm".split()  # noqa: SIM905
+)
+VIDEO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in "mp4 m4v mov avi mkv webm mpg mpeg ts mts m2ts wmv flv 3gp ogv gif".split()  # noqa: SIM905
+)
+_SCHEMES = frozenset(["rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "tcp", "srt"])
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"BM", b"II*\x00", b"MM\x00*")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing to read.
+
+    name: shown to people, without user name, password or query of a URL.
+    stem: for output files.  target: what is opened.  paths: of kind "images", in order.
+    """
+
+    kind: Literal["file", "images", "webcam", "url"]
+    target: str
+    name: str
+    stem: str
+    paths: tuple[Path, ...] = ()
+
+
+def is_live(source: str | Path | int | Source) -> bool:
+    """Whether `source` may be endless: a webcam or a URL, told without opening it."""
+    if not isinstance(source, Source):
+        source = resolve(source)
+    return source.kind in ("webcam", "url")
+
+
+def expand(sources: Sequence[str | Path | int]) -> list[Source]:
+    """Each source, a pattern that matches several videos once per video; stems are unique.
+
+    Equal stems get `_2`, `_3`, ... in the order given. Raises SourceError.
+    """
+    found = [one for source in sources for one in _resolve(source)]
+    taken: set[str] = set()
+    unique = []
+    for one in found:
+        stem, count = one.stem, 1
+        while stem.casefold() in taken:  # some file systems know no case
+            count += 1
+            stem = f"{one.stem}_{count}"
+        taken.add(stem.casefold())
+        unique.append(dataclasses.replace(one, stem=stem))
+    return unique
+
+
+def resolve(source: str | Path | int) -> Source:
+    """The one source that `source` means. Raises SourceError where there are none or several."""
+    found = _resolve(source)
+    if len(found) > 1:
+        raise SourceError(
+            f"{source}: matches {len(found)} videos, and each is a source of its own; read them "
+            "one by one (posekit.video.expand lists them)"
+        )
+    return found[0]
+
+
+def _resolve(source: str | Path | int) -> list[Source]:
+    text = str(source)
+    if isinstance(source, int) or (text.isdecimal() and not Path(text).exists()):
+        return [Source("webcam", text, f"webcam {text}", f"webcam{text}")]
+    if "://" in text and not text.startswith("file://"):
+        return [_url(text)]
+    path = Path(text.removeprefix("file://")).expanduser()
+    try:
+        return _from_disk(path, text)
+    except PermissionError as error:
+        raise SourceError(f"{text}: permission denied") from error
+
+
+def _from_disk(path: Path, text: str) -> list[Source]:
+    if path.is_dir():
+        return [_folder(path)]
+    if path.is_char_device():
+        return [Source("webcam", str(path), str(path), path.name)]
+    if path.exists():
+        return [_file(path)]
+    if any(mark in text for mark in "*?["):
+        return _pattern(str(path))
+    raise SourceError(f"{text}: no such file or folder")
+
+
+def _file(path: Path) -> Source:
+    if path.is_file() and path.stat().st_size == 0:
+        raise SourceError(f"{path}: the file is empty (0 bytes)")
+    if path.suffix.lower() in IMAGE_SUFFIXES or _starts_like_image(path):
+        return Source("images", str(path), str(path), path.stem, (path,))
+    return Source("file", str(path), str(path), path.stem)
+
+
+def _starts_like_image(path: Path) -> bool:
+    if path.suffix.lower() in VIDEO_SUFFIXES or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head.startswith(_MAGIC) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+
+
+def _visible(paths: Sequence[Path], suffixes: frozenset[str]) -> list[Path]:
+    """Those with such a suffix in natural order (2 before 10), without hidden files."""
+    chosen = [p for p in paths if p.suffix.lower() in suffixes and not p.name.startswith(".")]
+    return sorted(chosen, key=_natural)
+
+
+def _natural(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
+    parts = re.split(r"(\d+)", str(path.with_suffix("")).casefold())
+    numbered = [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+    return numbered, path.suffix
+
+
+def _folder(path: Path) -> Source:
+    entries = [entry for entry in path.iterdir() if entry.is_file()]
+    images = _visible(entries, IMAGE_SUFFIXES)
+    if images:
+        stem = path.resolve().name or "images"
+        return Source("images", str(path), str(path), stem, tuple(images))
+    videos = _visible(entries, VIDEO_SUFFIXES)
+    if videos:
+        raise SourceError(
+            f"{path}: a folder with {len(videos)} videos and no images; pass the files, or a "
+            f"pattern such as '{path / ('*' + videos[0].suffix)}'"
+        )
+    raise SourceError(f"{path}: a folder without images (wanted jpg, png, bmp, webp, tiff, ...)")
+
+
+def _pattern(pattern: str) -> list[Source]:
+    paths = [Path(match) for match in glob.glob(pattern, recursive=True)]  # noqa: PTH207  # takes absolute patterns too
+    paths = [path for path in paths if path.is_file()]
+    images = _visible(paths, IMAGE_SUFFIXES)
+    others = sorted(set(paths) - set(_visible(paths, IMAGE_SUFFIXES)), key=_natural)
+    videos = [path for path in others if not path.name.startswith(".")]
+    if images and videos:
+        raise SourceError(
+            f"{pattern}: matches {len(images)} images and {len(videos)} other files; narrow it "
+            "to one kind"
+        )
+    if images:
+        stem = images[0].resolve().parent.name or "images"
+        return [Source("images", pattern, pattern, stem, tuple(images))]
+    if not videos:
+        raise SourceError(f"{pattern}: no file matches")
+    return [_file(path) for path in videos]
+
+
+def _url(text: str) -> Source:
+    try:
+        parts = urlsplit(text)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError as error:
+        raise SourceError(f"{text}: not a valid URL ({error})") from error
+    if parts.scheme.lower() not in _SCHEMES:
+        raise SourceError(
+            f"{parts.scheme}://: not a kind of URL that is read here; wanted "
+            f"{', '.join(sorted(_SCHEMES))}"
+        )
+    host = parts.hostname or ""
+    name = f"{parts.scheme}://{host}{port}{parts.path}"
+    last = parts.path.rstrip("/").rpartition("/")[2]
+    stem = re.sub(r"[^\w.-]+", "_", Path(last).stem or host).strip("._")
+    return Source("url", text, name, stem or "stream")

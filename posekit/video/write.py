@@ -1,0 +1,158 @@
+"""Pictures into video files, encoded by a thread of their own."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from posekit.errors import InputError
+from posekit.types import UInt8
+from posekit.video.channel import Channel
+from posekit.video.encode import Encoding, WriteOptions
+
+_LEAVE_S = 5.0
+
+
+@dataclass
+class _Job:
+    """What the encoding thread works on: one file after the other."""
+
+    path: Path
+    size: tuple[int, int]
+    fps: Fraction
+    options: WriteOptions
+    written: list[Path] = field(default_factory=list)
+    began_s: float | None = None
+
+    def __post_init__(self) -> None:
+        self.encoding = self._next()
+
+    def _next(self) -> Encoding:
+        path = self.path
+        if self.options.segment_s is not None:
+            path = path.with_name(f"{path.stem}_{len(self.written):03d}{path.suffix}")
+        return Encoding(path, size=self.size, fps=self.fps, options=self.options)
+
+    def add(self, image: UInt8, time_s: float) -> None:
+        if self.began_s is None:
+            self.began_s = time_s
+        length_s = self.options.segment_s
+        if length_s is not None and time_s - self.began_s >= length_s:
+            self.finish()
+            self.encoding, self.began_s = self._next(), time_s
+        self.encoding.add(image, time_s)
+
+    def finish(self) -> None:
+        self.encoding.finish()
+        if self.encoding.count:
+            self.written.append(self.encoding.path)
+
+
+class VideoWriter:
+    """Writes RGB pictures to `path`, which appears, whole, at `close`.
+
+    size: (W, H) of the video; other pictures are scaled to fit.  fps: nominal; each picture's own
+    time counts.  With `options.segment_s` the files are `<stem>_000.mp4`, `_001`, ..., each whole
+    as soon as the next one begins. `paths` lists those that are done. As a context manager it
+    closes at the end and after Ctrl-C, and aborts after any other error. Raises SourceError.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        size: tuple[int, int],
+        fps: Fraction | float,
+        options: WriteOptions | None = None,
+    ) -> None:
+        if min(size) < 1 or not 0 < fps <= 1000:
+            raise InputError(
+                f"size {size}, {fps} frames a second: wanted both above 0, fps <= 1000"
+            )
+        self.path = Path(path)
+        self._job = _Job(self.path, size, Fraction(fps), options or WriteOptions())
+        self._channel: Channel[tuple[UInt8, float]] = Channel(self._job.options.queue)
+        self._done = threading.Event()
+        self._results: Channel[None] = Channel(1)
+        work = (self._channel, self._results, self._job, self._done)
+        self._thread = threading.Thread(
+            target=_work, args=work, name=f"write {self.path.name}", daemon=True
+        )
+        self._stop = weakref.finalize(self, _abort, self._channel, self._thread, self._job)
+        self._thread.start()
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files that are finished."""
+        return list(self._job.written)
+
+    def write(self, image: UInt8, time_s: float) -> None:
+        """Queue a picture uint8 (H, W, 3) RGB shown from `time_s` on; waits while many wait.
+
+        The array is read later: do not change it. Raises SourceError where encoding has failed.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise InputError(
+                f"{self.path.name}: wanted a uint8 picture (H, W, 3), got {image.dtype} "
+                f"{image.shape}"
+            )
+        if not self._channel.put((image, float(time_s))):
+            self._results.peek()  # raises what went wrong
+            raise InputError(f"{self.path.name}: written to after it was closed")
+
+    def close(self) -> None:
+        """Finish the file under its own name; no picture, no file. Raises SourceError."""
+        if not self._stop.alive:
+            return
+        with self._channel:
+            pass  # the end of the pictures
+        while self._thread.is_alive():
+            self._thread.join(0.5)
+        self._stop.detach()
+        self._results.peek()
+
+    def abort(self) -> None:
+        """Stop and leave nothing behind; finished segments stay. Safe to call twice."""
+        self._stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, KeyboardInterrupt):
+            self.close()
+        else:
+            self.abort()
+
+
+def _work(
+    pictures: Channel[tuple[UInt8, float]],
+    results: Channel[None],
+    job: _Job,
+    done: threading.Event,
+) -> None:
+    """The thread: encode until the end of the pictures; an error goes into `results`."""
+    with results:
+        try:
+            for image, time_s in pictures:
+                job.add(image, time_s)
+            if not pictures.closed:
+                job.finish()
+        finally:
+            pictures.close()
+    done.set()
+
+
+def _abort(pictures: Channel[tuple[UInt8, float]], thread: threading.Thread, job: _Job) -> None:
+    pictures.close()
+    thread.join(_LEAVE_S)
+    job.encoding.discard()

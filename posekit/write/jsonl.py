@@ -1,0 +1,30 @@
+"""JSON Lines: a header line, then one line a frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from posekit.atomic import AtomicFile
+from posekit.types import Frame, Poses
+from posekit.write.format import Format, strict_json
+from posekit.write.header import Header
+
+
+class JsonLines(Format[AtomicFile]):
+    """`{"posekit": …, "skeleton": …}`, then `{"frame", "time_s", "persons"}` a frame.
+
+    Images have "file" too. Strict JSON: a number that is not finite is null. Points in px with two
+    decimals, scores with four. `persons` is Poses.to_dict.
+    """
+
+    def __init__(self, path: Path, header: Header) -> None:
+        self.out = AtomicFile(path)
+        self.out.file.write(strict_json(header.to_dict()) + "\n")
+
+    def write(self, frame: Frame, poses: Poses) -> None:
+        """One line."""
+        line: dict[str, Any] = {"frame": frame.index, "time_s": round(frame.time_s, 6)}
+        if frame.name:
+            line["file"] = frame.name
+        self.out.file.write(strict_json({**line, **poses.to_dict()}) + "\n")

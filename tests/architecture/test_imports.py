@@ -1,0 +1,78 @@
+"""Who may import whom: the contracts in pyproject.toml hold, and they would notice a breach."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.tree import PACKAGES, ROOT
+
+LINT = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+
+
+def lint(root: Path) -> subprocess.CompletedProcess[str]:
+    folders = [str(root / folder) for folder in (".", "engines", "finetune")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", LINT, "--no-cache"],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_contracts_are_kept() -> None:
+    run = lint(ROOT)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert " 0 broken" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "contract"),
+    [
+        ("posekit/types.py", "import posekit.runtime", "posekit's layers"),
+        ("posekit/smooth.py", "import posekit.track", "posekit's layers"),
+        ("posekit/geometry.py", "import cv2", "the arithmetic needs nothing heavy"),
+        ("posekit/runtime.py", "import torch", "running a bundle needs neither torch nor onnx"),
+        ("posekit/infer.py", "import posekit_engines", "only posekit.api reaches the makers"),
+        (
+            "engines/posekit_engines/__init__.py",
+            "import posekit.api",
+            "the makers import posekit below its face",
+        ),
+        (
+            "finetune/posekit_finetune/__init__.py",
+            "import posekit_engines",
+            "only posekit.api reaches the makers",
+        ),
+    ],
+)
+def test_a_breach_is_noticed(tmp_path: Path, module: str, line: str, contract: str) -> None:
+    _copy(tmp_path)
+    path = tmp_path / module
+    path.write_text(path.read_text(encoding="utf-8") + f"\n{line}\n", encoding="utf-8")
+    run = lint(tmp_path)
+    assert run.returncode != 0
+    assert f"{contract} BROKEN" in run.stdout
+
+
+def test_a_new_module_must_be_given_a_place(tmp_path: Path) -> None:
+    _copy(tmp_path)
+    (tmp_path / "posekit/novelty.py").write_text("", encoding="utf-8")
+    run = lint(tmp_path)
+    assert run.returncode != 0
+    assert "novelty" in run.stdout
+
+
+def _copy(folder: Path) -> None:
+    for package in PACKAGES:
+        ignored = shutil.ignore_patterns("__pycache__", "models")
+        shutil.copytree(ROOT / package, folder / package, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", folder)

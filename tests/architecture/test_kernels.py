@@ -1,0 +1,57 @@
+"""One name, four places: a kernel, its op, its numpy twin, its test."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.tree import ROOT
+
+
+def missing_places(root: Path) -> list[str]:
+    """What each `kernels/<name>.cu` under `root` lacks."""
+    engines = root / "engines/posekit_engines"
+    ops = _functions(engines / "ops.py")
+    twins = _functions(root / "posekit/codecs.py") | _functions(root / "posekit/geometry.py")
+    tests = {
+        name for path in (root / "tests/engines").glob("test_*.py") for name in _functions(path)
+    }
+    missing = []
+    for path in sorted((engines / "kernels").glob("*.cu")):
+        name = path.stem
+        if name not in ops:
+            missing.append(f"{name}: no ops.{name}")
+        if name not in twins:
+            missing.append(f"{name}: no numpy twin in codecs or geometry")
+        if not any(test.startswith(f"test_{name}") for test in tests):
+            missing.append(f"{name}: no test_{name}… in tests/engines")
+    return missing
+
+
+def _functions(path: Path) -> set[str]:
+    if not path.exists():
+        return set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def test_kernels_have_op_twin_and_test() -> None:
+    assert missing_places(ROOT) == []
+
+
+PLACES = {
+    "engines/posekit_engines/ops.py": "def crop(): ...",
+    "posekit/geometry.py": "def crop(): ...",
+    "tests/engines/test_kernels.py": "def test_crop_matches_numpy(): ...",
+}
+
+
+@pytest.mark.parametrize("left_out", [None, *PLACES])
+def test_a_missing_place_is_noticed(tmp_path: Path, left_out: str | None) -> None:
+    for relative, text in {"engines/posekit_engines/kernels/crop.cu": "", **PLACES}.items():
+        path = tmp_path / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("" if relative == left_out else text, encoding="utf-8")
+    assert len(missing_places(tmp_path)) == (left_out is not None)

@@ -1,0 +1,267 @@
+"""Cameras and streams: the newest or every frame, breaks mended, nobody waits for ever."""
+
+import itertools
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from posekit.errors import SourceError
+from posekit.show import MjpegServer
+from posekit.video import ReadOptions, read
+from posekit.video.live import _Clock
+from tests.clips import make_clip, number_of, numbered
+from tests.streams import RtspCamera, http_server, send_file, send_transport_stream
+
+
+def take(reader: object, count: int, pause_s: float = 0) -> list[tuple[int, float, int]]:
+    """(index, time_s, painted number) of the next `count` frames."""
+    got = []
+    for frame in reader:  # type: ignore[attr-defined]
+        got.append((frame.index, frame.time_s, number_of(frame.image)))
+        if len(got) == count:
+            break
+        time.sleep(pause_s)
+    return got
+
+
+def test_every_frame_of_an_rtsp_camera_comes_in_order() -> None:
+    with RtspCamera() as camera, read(camera.url, options=ReadOptions(live="all")) as reader:
+        got = take(reader, 20)
+    assert (reader.kind, reader.size, reader.frame_count) == ("live", (160, 96), None)
+    assert (reader.dropped, reader.reconnected) == (0, 0)
+    assert [index for index, *_ in got] == list(range(20))
+    first = got[0][2]
+    assert [number for *_, number in got] == list(range(first, first + 20))
+    steps = [after[1] - before[1] for before, after in itertools.pairwise(got)]
+    assert steps == pytest.approx([0.04] * 19, abs=2e-3)
+
+
+def test_a_slow_taker_gets_the_newest_and_the_rest_is_counted() -> None:
+    with RtspCamera(rate=50) as camera, read(camera.url) as reader:
+        take(reader, 3)
+        began, dropped = time.monotonic(), reader.dropped
+        got = take(reader, 6, pause_s=0.2)
+        took = time.monotonic() - began
+        missed = reader.dropped - dropped
+    gaps = sum(b[0] - a[0] - 1 for a, b in itertools.pairwise(got))
+    # 50 a second come, 5 are taken: about 45 a second are dropped
+    assert gaps > 0.5 * 45 * took
+    assert 0 <= missed - gaps <= 15  # and those that came before the first one taken
+
+
+def test_a_slow_taker_of_every_frame_misses_none() -> None:
+    options = ReadOptions(live="all", prefetch=2)
+    with RtspCamera(rate=200) as camera, read(camera.url, options=options) as reader:
+        got = take(reader, 15, pause_s=0.03)
+    assert [index for index, *_ in got] == list(range(15))
+    assert [n - got[0][2] for *_, n in got] == list(range(15))
+    assert reader.dropped == 0
+
+
+def test_a_cut_rtsp_stream_is_taken_up_again() -> None:
+    with (
+        RtspCamera(30, 30, None) as camera,
+        read(camera.url, options=ReadOptions(live="all", timeout_s=5)) as reader,
+    ):
+        got = take(reader, 70)
+    assert reader.reconnected == 2
+    assert camera.connections == 3
+    times = [time_s for _, time_s, _ in got]
+    assert all(after > before for before, after in itertools.pairwise(times))
+    assert [index for index, *_ in got] == list(range(70))
+
+
+def test_a_stream_that_stays_away_is_given_up_with_one_sentence() -> None:
+    with RtspCamera(30) as camera:
+        reader = read(camera.url, options=ReadOptions(live="all", reconnects=1, timeout_s=2))
+        assert len(take(reader, 5)) == 5
+    with pytest.raises(SourceError, match="gave up after 1 tries to reconnect") as caught:
+        list(reader)
+    assert str(caught.value).startswith("rtsp://127.0.0.1")
+    assert "\n" not in str(caught.value)
+    reader.close()
+
+
+def test_an_endless_http_stream_is_live_and_mended() -> None:
+    cuts = iter([40, None])
+    with (
+        http_server(lambda handler: send_transport_stream(handler, next(cuts), 100)) as url,
+        read(f"{url}/live.ts", options=ReadOptions(live="all")) as reader,
+    ):
+        got = take(reader, 60)
+    assert (reader.kind, reader.reconnected) == ("live", 1)
+    numbers = [number for *_, number in got]
+    again = numbers.index(0, 1)
+    assert 38 <= again <= 40  # the cut may cost the picture in the decoder's hand
+    assert numbers == [*range(again), *range(60 - again)]
+
+
+def test_without_reconnection_a_break_is_the_end() -> None:
+    options = ReadOptions(live="all", reconnects=0)
+    with (
+        http_server(lambda handler: send_transport_stream(handler, 30, 200)) as url,
+        read(f"{url}/live.ts", options=options) as reader,
+    ):
+        assert 28 <= len(list(reader)) <= 30
+    assert len(reader.notes) == 1
+
+
+def test_a_window_and_every_hold_for_live_sources() -> None:
+    options = ReadOptions(live="all", every=5, start_s=0.2, end_s=1.0)
+    with RtspCamera(rate=50) as camera, read(camera.url, options=options) as reader:
+        got = [(frame.index, frame.time_s) for frame in reader]
+    assert [index for index, _ in got] == [5, 10, 15, 20]
+    assert all(0.2 <= time_s < 1.0 for _, time_s in got)
+
+
+def test_a_video_on_a_server_is_read_like_a_file(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", 50, options={"g": "10"})
+    with http_server(lambda handler: send_file(handler, clip)) as url:
+        with read(f"{url}/clip.mp4") as reader:
+            assert (reader.kind, reader.frame_count) == ("video", 50)
+            assert [n for *_, n in take(reader, 50)] == list(range(50))
+        with read(f"{url}/clip.mp4", options=ReadOptions(start_s=1.0, every=3)) as reader:
+            assert [(i, n) for i, _, n in take(reader, 99)] == [(i, i) for i in range(25, 50, 3)]
+
+
+def test_our_own_overlay_stream_can_be_read() -> None:
+    with MjpegServer() as server:
+        done = threading.Event()
+
+        def push() -> None:
+            for number in range(1, 1000):
+                server.push(numbered(number))
+                if done.wait(0.02):
+                    return
+
+        pushing = threading.Thread(target=push)
+        pushing.start()
+        try:
+            with read(f"{server.url}stream.mjpg", options=ReadOptions(live="all")) as reader:
+                got = take(reader, 20)
+        finally:
+            done.set()
+            pushing.join()
+    assert reader.kind == "live"
+    numbers = [number for *_, number in got]
+    assert numbers == sorted(set(numbers))
+    times = [time_s for _, time_s, _ in got]
+    assert times == sorted(set(times))
+
+
+@pytest.mark.parametrize("scheme", ["http", "rtsp"])
+def test_a_server_that_says_nothing_is_given_up_in_time(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"{scheme}://user:secret@127.0.0.1:{mute.getsockname()[1]}/cam"
+        began = time.monotonic()
+        with pytest.raises(SourceError, match="no answer within 1 s") as caught:
+            read(url, options=ReadOptions(timeout_s=1))
+        assert time.monotonic() - began < 4
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["http", "rtsp"])
+def test_a_port_where_nothing_listens_is_one_sentence(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(SourceError, match="nothing listens there") as caught:
+        read(f"{scheme}://127.0.0.1:{port}/x")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_server_refuses_or_what_is_no_video_is_said() -> None:
+    with (
+        http_server(lambda handler: handler.send_error(404)) as url,
+        pytest.raises(SourceError, match="404"),
+    ):
+        read(f"{url}/gone.mp4")
+    with (
+        http_server(lambda handler: send_file(handler, Path(__file__))) as url,
+        pytest.raises(SourceError, match="not a video"),
+    ):
+        read(f"{url}/test.py")
+
+
+def test_a_stalled_stream_is_left_at_once() -> None:
+    stall = Stall()
+    with http_server(stall) as url:
+        reader = read(f"{url}/live.ts", options=ReadOptions(live="all", timeout_s=3))
+        take(reader, 97)  # the decoder keeps the last ones; now it waits for more
+        time.sleep(0.2)
+        began = time.monotonic()
+        reader.close()
+        assert time.monotonic() - began < 2.9
+        assert reading()
+        # the thread sits in a read that nobody can break; it ends with its own time-out
+        while reading() and time.monotonic() < began + 10:
+            time.sleep(0.05)
+        assert not reading()
+        stall.released.set()
+
+
+class Stall:
+    """Answers with some pictures and then with nothing until `released`."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+
+    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
+        send_transport_stream(handler, 100, 200)
+        self.released.wait(20)
+
+
+def reading() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("read ")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_ends_a_reader_that_waits() -> None:
+    program = """
+        import sys
+        from posekit.video import ReadOptions, read
+        try:
+            with read(sys.argv[1], options=ReadOptions(live="all", timeout_s=60)) as reader:
+                print("open", flush=True)
+                for frame in reader:
+                    pass
+        except KeyboardInterrupt:
+            sys.exit(130)
+        """
+    stall = Stall()
+    with http_server(stall) as url:
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(program), f"{url}/live.ts"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        time.sleep(0.5)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+        stall.released.set()
+    assert process.returncode == 130, errors
+    assert time.monotonic() - began < 6.5
+    assert errors == ""
+
+
+def test_times_grow_over_jumps_of_the_streams_clock() -> None:
+    clock = _Clock()
+    raw = [100.0, 100.04, 100.08, 5.0, 5.04, 9000.0, 9000.04, 9000.04, 9000.08]
+    stamps = [clock.stamp(value) for value in raw]
+    assert stamps[0] == pytest.approx(0, abs=0.05)
+    assert all(after > before for before, after in itertools.pairwise(stamps))
+    assert stamps[-1] < 1  # a jump of the clock is no pause
+    for before, after in ((0, 1), (1, 2), (3, 4), (5, 6)):
+        assert stamps[after] - stamps[before] == pytest.approx(0.04, abs=2e-3)
