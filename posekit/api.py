@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,23 +33,17 @@ def load(
     "full" for the whole frame, or a function from Frame to Boxes.
     Raises BundleError, DeviceError, MissingExtraError, InputError.
     """
-    runtime = Runtime(
-        bundle.Bundle.open(bundle.find(model)), device=device, threads=threads, flip=flip
-    )
-    return Estimator(runtime, _finder(boxes, device, threads), options)
-
-
-def _finder(boxes: str | Path | Finder, device: str, threads: int | None) -> Finder:
+    pose = bundle.Bundle.open(bundle.find(model))
+    runtime = Runtime(pose, device=device, threads=threads, flip=flip)
     if callable(boxes):
-        return boxes
+        return Estimator(runtime, boxes, options, boxes_from=getattr(boxes, "__name__", "function"))
     if str(boxes) == "full":
-        return full_frame
-    path = Path(boxes)
-    if path.suffix in (".json", ".jsonl"):
-        return BoxFile(path)
-    if path.suffix == ".onnx":
-        return Detector(path, device=device, threads=threads)
-    return Detector(bundle.Bundle.open(bundle.find(boxes)), device=device, threads=threads)
+        return Estimator(runtime, full_frame, options, boxes_from="full")
+    if Path(boxes).suffix in (".json", ".jsonl"):
+        return Estimator(runtime, BoxFile(Path(boxes)), options, boxes_from=str(boxes))
+    detector = Detector(boxes, device=device, threads=threads)
+    still = functools.partial(detector, fallback=True)
+    return Estimator(runtime, detector, options, find_still=still, boxes_from=str(boxes))
 
 
 def infer(

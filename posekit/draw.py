@@ -28,6 +28,8 @@ _SHIFT = 4  # OpenCV's fixed point: 1/16 px, so that a skeleton in a video does 
 _FAR = 30_000  # px; a point beyond it is not drawn, since fixed-point numbers end
 _RIM = 0.22  # width of the rim, as a share of the bone's
 _DELICATE = 0.75  # bones of less than this share of the full width have no rim
+_ANGLES = np.arange(12) * np.pi / 6
+_ROUND = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1)
 
 
 @dataclass(frozen=True)
@@ -157,18 +159,16 @@ def _draw_skeletons(canvas: UInt8, poses: Poses, style: DrawStyle) -> None:
     drawn = shown[:, look.bones[:, 0]] & shown[:, look.bones[:, 1]]
     bones = _quads(start, end, halves)
     rims = _quads(start, end, halves + rim[:, None])
-    places = _fixed(points).tolist()
-    radii = _fixed(0.85 * width[:, None] * look.sizes)
-    outer = (radii + _fixed(rim)[:, None]).tolist()
+    radii = 0.85 * width[:, None] * look.sizes
+    dots, dot_rims = _dots(points, radii), _dots(points, radii + rim[:, None])
     for n in range(len(poses)):
         for b in np.flatnonzero(drawn[n] & look.rimmed).tolist():
             cv2.fillConvexPoly(canvas, rims[n, b], _EDGE, cv2.LINE_AA, _SHIFT)
         for b in np.flatnonzero(drawn[n]).tolist():
             cv2.fillConvexPoly(canvas, bones[n, b], look.bone_colors[b], cv2.LINE_AA, _SHIFT)
         for k in np.flatnonzero(shown[n]).tolist():
-            cv2.circle(canvas, places[n][k], outer[n][k], _EDGE, -1, cv2.LINE_AA, _SHIFT)
-            color, radius = look.point_colors[k], int(radii[n, k])
-            cv2.circle(canvas, places[n][k], radius, color, -1, cv2.LINE_AA, _SHIFT)
+            cv2.fillConvexPoly(canvas, dot_rims[n, k], _EDGE, cv2.LINE_AA, _SHIFT)
+            cv2.fillConvexPoly(canvas, dots[n, k], look.point_colors[k], cv2.LINE_AA, _SHIFT)
 
 
 def _widths(canvas: UInt8, poses: Poses, shown: NDArray[np.bool_], share: float) -> Float64:
@@ -192,8 +192,13 @@ def _quads(start: Float64, end: Float64, halves: Float64) -> NDArray[np.int32]:
     return _fixed(np.stack([start + side, end + side, end - side, start - side], -2))
 
 
+def _dots(centers: Float64, radii: Float64) -> NDArray[np.int32]:
+    """Twelve-sided polygons (N, K, 12, 2); OpenCV's own small circles are diamonds."""
+    return _fixed(centers[:, :, None] + radii[:, :, None, None] * _ROUND)
+
+
 def _fixed(values: Float64) -> NDArray[np.int32]:
-    return np.rint(values * (1 << _SHIFT)).astype(np.int32)
+    return np.rint(values) * (1 << _SHIFT).astype(np.int32)
 
 
 def _draw_boxes(canvas: UInt8, poses: Poses) -> None:

@@ -48,15 +48,24 @@ class Estimator:
         poses = estimator(image)                            # uint8 RGB (H, W, 3)
         for frame, poses in estimator.stream("video.mp4"): ...
 
-    `find` gives the boxes of persons in a frame; `times` holds seconds by stage, newest 10,000.
-    One estimator may serve several threads: a stream's memory lives in the stream.
+    `find` gives the boxes of persons in a frame of video, `find_still` in an image (the same
+    where it is left out), `boxes_from` says what they are. `times` holds seconds by stage, the
+    newest 10,000. One estimator may serve several threads: a stream's memory lives in the stream.
     """
 
     def __init__(
-        self, runtime: Runtime, find: Finder, options: EstimateOptions = EstimateOptions()
+        self,
+        runtime: Runtime,
+        find: Finder,
+        options: EstimateOptions = EstimateOptions(),
+        *,
+        find_still: Finder | None = None,
+        boxes_from: str = "",
     ) -> None:
         self.runtime = runtime
         self.find = find
+        self.find_still = find_still or find
+        self.boxes_from = boxes_from
         self.options = options
         self.times: dict[str, deque[float]] = {}
 
@@ -68,7 +77,7 @@ class Estimator:
         """
         frame = image if isinstance(image, Frame) else Frame(image)
         given = boxes if boxes is None or isinstance(boxes, Boxes) else Boxes(boxes)
-        found = self._find(frame) if given is None else given
+        found = self._find(self.find_still, frame) if given is None else given
         poses = self._infer([frame], [found])[0]
         return poses if given is not None else self._keep(poses)
 
@@ -84,13 +93,15 @@ class Estimator:
 
         Images are not tracked. Live frames are answered one by one, files in small batches.
         """
-        if kind == "images" or not self.options.track:
-            return self._each(frames)
+        if kind == "images":
+            return self._each(frames, self.find_still)
+        if not self.options.track:
+            return self._each(frames, self.find)
         return self._tracked(frames, 1 if kind == "live" else self.options.frames_per_batch)
 
-    def _each(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Poses]]:
+    def _each(self, frames: Iterable[Frame], find: Finder) -> Iterator[tuple[Frame, Poses]]:
         for batch in _batches(frames, self.options.frames_per_batch):
-            found = [self._find(frame) for frame in batch]
+            found = [self._find(find, frame) for frame in batch]
             for frame, poses in zip(batch, self._infer(batch, found), strict=True):
                 yield frame, self._keep(poses)
 
@@ -101,7 +112,7 @@ class Estimator:
         for count, batch in enumerate(_batches(frames, size)):
             detected = None
             if count * size >= next_detection:
-                detected = self._find(batch[0])
+                detected = self._find(self.find, batch[0])
                 next_detection = count * size + self.options.detect_every
             # `boxes` changes nothing, so a batch looks where the state before it points.
             found = [tracker.boxes(frame.time_s, detected) for frame in batch]
@@ -113,9 +124,9 @@ class Estimator:
                         tracked = smooth(tracked, frame.time_s)
                 yield frame, tracked
 
-    def _find(self, frame: Frame) -> Boxes:
+    def _find(self, find: Finder, frame: Frame) -> Boxes:
         with self.timed("detect"):
-            return self.find(frame)
+            return find(frame)
 
     def _infer(self, frames: list[Frame], found: list[Boxes]) -> list[Poses]:
         """The persons of several frames in one batch."""

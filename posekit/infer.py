@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -124,6 +125,7 @@ class _Job:
 
     def run(self) -> None:
         summary, started = self.summary, time.perf_counter()
+        before = getattr(self.estimator.find, "whole_images", 0)
         with video.read(self.source, options=self.options.read) as reader:
             summary.kind, summary.frame_count = reader.kind, reader.frame_count
             outputs = Outputs(
@@ -137,7 +139,8 @@ class _Job:
                 self._follow(reader, outputs, started)
             summary.outputs = [path.name for path in outputs.paths]
             summary.dropped, summary.reconnected = reader.dropped, reader.reconnected
-            summary.notes += reader.notes
+            self.estimator.times.setdefault("decode", deque(maxlen=10_000)).extend(reader.decode_s)
+            summary.notes += reader.notes + self._whole_images(before)
         summary.seconds = round(time.perf_counter() - started, 3)
         summary.rate = round(summary.frames / max(summary.seconds, 1e-9), 2)
 
@@ -153,6 +156,10 @@ class _Job:
             self.hooks.on_frame(summary)
             if self.hooks.stop.is_set():
                 break
+
+    def _whole_images(self, before: int) -> list[str]:
+        count = getattr(self.estimator.find, "whole_images", 0) - before
+        return [f"{count} images without a found person were looked at whole"] if count else []
 
     def _header(self, reader: video.Reader) -> Header:
         bundle = self.estimator.runtime.bundle
@@ -176,7 +183,7 @@ def _summary(
     return {
         "posekit": __version__,
         "model": {"name": runtime.bundle.name, "sha256": runtime.bundle.sha256},
-        "boxes": getattr(finder, "about", {"name": getattr(finder, "__name__", "function")}),
+        "boxes": {"from": estimator.boxes_from, "sha256": getattr(finder, "sha256", None)},
         "runtime": {
             "provider": runtime.provider,
             "threads": runtime.threads,
@@ -187,7 +194,7 @@ def _summary(
         "seconds": round(seconds, 3),
         "rate": round(frames / max(seconds, 1e-9), 2),
         "dropped": sum(each.dropped for each in summaries),
-        "stages": {stage: _stage(list(times)) for stage, times in estimator.times.items()},
+        "stages": {stage: _stage(list(times)) for stage, times in sorted(estimator.times.items())},
         "sources": [asdict(each) for each in summaries],
     }
 

@@ -38,6 +38,11 @@ def _array(value: ArrayLike, name: str, shape: tuple[int | None, ...]) -> Float3
     return array
 
 
+def _rows(index: ArrayLike) -> NDArray[Any]:
+    rows = np.asarray(index)
+    return rows if rows.size else rows.astype(np.int64)  # NumPy takes [] for floats
+
+
 def _shape(shape: tuple[int | None, ...]) -> str:
     return "(" + ", ".join("N" if n is None else str(n) for n in shape) + ")"
 
@@ -103,7 +108,7 @@ class Boxes:
 
     def select(self, index: ArrayLike) -> Boxes:
         """The rows that `index` (integers or booleans) names."""
-        rows = np.asarray(index)
+        rows = _rows(index)
         return Boxes(self.xyxy[rows], self.scores[rows])
 
 
@@ -200,7 +205,7 @@ class Poses:
 
     def select(self, index: ArrayLike) -> Poses:
         """The persons that `index` (integers or booleans) names."""
-        rows = np.asarray(index)
+        rows = _rows(index)
         optional = (self.ids, self.raw_points, self.confidence)
         ids, raw, confidence = (None if part is None else part[rows] for part in optional)
         boxes = self.boxes.select(rows)

@@ -15,7 +15,7 @@ def shipped(relative: str) -> Path:
 
 
 def shared(relative: str) -> Path:
-    """A file of the shared asset folder beside the repository; skips the test where it is absent."""
+    """A file of the shared asset folder beside the repository; skips the test without it."""
     path = ROOT.parent / "shared" / "assets" / relative
     if not path.exists():
         pytest.skip(f"shared asset {relative} is not here")

@@ -32,6 +32,8 @@ class BoxFile:
             text = self.path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise SourceError(f"{self.path}: boxes cannot be read: {error}") from error
+        if not text.strip():
+            raise InputError(f"{self.path}: is empty; wanted COCO JSON or JSON Lines")
         # COCO is one JSON value; with JSON Lines the second line makes the parser stop.
         try:
             whole = json.loads(text)

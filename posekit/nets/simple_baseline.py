@@ -124,9 +124,9 @@ class DeconvHead(nn.Module):
 
 
 def start_head(head: nn.Module) -> None:
-    """Fresh weights of a head: N(0, 0.001), as SimpleBaseline does."""
+    """Fresh weights of a head: N(0, 0.001), as SimpleBaseline does; none without storage."""
     for module in head.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not module.weight.is_meta:
             nn.init.normal_(module.weight, std=0.001)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -135,7 +135,7 @@ def start_head(head: nn.Module) -> None:
 def start_backbone(backbone: nn.Module) -> None:
     """Fresh weights of a convolutional backbone: He's normal initialisation.
 
-    Networks without storage, built for their shapes alone, are left (it is slow there).
+    Networks without storage, built for their shapes alone, are left: it is slow there.
     """
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d) and not module.weight.is_meta:

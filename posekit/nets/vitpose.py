@@ -92,6 +92,10 @@ class _Backbone(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens + 1, self.channels))
         self.blocks = nn.Sequential(*(_Block(self.channels, heads, tokens) for _ in range(depth)))
         self.last_norm = nn.LayerNorm(self.channels, eps=_EPSILON)
+        if not self.pos_embed.is_meta:  # built for its shapes alone: slow there
+            self._start()
+
+    def _start(self) -> None:
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
@@ -60,6 +61,7 @@ class Info:
     frame_count: int | None = None
     reconnected: int = 0
     notes: list[str] = field(default_factory=list)
+    decode_s: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
 
 
 def count_in_window(total: float, fps: Fraction, options: ReadOptions) -> int:

@@ -14,8 +14,8 @@ from posekit.types import UInt8
 class Pool:
     """Hands out contiguous uint8 (H, W, 3) arrays and takes their memory back by itself.
 
-    Without it each picture is fresh memory from the system, which has to be mapped in page by
-    page: on a 1768 x 994 video that costs a fifth of decoding. At most `size` pieces are kept.
+    Without it each picture is fresh memory from the system, mapped in page by page. At most
+    `size` pieces are kept.
     """
 
     def __init__(self, size: int) -> None:

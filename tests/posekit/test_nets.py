@@ -31,7 +31,7 @@ def shapes(architecture: str, size: tuple[int, int] = (192, 256)) -> dict[str, t
     return {name: tuple(value.shape) for name, value in state.items()}
 
 
-def scrambled(net: nn.Module, seed: int = 0) -> nn.Module:
+def scrambled(net: nn.Module, seed: int = 0) -> Any:
     """`net` in evaluation mode with every tensor random, batch norm's statistics included."""
     generator = torch.Generator().manual_seed(seed)
     for name, value in net.state_dict().items():
@@ -57,13 +57,14 @@ def close(ours: torch.Tensor, theirs: torch.Tensor, relative: float = 1e-4) -> N
     [
         ("simple-baseline-r18", 140, 15.4),
         ("simple-baseline-r50", 338, 34.0),
-        ("simple-baseline-r101", 644, 53.0),
-        ("simple-baseline-r152", 950, 68.6),
-        ("hrnet-w32", 1754, 28.5),
+        pytest.param("simple-baseline-r34", 236, 25.5, marks=pytest.mark.slow),
+        pytest.param("simple-baseline-r101", 644, 53.0, marks=pytest.mark.slow),
+        pytest.param("simple-baseline-r152", 950, 68.6, marks=pytest.mark.slow),
+        pytest.param("hrnet-w32", 1754, 28.5, marks=pytest.mark.slow),
         ("hrnet-w48", 1754, 63.6),
         ("vitpose-s-classic", 163, 24.3),
         ("vitpose-b-simple", 151, 85.9),
-        ("vitpose-l-classic", 307, 308.5),
+        pytest.param("vitpose-l-classic", 307, 308.5, marks=pytest.mark.slow),
         ("vitpose-h-classic", 403, 637.2),
     ],
 )
@@ -96,7 +97,7 @@ def test_names_are_those_of_the_published_files() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["simple-baseline-r18", "hrnet-w18", "vitpose-s-classic"])
-@pytest.mark.parametrize("size", [(64, 96), (128, 64)])
+@pytest.mark.parametrize("size", [(128, 64)])
 def test_any_input_size_and_joint_count(architecture: str, size: tuple[int, int]) -> None:
     skeleton = dataclasses.replace(
         COCO_17,
@@ -124,6 +125,7 @@ def test_a_size_that_does_not_fit_is_refused(architecture: str) -> None:
         build(spec_of(architecture, (100, 100)))
 
 
+@pytest.mark.slow
 def test_every_architecture_can_be_built() -> None:
     with torch.device("meta"):
         for name in ARCHITECTURES:
@@ -147,8 +149,8 @@ def test_every_parameter_learns(architecture: str) -> None:
     "architecture",
     [
         "simple-baseline-r18",
-        "vitpose-s-classic",
         "vitpose-s-simple",
+        pytest.param("vitpose-s-classic", marks=pytest.mark.slow),
         pytest.param("hrnet-w18", marks=pytest.mark.slow),
         pytest.param("simple-baseline-r50", marks=pytest.mark.slow),
         pytest.param("hrnet-w32", marks=pytest.mark.slow),
@@ -228,7 +230,7 @@ def test_vitpose_equals_transformers(size: str, simple: bool, experts: int, tmp_
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = scrambled(transformers.VitPoseForPoseEstimation(config))
-        theirs.save_pretrained(tmp_path)  # type: ignore[operator]
+        theirs.save_pretrained(tmp_path)
     chosen = 3 if experts > 1 else None
     converted = checkpoints.load(tmp_path, checkpoints.Overrides(experts=chosen))
     ours = ViTPose(size, (192, 256), simple=simple).eval()

@@ -1,0 +1,121 @@
+"""The one path of an image, with the embedded models on the clip that ships."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import posekit
+from posekit import EstimateOptions, Estimator
+from posekit.errors import BundleError, InputError
+from posekit.types import Boxes, Frame, Poses, UInt8
+from posekit.video import ReadOptions, read
+from tests.assets import shipped
+
+CLIP = "examples/sports2d_demo.mp4"
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[Frame]:
+    with read(shipped(CLIP), options=ReadOptions(end_s=1.0)) as reader:
+        return list(reader)
+
+
+@pytest.fixture(scope="module")
+def lightning() -> Estimator:
+    return posekit.load("movenet-lightning", "cpu", 2, flip=False)
+
+
+def test_given_boxes_keep_their_number_and_order(lightning: Estimator, frames: list[Frame]) -> None:
+    image = frames[0].image
+    height, width = image.shape[:2]
+    boxes = np.float32([[0, 0, width / 2, height], [width / 2, 0, width, height], [-9, -9, -5, -5]])
+    poses = lightning(image, boxes)
+    np.testing.assert_array_equal(poses.boxes.xyxy, boxes)
+    alone = lightning(image, boxes[1:2])
+    np.testing.assert_allclose(poses.points[1], alone.points[0], atol=0.5)
+    assert lightning(image, np.zeros((0, 4))).points.shape == (0, 17, 2)
+
+
+def test_points_follow_a_shifted_picture(lightning: Estimator, frames: list[Frame]) -> None:
+    image = frames[0].image
+    found = lightning(image)
+    assert len(found) >= 1
+    box = found.boxes.xyxy[:1]
+    moved = np.pad(image, ((20, 0), (30, 0), (0, 0)))  # black, as crops are beyond the frame
+    before = lightning(image, box)
+    after = lightning(moved, box + np.float32([30, 20, 30, 20]))
+    sure = before.scores[0] > 0.3
+    # A whole number of pixels: the crop is the same but for the warp's rounding.
+    np.testing.assert_allclose(after.points[0][sure], before.points[0][sure] + [30, 20], atol=0.2)
+
+
+def test_an_empty_picture_has_nobody(lightning: Estimator) -> None:
+    assert len(lightning(np.full((240, 320, 3), 90, np.uint8))) == 0
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3)), np.zeros((0, 5, 3), np.uint8)]
+)
+def test_what_is_no_picture_is_refused(lightning: Estimator, image: UInt8) -> None:
+    with pytest.raises(InputError):
+        lightning(image)
+
+
+def test_boxes_that_are_none_are_refused(lightning: Estimator, frames: list[Frame]) -> None:
+    for box in ([[0, 0, np.nan, 5]], [[9, 0, 0, 5]], [[1, 2, 3]]):
+        with pytest.raises(InputError):
+            lightning(frames[0].image, np.array(box))
+
+
+def test_a_stream_gives_every_frame_once_with_ids_and_raw_points(lightning: Estimator) -> None:
+    seen = list(lightning.stream(shipped(CLIP), ReadOptions(end_s=1.0)))
+    assert [frame.index for frame, _ in seen] == list(range(len(seen)))
+    assert len(seen) >= 20
+    for _, poses in seen:
+        assert poses.ids is not None
+        assert len(set(poses.ids.tolist())) == len(poses)
+        assert poses.raw_points is not None
+    with_people = [poses for _, poses in seen if len(poses)]
+    assert len(with_people) >= 0.8 * len(seen)
+
+
+def test_batches_of_frames_do_not_change_untracked_points(frames: list[Frame]) -> None:
+    def halves(frame: Frame) -> Boxes:
+        height, width = frame.image.shape[:2]
+        return Boxes([[0, 0, width / 2, height], [width / 2, 0, width, height]][: frame.index % 3])
+
+    answers: list[list[Poses]] = []
+    for size in (1, 3):
+        options = EstimateOptions(frames_per_batch=size, track=False, min_score=-1)
+        estimator = posekit.load("movenet-lightning", threads=2, boxes=halves, options=options)
+        answers.append([poses for _, poses in estimator.follow(frames[:7])])
+    for one, three in zip(*answers, strict=True):
+        assert len(one) == len(three)
+        sure = one.scores > 0.2
+        np.testing.assert_allclose(one.points[sure], three.points[sure], atol=0.05)
+
+
+def test_the_best_persons_are_kept(lightning: Estimator, frames: list[Frame]) -> None:
+    options = EstimateOptions(max_persons=1, min_score=-1.0)
+    height = frames[0].image.shape[0]
+    person = lightning(frames[0].image).boxes.xyxy[0]
+    estimator = Estimator(
+        lightning.runtime, lambda _: Boxes([[0, height - 20, 20, height], person]), options
+    )
+    poses = estimator(frames[0])
+    assert len(poses) == 1
+    np.testing.assert_array_equal(poses.boxes.xyxy[0], person)
+
+
+def test_the_same_run_gives_the_same_points(lightning: Estimator, frames: list[Frame]) -> None:
+    one, two = ([p.points for _, p in lightning.follow(frames[:12])] for _ in range(2))
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_unknown_models_and_boxes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no such file"):
+        posekit.load("no-such-model")
+    with pytest.raises(BundleError, match="person detector"):
+        posekit.load("nanodet-person")

@@ -1,0 +1,117 @@
+"""Crops and inference of the embedded models, in real ONNX Runtime."""
+
+import dataclasses
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from posekit import bundle
+from posekit.bundle import Bundle
+from posekit.errors import BundleError, DeviceError, InputError
+from posekit.geometry import Warp
+from posekit.runtime import CPU, Runtime, open_session, usable_threads, verify
+from posekit.types import Boxes, UInt8
+
+
+@pytest.fixture(scope="module")
+def lightning() -> Bundle:
+    return Bundle.open(bundle.embedded()["movenet-lightning"])
+
+
+@pytest.fixture(scope="module")
+def picture() -> UInt8:
+    ramp = np.linspace(0, 255, 120)
+    return np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], np.float64(77)), 2).astype(
+        np.uint8
+    )
+
+
+def test_a_crop_is_opencvs_warp_and_black_beyond_the_frame(
+    lightning: Bundle, picture: UInt8
+) -> None:
+    runtime = Runtime(lightning, threads=1, flip=False)
+    boxes = Boxes([[10, 20, 50, 90], [-40, -40, 20, 20], [500, 500, 600, 600]])
+    warp = Warp.from_boxes(boxes, runtime.spec)
+    crops = runtime.crop(picture, warp)
+    assert crops.shape == (3, 192, 192, 3)
+    for crop, matrix in zip(crops, warp.matrix, strict=True):
+        np.testing.assert_array_equal(crop, cv2.warpAffine(picture, matrix, (192, 192)))
+    assert not crops[2].any()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_threads_and_batches_do_not_change_the_answer(lightning: Bundle, flip: bool) -> None:
+    crops = lightning.reference["crops"]
+    crops = np.concatenate([crops, crops[::-1]])[:5]
+    one, two = (Runtime(lightning, threads=n, flip=flip) for n in (1, 2))
+    points, scores = one.infer(crops)
+    singly = [one.infer(crop[None]) for crop in crops]
+    shared = two.infer(crops)
+    # The same float32 network in other batch sizes: rounding only.
+    for other_points, other_scores in (
+        shared,
+        (np.concatenate([p for p, _ in singly]), np.concatenate([s for _, s in singly])),
+    ):
+        np.testing.assert_allclose(other_scores, scores, atol=1e-4)
+        sure = scores > 0.2
+        np.testing.assert_allclose(other_points[sure], points[sure], atol=0.05)
+
+
+def test_no_crops_give_no_points(lightning: Bundle) -> None:
+    points, scores = Runtime(lightning, threads=1).infer(np.zeros((0, 192, 192, 3), np.uint8))
+    assert points.shape == (0, 17, 2)
+    assert scores.shape == (0, 17)
+
+
+def test_crops_of_another_size_are_refused(lightning: Bundle) -> None:
+    with pytest.raises(InputError, match=r"wanted uint8 \(N, 192, 192, 3\), got uint8 \(1, 64"):
+        Runtime(lightning, threads=1).infer(np.zeros((1, 64, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize("name", sorted(bundle.embedded()))
+def test_embedded_models_give_their_stored_answer(name: str) -> None:
+    shifts = verify(Bundle.open(bundle.embedded()[name]))
+    assert all(shift < 0.1 for shift in shifts.values()), shifts
+
+
+def test_a_graph_that_answers_otherwise_is_found(lightning: Bundle) -> None:
+    # The flip graph in the plain graph's place: valid, but not what was stored.
+    swapped = dataclasses.replace(
+        lightning, graphs={"plain": lightning.graphs["flip"], "flip": lightning.graphs["flip"]}
+    )
+    with pytest.raises(BundleError, match="strays"):
+        verify(swapped)
+
+
+def test_a_graph_of_another_size_is_found(lightning: Bundle) -> None:
+    thunder = Bundle.open(bundle.embedded()["movenet-thunder"])
+    wrong = dataclasses.replace(thunder, spec=lightning.spec)
+    with pytest.raises(BundleError, match="its spec says"):
+        verify(wrong)
+
+
+def test_an_explicit_gpu_is_an_error_where_there_is_none(lightning: Bundle) -> None:
+    started = time.perf_counter()
+    with pytest.raises(DeviceError, match="has no CUDA provider"):
+        Runtime(lightning, device="cuda")
+    assert time.perf_counter() - started < 2
+    assert Runtime(lightning, device="auto", threads=1).provider == CPU
+
+
+@pytest.mark.parametrize("device", ["gpu", "cpu:1", "cuda:x", ""])
+def test_a_device_that_does_not_exist_is_refused(lightning: Bundle, device: str) -> None:
+    with pytest.raises(InputError, match="wanted auto, cpu, cuda or cuda:N"):
+        Runtime(lightning, device=device)
+
+
+def test_weights_of_another_shape_are_refused(lightning: Bundle) -> None:
+    name = max(lightning.weights, key=lambda each: lightning.weights[each].size)
+    weights = {**lightning.weights, name: lightning.weights[name][:1]}
+    with pytest.raises(BundleError, match="cannot load it"):
+        open_session(lightning.graphs["plain"], weights, device="cpu", threads=1)
+
+
+def test_threads_are_those_of_this_process() -> None:
+    assert usable_threads() >= 1
