@@ -168,9 +168,11 @@ def decode(
         step = _step(spec, maps, rows, columns=columns, scale=scale)
     cells = np.stack([columns, rows], 1).astype(np.float32)
     cells += np.where((scores > 0)[:, None], step, np.float32(0))
-    points = cells * np.float32(spec.map_scale) + np.float32(spec.map_offset)
+    points = cells * np.asarray(spec.map_scale, np.float32)
+    points += np.asarray(spec.map_offset, np.float32)
     scores = np.where(np.isnan(scores), np.float32(0), scores)
-    return points.reshape(len(heatmaps), -1, 2), scores.reshape(heatmaps.shape[:2])
+    shape = heatmaps.shape[:2]
+    return points.reshape(*shape, 2), scores.reshape(shape)
 
 
 def _step(
@@ -205,7 +207,8 @@ def _quarter_step(maps: Float32, rows: Ints, columns: Ints) -> Float32:
     y, x = rows[at], columns[at]
     step[at, 0] = np.sign(maps[at, y, x + 1] - maps[at, y, x - 1])
     step[at, 1] = np.sign(maps[at, y + 1, x] - maps[at, y - 1, x])
-    return np.nan_to_num(step * np.float32(0.25), copy=False)
+    quarter: Float32 = np.nan_to_num(step * np.float32(0.25))
+    return quarter
 
 
 def _dark_step(blurred: Float32, rows: Ints, columns: Ints, *, size: tuple[int, int]) -> Float32:
@@ -216,7 +219,8 @@ def _dark_step(blurred: Float32, rows: Ints, columns: Ints, *, size: tuple[int, 
     width, height = size
     step = _newton(np.log(np.maximum(blurred, np.float32(TINY))) @ DARK)
     inside = (columns > 1) & (columns < width - 2) & (rows > 1) & (rows < height - 2)
-    return np.where(inside[:, None], step, np.float32(0))
+    step[~inside] = 0
+    return step
 
 
 def _udp_step(blurred: Float32, rows: Ints, columns: Ints, *, size: tuple[int, int]) -> Float32:
@@ -249,7 +253,9 @@ def _newton(differences: Float32) -> Float32:
     step = np.zeros((len(differences), 2), np.float32)
     np.divide(xy * y - yy * x, determinant, out=step[:, 0], where=peaked)
     np.divide(xy * x - xx * y, determinant, out=step[:, 1], where=peaked)
-    return np.minimum(np.maximum(step, np.float32(-MAX_STEP)), np.float32(MAX_STEP), out=step)
+    limit = np.float32(MAX_STEP)
+    clipped: Float32 = np.minimum(np.maximum(step, -limit), limit)
+    return clipped
 
 
 def _stencils(side: int, *columns: dict[tuple[int, int], float]) -> Float32:
@@ -303,7 +309,7 @@ def _patches(maps: Float32, rows: Ints, columns: Ints, *, radius: int) -> Float3
     tall, wide = min(side, height), min(side, width)
     top = np.minimum(np.maximum(rows - radius, 0), height - tall)
     left = np.minimum(np.maximum(columns - radius, 0), width - wide)
-    near = _squares(maps, tall, wide)[np.arange(count), top, left]
+    near: Float32 = _squares(maps, tall, wide)[np.arange(count), top, left]
     rows, columns = rows - top, columns - left
     fits = (rows == radius) & (columns == radius) & (tall == wide == side)
     across = np.flatnonzero(~fits)
@@ -311,7 +317,9 @@ def _patches(maps: Float32, rows: Ints, columns: Ints, *, radius: int) -> Float3
         return near
     wider = np.zeros((len(across), tall + 2 * radius, wide + 2 * radius), np.float32)
     wider[:, radius : radius + tall, radius : radius + wide] = near[across]
-    moved = _squares(wider, side, side)[np.arange(len(across)), rows[across], columns[across]]
+    moved: Float32 = _squares(wider, side, side)[
+        np.arange(len(across)), rows[across], columns[across]
+    ]
     if len(across) == count:
         return moved
     near[across] = moved

@@ -63,7 +63,7 @@ def draw(
     _draw_skeletons(canvas, poses, style)
     if style.ids and poses.ids is not None:
         for n, identity in enumerate(poses.ids.tolist()):
-            _draw_tag(canvas, str(identity), poses.boxes.xyxy[n], color_of(identity))
+            _draw_tag(canvas, str(identity), poses.boxes.xyxy[n], color=color_of(identity))
     return canvas
 
 
@@ -152,7 +152,7 @@ def _draw_skeletons(canvas: UInt8, poses: Poses, style: DrawStyle) -> None:
     near: NDArray[np.bool_] = np.abs(poses.points).max(2) < _FAR  # false for NaN
     shown = near & (poses.scores >= style.min_score)
     points = np.where(shown[:, :, None], poses.points, 0).astype(np.float64)
-    width = _widths(canvas, poses, shown, style.width)
+    width = _widths(canvas, poses, shown, share=style.width)
     rim = np.maximum(1.0, width * _RIM)
     halves = width[:, None] * look.weights / 2
     start, end = points[:, look.bones[:, 0]], points[:, look.bones[:, 1]]
@@ -171,7 +171,7 @@ def _draw_skeletons(canvas: UInt8, poses: Poses, style: DrawStyle) -> None:
             cv2.fillConvexPoly(canvas, dots[n, k], look.point_colors[k], cv2.LINE_AA, _SHIFT)
 
 
-def _widths(canvas: UInt8, poses: Poses, shown: NDArray[np.bool_], share: float) -> Float64:
+def _widths(canvas: UInt8, poses: Poses, shown: NDArray[np.bool_], *, share: float) -> Float64:
     """Width (N,) of each person's bones, px: by the extent of the drawn points, else of the box."""
     seen = shown[:, :, None]
     low = np.where(seen, poses.points, np.inf).min(1)
@@ -198,7 +198,7 @@ def _dots(centers: Float64, radii: Float64) -> NDArray[np.int32]:
 
 
 def _fixed(values: Float64) -> NDArray[np.int32]:
-    return np.rint(values) * (1 << _SHIFT).astype(np.int32)
+    return np.rint(values * (1 << _SHIFT)).astype(np.int32)
 
 
 def _draw_boxes(canvas: UInt8, poses: Poses) -> None:
@@ -216,7 +216,7 @@ def _draw_boxes(canvas: UInt8, poses: Poses) -> None:
             cv2.rectangle(canvas, low, high, color, -1)
 
 
-def _draw_tag(canvas: UInt8, text: str, box: Float32, color: Color) -> None:
+def _draw_tag(canvas: UInt8, text: str, box: Float32, *, color: Color) -> None:
     """The id on its colour, above the box's corner, or within the picture where it would leave."""
     height, width = canvas.shape[:2]
     scale = min(max(math.hypot(width, height) / 3000, 0.35), 1.6)

@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -24,6 +24,7 @@ from posekit.errors import SourceError
 from posekit.estimate import Estimator
 from posekit.outputs import OutputOptions, Outputs
 from posekit.show import MjpegServer
+from posekit.types import Frame
 from posekit.write import Header
 
 
@@ -82,18 +83,30 @@ def run(
     found = video.expand(sources)
     summaries = [SourceSummary(source.name) for source in found]
     with ExitStack() as stack:
-        server = stack.enter_context(MjpegServer()) if options.show else None
-        if server is not None:
-            hooks.on_show(server.url)
         jobs = [
-            _Job(estimator, options, source, summary, server, hooks)
+            _Job(estimator, options, source, summary, hooks)
             for source, summary in zip(found, summaries, strict=True)
         ]
+        if options.show:
+            _serve(jobs, stack)
         _run_all(jobs, hooks.stop)
     summary = _summary(estimator, summaries, time.perf_counter() - started)
     summary |= {"output": str(options.output.folder), "interrupted": hooks.stop.is_set()}
     write_atomic(path, json.dumps(summary, indent=1, ensure_ascii=False))
     return summary
+
+
+def _serve(jobs: list[_Job], stack: ExitStack) -> None:
+    """An address for each live source, and one for all files."""
+    shared: MjpegServer | None = None
+    for job in jobs:
+        live = video.is_live(job.source)
+        if live or shared is None:
+            job.server = stack.enter_context(MjpegServer())
+            job.hooks.on_show(f"{job.source.name if live else 'files'}: {job.server.url}")
+            shared = shared if live else job.server
+        else:
+            job.server = shared
 
 
 def _run_all(jobs: list[_Job], stop: threading.Event) -> None:
@@ -112,7 +125,7 @@ def _run_all(jobs: list[_Job], stop: threading.Event) -> None:
             raise
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Job:
     """One source on its way through the estimator into its outputs."""
 
@@ -120,8 +133,8 @@ class _Job:
     options: InferOptions
     source: video.Source
     summary: SourceSummary
-    server: MjpegServer | None
     hooks: Hooks
+    server: MjpegServer | None = None
 
     def run(self) -> None:
         summary, started = self.summary, time.perf_counter()
@@ -146,7 +159,8 @@ class _Job:
 
     def _follow(self, reader: video.Reader, outputs: Outputs, started: float) -> None:
         summary, ids = self.summary, set[int]()
-        for frame, poses in self.estimator.follow(reader, reader.kind):
+        frames = _while_it_lasts(reader, summary.notes)
+        for frame, poses in self.estimator.follow(frames, reader.kind):
             outputs.put(frame, poses)
             ids.update([] if poses.ids is None else poses.ids.tolist())
             summary.frames += 1
@@ -172,6 +186,19 @@ class _Job:
             size=reader.size,
             fps=float(reader.fps),
         )
+
+
+def _while_it_lasts(reader: video.Reader, notes: list[str]) -> Iterator[Frame]:
+    """Frames of a reader; a live source that is lost for good ends with a note, not an error."""
+    count = 0
+    try:
+        for frame in reader:
+            count += 1
+            yield frame
+    except SourceError as error:
+        if reader.kind != "live" or count == 0:
+            raise
+        notes.append(str(error))
 
 
 def _summary(

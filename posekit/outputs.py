@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -95,7 +95,7 @@ class Outputs:
         options = self._options
         self._overlay: _Film | _Pictures | None = None
         if options.overlay and self._reader.kind == "images":
-            self._overlay = _Pictures(options, stem, single=self._reader.frame_count == 1)
+            self._overlay = _Pictures(options, stem, self._reader.names)
         elif options.overlay:
             self._overlay = _Film(options, stem, self._reader)
         self._writers: Writers = open_writers(
@@ -168,15 +168,17 @@ class _Film:
 class _Pictures:
     """Overlays of images: `<stem>_overlay.jpg` for one, `<stem>_overlay/` for many."""
 
-    def __init__(self, options: OutputOptions, stem: str, *, single: bool) -> None:
-        name = f"{stem}_overlay.jpg" if single else f"{stem}_overlay"
-        self._single = single
+    def __init__(self, options: OutputOptions, stem: str, names: Sequence[str]) -> None:
+        self._single = len(names) == 1
+        self._stems = Counter(Path(name).stem.casefold() for name in names)
+        name = f"{stem}_overlay.jpg" if self._single else f"{stem}_overlay"
         self._path = _free(options.folder / name, options.overwrite)
 
     def write(self, frame: Frame) -> None:
-        path = self._path
+        path, stem = self._path, Path(frame.name).stem
         if not self._single:
-            path = path / f"{Path(frame.name).stem or f'{frame.index:06d}'}.jpg"
+            twice = self._stems[stem.casefold()] > 1  # a.jpg and a.png
+            path = path / (f"{stem}_{frame.index:06d}.jpg" if twice else f"{stem}.jpg")
         quality = [cv2.IMWRITE_JPEG_QUALITY, 92]
         _, data = cv2.imencode(".jpg", cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR), quality)
         write_atomic(path, data.tobytes())

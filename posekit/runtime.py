@@ -119,8 +119,10 @@ def open_session(
     options.add_external_initializers(list(values), list(values.values()))
     wanted = _provider(device, onnxruntime.get_available_providers())
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=[wanted] if wanted == CPU else [wanted, CPU])
-    except onnxruntime.capi.onnxruntime_pybind11_state.Fail as error:
+        session = onnxruntime.InferenceSession(
+            graph, options, providers=[wanted] if wanted == CPU else [wanted, CPU]
+        )
+    except _load_errors() as error:
         raise BundleError(f"graph: ONNX Runtime cannot load it ({error})") from error
     used = session.get_providers()[0]
     if device not in ("auto", "cpu") and used == CPU:
@@ -129,6 +131,14 @@ def open_session(
             "CUDA 13 or cuDNN 9 missing); run `posekit doctor`, or use --device cpu"
         )
     return session
+
+
+def _load_errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises for bytes that are not a graph it can run; no common parent."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    unfit = (state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf)
+    return (state.Fail, state.NotImplemented, *unfit)
 
 
 def _provider(device: str, available: list[str]) -> Any:
@@ -175,7 +185,8 @@ def verify(bundle: Bundle) -> dict[str, float]:
 def _check_shapes(session: onnxruntime.InferenceSession, bundle: Bundle, name: str) -> None:
     width, height = bundle.spec.input_size
     taken = session.get_inputs()[0]
-    if taken.type != "tensor(uint8)" or list(taken.shape[1:]) != [height, width, 3]:
+    sides = [{"H": height, "W": width}.get(side, side) for side in taken.shape[1:]]
+    if taken.type != "tensor(uint8)" or sides != [height, width, 3]:
         raise BundleError(
             f"{bundle.name}: graph {name} takes {taken.type} {taken.shape}; its spec says "
             f"uint8 (N, {height}, {width}, 3)"

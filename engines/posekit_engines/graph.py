@@ -1,9 +1,3 @@
-# LEAD -> helper "codecs" (delete this note): you were silent for 45 min, so I wrote this graph and
-# tests/engines/test_graph.py (136 passed against codecs functions blur_matrix(reach, blur) -> (P*P, S*S)
-# and mirror_matrix(width, shift), constants TINY, UDP_FLOOR, UDP_CEILING, FLAT, MAX_STEP, and
-# decode(heatmaps, spec, mirrored=None)). Your codecs.py now wins: finish it FAST (keep
-# `decode(heatmaps, spec, mirrored=None)` as an optional fused path), adapt this file and the test to it,
-# the models' bundles are rebuilt from it. My codecs is in /tmp/w/codecs_lead.py if you want parts.
 """A network and all the arithmetic around it as one ONNX graph of standard operators.
 
 `crops` uint8 (N, H, W, 3) RGB in, `points` float32 (N, K, 2) in crop pixels and `scores` (N, K)
@@ -26,7 +20,7 @@ from posekit import codecs
 from posekit.errors import ExportError
 from posekit.types import ModelSpec
 
-_END = np.iinfo(np.int64).min  # "to the very beginning" of a Slice that walks backwards
+_FLOAT = onnx.TensorProto.FLOAT
 
 
 class _Nodes:
@@ -43,7 +37,7 @@ class _Nodes:
         """One output; inputs that are not names become constants."""
         output = name or f"{self._prefix}{len(self.nodes)}_{operator}"
         names = [each if isinstance(each, str) else self._constant(each) for each in inputs]
-        self.nodes.append(helper.make_node(operator, names, [output], **attributes))
+        self.nodes.append(helper.make_node(operator, names, [output], output, **attributes))
         return output
 
     def _constant(self, value: ArrayLike) -> str:
@@ -75,8 +69,8 @@ def points_graph(network: onnx.ModelProto, spec: ModelSpec, *, flip: bool) -> on
         f"{spec.architecture}-{'flip' if flip else 'plain'}",
         [_value("crops", onnx.TensorProto.UINT8, [height, width, 3])],
         [
-            _value("points", onnx.TensorProto.FLOAT, [count, 2]),
-            _value("scores", onnx.TensorProto.FLOAT, [count]),
+            _value("points", _FLOAT, [count, 2]),
+            _value("scores", _FLOAT, [count]),
         ],
         [*before.constants, *network.graph.initializer, *after.constants],
     )
@@ -91,19 +85,27 @@ def _value(name: str, kind: int, sizes: Sequence[int]) -> onnx.ValueInfoProto:
 
 
 def _crops_to_image(g: _Nodes, spec: ModelSpec, *, flip: bool) -> None:
-    """uint8 (N, H, W, 3) RGB to the network's `image`, float32 (N or 2N, 3, H, W)."""
-    crops = "crops"
-    if flip:
-        mirrored = g.add("Slice", crops, [-1], [_END], [2], [-1])
-        crops = g.add("Concat", crops, mirrored, axis=0)
-    planes = g.add("Cast", g.add("Transpose", crops, perm=[0, 3, 1, 2]), to=onnx.TensorProto.FLOAT)
-    if spec.color == "bgr":
-        planes = g.add("Gather", planes, np.array([2, 1, 0]), axis=1)
+    """uint8 (N, H, W, 3) RGB to the network's `image`, float32 (N or 2N, 3, H, W).
+
+    In the order that ONNX Runtime is fast at: scaled while a row is one run of numbers, and
+    mirrored while a column is. The Cast comes first because TensorRT takes uint8 nowhere else.
+    """
+    width, height = spec.input_size
     scale, bias = 1 / np.array(spec.std), -np.array(spec.mean) / np.array(spec.std)
-    if len(set(spec.mean)) == len(set(spec.std)) == 1:
-        scale, bias = scale[:1], bias[:1]  # a scalar is cheaper than three
-    scaled = g.add("Mul", planes, scale.reshape(-1, 1, 1))
-    g.add("Add", scaled, bias.reshape(-1, 1, 1), name="image")
+    if spec.color == "bgr":
+        scale, bias = scale[::-1], bias[::-1]
+    rows = g.add("Reshape", g.add("Cast", "crops", to=_FLOAT), np.array([0, height, width * 3]))
+    scaled = g.add("Add", g.add("Mul", rows, np.tile(scale, width)), np.tile(bias, width))
+    pixels = g.add("Reshape", scaled, np.array([0, height, width, 3]))
+    last = "" if spec.color == "bgr" else "image"
+    image = g.add("Transpose", pixels, name="" if flip else last, perm=[0, 3, 1, 2])
+    if flip:
+        columns = g.add("Transpose", pixels, perm=[0, 2, 3, 1])
+        reverse = g.add("Gather", columns, np.arange(width)[::-1], axis=1)
+        mirrored = g.add("Transpose", reverse, perm=[0, 2, 3, 1])
+        image = g.add("Concat", image, mirrored, name=last, axis=0)
+    if spec.color == "bgr":
+        g.add("Gather", image, np.array([2, 1, 0]), name="image", axis=1)
 
 
 def _merge_flip(g: _Nodes, spec: ModelSpec) -> str:
@@ -130,7 +132,7 @@ def _decode(g: _Nodes, maps: str, spec: ModelSpec, *, scale: float) -> None:
         peak = g.add("Mul", peak, scale)
     row = g.add("Div", index, np.array(width))
     column = g.add("Sub", index, g.add("Mul", row, np.array(width)))
-    cells = g.add("Cast", g.add("Concat", column, row, axis=2), to=onnx.TensorProto.FLOAT)
+    cells = g.add("Cast", g.add("Concat", column, row, axis=2), to=_FLOAT)
     if spec.decode != "argmax":
         where = _Peak(maps, row, column, peak, scale, width, height)
         positive = g.add("Greater", peak, 0.0)
@@ -138,7 +140,8 @@ def _decode(g: _Nodes, maps: str, spec: ModelSpec, *, scale: float) -> None:
         cells = g.add("Add", cells, g.add("Where", positive, step(g, where, spec.blur), 0.0))
     scaled = g.add("Mul", cells, np.array(spec.map_scale))
     g.add("Add", scaled, np.array(spec.map_offset), name="points")
-    g.add("Squeeze", peak, np.array([2]), name="scores")
+    number = g.add("Where", g.add("IsNaN", peak), np.float32(0), peak)
+    g.add("Squeeze", number, np.array([2]), name="scores")
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ def _dark_step(g: _Nodes, at: _Peak, blur: int) -> str:
     """`codecs._dark_step`."""
     blurred = _blurred(g, at, 2, blur)
     logs = g.add("Log", g.add("Max", blurred, codecs.TINY))
-    step = _newton(g, g.add("MatMul", logs, _DARK))
+    step = _newton(g, g.add("MatMul", logs, codecs.DARK))
     return g.add("Where", _inside(g, at, 2), step, 0.0)
 
 
@@ -183,7 +186,7 @@ def _udp_step(g: _Nodes, at: _Peak, blur: int) -> str:
     wide_row = g.add("Gather", row, np.repeat(np.arange(3), 3), axis=2)
     wide_column = g.add("Gather", column, np.tile(np.arange(3), 3), axis=2)
     index = g.add("Add", g.add("Mul", wide_row, np.array(3)), wide_column)
-    return _newton(g, g.add("MatMul", g.add("GatherElements", logs, index, axis=2), _UDP))
+    return _newton(g, g.add("MatMul", g.add("GatherElements", logs, index, axis=2), codecs.UDP))
 
 
 def _clipped(g: _Nodes, place: str, size: int) -> str:
@@ -229,7 +232,9 @@ def _newton(g: _Nodes, differences: str) -> str:
     """`codecs._newton` of (N, K, 5): slopes x and y, second differences xx, yy and xy."""
     x, y, xx, yy, xy = (g.add("Gather", differences, np.array([k]), axis=2) for k in range(5))
     determinant = g.add("Sub", g.add("Mul", xx, yy), g.add("Mul", xy, xy))
-    peaked = g.add("And", g.add("Greater", determinant, codecs.FLAT), g.add("Less", xx, 0.0))
+    trace = g.add("Add", xx, yy)
+    least = g.add("Add", g.add("Mul", g.add("Mul", trace, trace), codecs.THIN), codecs.FLAT)
+    peaked = g.add("And", g.add("Greater", determinant, least), g.add("Less", trace, 0.0))
     along_x = g.add("Sub", g.add("Mul", xy, y), g.add("Mul", yy, x))
     along_y = g.add("Sub", g.add("Mul", xy, x), g.add("Mul", xx, y))
     step = g.add(
@@ -241,30 +246,6 @@ def _newton(g: _Nodes, differences: str) -> str:
     return g.add("Where", peaked, g.add("Min", g.add("Max", step, -limit), limit), 0.0)
 
 
-def _stencils(side: int, *columns: dict[tuple[int, int], float]) -> ArrayLike:
-    """(side², columns): weights by (dy, dx) of the differences of a flat square."""
-    matrix = np.zeros((side, side, len(columns)), np.float32)
-    for k, weights in enumerate(columns):
-        for (dy, dx), weight in weights.items():
-            matrix[side // 2 + dy, side // 2 + dx, k] = weight
-    return matrix.reshape(side * side, -1)
-
-
-_SLOPES = _stencils(3, {(0, 1): 1, (0, -1): -1}, {(1, 0): 1, (-1, 0): -1})
-_DARK = _stencils(
-    5,
-    {(0, 1): 0.5, (0, -1): -0.5},
-    {(1, 0): 0.5, (-1, 0): -0.5},
-    {(0, 2): 0.25, (0, 0): -0.5, (0, -2): 0.25},
-    {(2, 0): 0.25, (0, 0): -0.5, (-2, 0): 0.25},
-    {(1, 1): 0.25, (-1, 1): -0.25, (1, -1): -0.25, (-1, -1): 0.25},
-)
-_UDP = _stencils(
-    3,
-    {(0, 1): 0.5, (0, -1): -0.5},
-    {(1, 0): 0.5, (-1, 0): -0.5},
-    {(0, 1): 1, (0, 0): -2, (0, -1): 1},
-    {(1, 0): 1, (0, 0): -2, (-1, 0): 1},
-    {(1, 1): 0.5, (-1, -1): 0.5, (0, 0): 1}
-    | {(0, 1): -0.5, (1, 0): -0.5, (0, -1): -0.5, (-1, 0): -0.5},
-)
+# Slopes along x and y of a flat 3 x 3 square.
+_SLOPES = np.zeros((9, 2), np.float32)
+_SLOPES[[5, 7], [0, 1]], _SLOPES[[3, 1], [0, 1]] = 1, -1

@@ -28,6 +28,7 @@ _IR_VERSION = 8
 _LOCATION = "weights.safetensors"
 _FLOAT = onnx.TensorProto.FLOAT
 Constants = dict[str, NDArray[Any]]
+Axes = Mapping[str, Mapping[int, str]]
 
 
 def network_graph(net: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
@@ -37,7 +38,9 @@ def network_graph(net: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
     Raises ExportError where the network has no ONNX form or its maps are not the spec's.
     """
     image = torch.zeros(2, 3, spec.input_size[1], spec.input_size[0])
-    model = _graph(net, spec.architecture, image=image, outputs=["heatmaps"], batch="N")
+    model = _graph(
+        net, spec.architecture, image=image, axes={"image": {0: "N"}, "heatmaps": {0: "N"}}
+    )
     got = [size.dim_value for size in model.graph.output[0].type.tensor_type.shape.dim][1:]
     wanted = [len(spec.skeleton), spec.heatmap_size[1], spec.heatmap_size[0]]
     if got != wanted:
@@ -47,13 +50,14 @@ def network_graph(net: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
 
 
 def detector_graph(net: nn.Module, spec: DetectorSpec) -> onnx.ModelProto:
-    """`image` uint8 (1, H, W, 3) RGB to `boxes` float32 (1, A, 4) and `scores` (1, A).
+    """`image` uint8 (1, H, W, 3) RGB to `boxes` float32 (1, A, 4) and `scores` (1, A), any H, W.
 
     Weights are external float16, see above. Raises ExportError where it has no ONNX form.
     """
     width, height = spec.input_size
     image = torch.zeros(1, height, width, 3, dtype=torch.uint8)
-    return _graph(net, spec.architecture, image=image, outputs=["boxes", "scores"], batch=1)
+    axes = {"image": {1: "H", 2: "W"}, "boxes": {1: "A"}, "scores": {1: "A"}}
+    return _graph(net, spec.architecture, image=image, axes=axes)
 
 
 def bundle_weights(net: nn.Module) -> dict[str, NDArray[np.float16]]:
@@ -62,11 +66,9 @@ def bundle_weights(net: nn.Module) -> dict[str, NDArray[np.float16]]:
     return {name: v.to(torch.float16).cpu().numpy() for name, v in state.items()}
 
 
-def _graph(
-    net: nn.Module, name: str, *, image: Tensor, outputs: list[str], batch: str | int
-) -> onnx.ModelProto:
-    """The tidied graph of `net` for pictures like `image`, as many at once as `batch` says."""
-    model = _exported(net.eval(), image, outputs, dynamic=isinstance(batch, str))
+def _graph(net: nn.Module, name: str, *, image: Tensor, axes: Axes) -> onnx.ModelProto:
+    """The tidied graph of `net` for pictures like `image`; sizes of the named `axes` may vary."""
+    model = _exported(net.eval(), image, axes)
     _unmerge(model.graph, set(net.state_dict()))
     _fold_constants(model.graph)
     _merge_pads(model.graph)
@@ -76,20 +78,17 @@ def _graph(
     tensors = [image, *([given] if isinstance(given, Tensor) else given)]
     for value, tensor in zip((*model.graph.input, *model.graph.output), tensors, strict=True):
         kind = value.type.tensor_type.elem_type
-        sizes = [batch, *tensor.shape[1:]]
+        sizes = [axes[value.name].get(n, size) for n, size in enumerate(tensor.shape)]
         value.CopyFrom(helper.make_tensor_value_info(value.name, kind, sizes))
     return _plain(model, name)
 
 
-def _exported(
-    net: nn.Module, image: Tensor, outputs: list[str], *, dynamic: bool
-) -> onnx.ModelProto:
+def _exported(net: nn.Module, image: Tensor, axes: Axes) -> onnx.ModelProto:
     """The graph as torch's TorchScript exporter gives it: names kept, nothing folded.
 
     That exporter is the one that keeps a state dict's names and batch norm as an operator.
     """
     file = io.BytesIO()
-    axes = {name: {0: "N"} for name in ("image", *outputs)} if dynamic else {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it announces its deprecation on every call
@@ -102,7 +101,7 @@ def _exported(
                 do_constant_folding=False,
                 opset_version=OPSET,
                 input_names=["image"],
-                output_names=outputs,
+                output_names=[name for name in axes if name != "image"],
                 dynamic_axes=axes,
             )
     except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:

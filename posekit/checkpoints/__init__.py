@@ -69,7 +69,7 @@ def load(path: str | Path, overrides: Overrides = Overrides()) -> Converted:
     try:
         found = layouts.canonical(checkpoint.state, _choice(overrides, said))
         name = _architecture(found, overrides)
-        return _converted(name, found, config, said)
+        return _converted(name, found, config=config, said=said)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -114,7 +114,7 @@ def _architecture(found: Canonical, overrides: Overrides) -> str:
 
 
 def _converted(
-    name: str, found: Canonical, config: Path | None, said: dict[Source, Facts]
+    name: str, found: Canonical, *, config: Path | None, said: dict[Source, Facts]
 ) -> Converted:
     """The spec and the checked weights of canonical tensors. Raises CheckpointError."""
     final = found.state.get("head.final_layer.weight")
@@ -125,7 +125,7 @@ def _converted(
         said = {source: replace(facts, skeleton=None) for source, facts in others.items()}
         said["flag"] = flags
     said = {**said, "weights": Facts(skeleton=found.skeleton, input_size=_grid(found))}
-    spec, items = resolve(name, found.family, len(final), said)
+    spec, items = resolve(name, found.family, len(final), said=said)
     weights = _fitting(found.state, spec, found.origin)
     first = [Item("config", config.name, "config beside it")] if config else []
     known = [*found.items, Item("architecture", name, "weights")]

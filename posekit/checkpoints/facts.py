@@ -105,7 +105,7 @@ class _Ledger:
 
 
 def resolve(
-    architecture: str, family: Family, joints: int, said: Mapping[Source, Facts]
+    architecture: str, family: Family, joints: int, *, said: Mapping[Source, Facts]
 ) -> tuple[ModelSpec, list[Item]]:
     """The spec that the sources give, in their order, and an item for each field.
 

@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ _OTHERS = {
 _UNREADABLE = (
     pickle.UnpicklingError,
     RuntimeError,
+    OSError,
     EOFError,
     ValueError,
     LookupError,
@@ -133,19 +135,24 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 def _torch_load(path: Path) -> Any:
     """The objects of a PyTorch file; only tensors and plain data. Raises CheckpointError."""
     try:
-        with torch.serialization.safe_globals(_harmless()):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
+            warnings.simplefilter("ignore")  # about pickle protocols and old storages
             return torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
-        found = re.search(r"(?:GLOBAL|class|function) `?([\w.]+\.[\w.]+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and found:
-            raise CheckpointError(
-                f"{path}: its pickle calls {found[1]}, and posekit runs no code from a file; "
-                "where you trust it, save its tensors alone elsewhere, with "
-                "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW)"
-            ) from error
-        line = str(error).strip().splitlines()[:1]
-        reason = line[0] if line else type(error).__name__
-        raise CheckpointError(f"{path}: damaged, or not a PyTorch file ({reason[:200]})") from error
+        raise CheckpointError(f"{path}: {_reason(str(error))}") from error
+
+
+def _reason(message: str) -> str:
+    """Why torch.load refused a file, in one sentence, with the way out where there is one."""
+    if called := re.search(r"GLOBAL ([\w.]+)", message):
+        return (
+            f"its pickle calls {called[1]}, and posekit runs no code from a file; where you "
+            "trust it, save its tensors alone elsewhere, with "
+            "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW)"
+        )
+    detail = re.search(r"WeightsUnpickler error: (.*)", message)
+    lines = [detail[1]] if detail else message.strip().splitlines()
+    return f"damaged, or not a PyTorch file ({lines[0][:200] if lines else 'no reason given'})"
 
 
 def _unwrapped(content: Any, path: Path) -> Checkpoint:

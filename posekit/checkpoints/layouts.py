@@ -118,7 +118,7 @@ def canonical(state: State, choice: Choice) -> Canonical:
         _add_token(renamed, missing=rules is _MMPOSE_1 and "backbone.ln1.weight" in state)
     elif choice.experts is not None:
         raise CheckpointError(f"--experts: a {layout} file has none")
-    skeleton = _cut_union(renamed, items, family, choice)
+    skeleton = _cut_union(renamed, items, family, choice=choice)
     return Canonical(layout, family, renamed, origin, items, skeleton)
 
 
@@ -242,7 +242,9 @@ def _choose_head(state: State, index: int) -> None:
         state[new] = value[: _EXPERT_JOINTS[index]] if new in _FINAL else value
 
 
-def _cut_union(state: State, items: list[Item], family: Family, choice: Choice) -> Skeleton | None:
+def _cut_union(
+    state: State, items: list[Item], family: Family, *, choice: Choice
+) -> Skeleton | None:
     """Cut Semi_Human_Pose's 24-joint head to one data set's joints."""
     weight = state.get(_FINAL[0])
     if family != "semi" or weight is None or len(weight) != 24:

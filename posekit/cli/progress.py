@@ -65,7 +65,7 @@ class Progress:
         self._bars.update(self._tasks[summary.source], completed=summary.frames, rate=rate)
 
     def _announce(self, url: str) -> None:
-        typer.echo(f"posekit: watch at {url}", err=True)
+        typer.echo(f"posekit: watch {url}", err=True)
 
     def report(self, summary: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
         """Print what was done: JSON, a few lines, or nothing."""

@@ -72,16 +72,15 @@ class Network:
         """uint8 (H, W, 3) RGB to xyxy float32 (A, 4), input px, and scores (A,)."""
         height, width = canvas.shape[:2]
         first, *others = (value.name for value in self.session.get_inputs())
-        feed: Outputs = {first: self._picture(canvas)}
+        feed: Outputs = {first: self.planes(canvas) if self.format.raw else canvas[None]}
         for name in others:  # RT-DETR's orig_target_sizes
             feed[name] = np.array([[width, height]], np.int64)
         names = [output.name for output in self.session.get_outputs()]
         outputs = dict(zip(names, self.session.run(names, feed), strict=True))
         return self.format.read(outputs, (width, height))
 
-    def _picture(self, canvas: UInt8) -> NDArray[Any]:
-        if not self.format.raw:
-            return canvas[None]
+    def planes(self, canvas: UInt8) -> Float32:
+        """uint8 (H, W, 3) RGB as the format's float32 (1, 3, H, W)."""
         ordered = canvas[:, :, ::-1] if self.format.bgr else canvas
         planes = np.ascontiguousarray(ordered.transpose(2, 0, 1)[None], np.float32)
         return planes if self.format.scale == 1 else planes * np.float32(self.format.scale)
@@ -170,7 +169,7 @@ def _settled(network: Network) -> Network:
     """
     width, height = network.size
     names = [output.name for output in network.session.get_outputs()]
-    blank = network._picture(np.full((height, width, 3), network.format.fill, np.uint8))
+    blank = network.planes(np.full((height, width, 3), network.format.fill, np.uint8))
     (output,) = network.session.run(names, {network.session.get_inputs()[0].name: blank})
     grid = _centers(network.size)
     if output.shape[1] != len(grid):

@@ -122,7 +122,7 @@ class Decoding:
 
 
 def video_pictures(
-    container: InputContainer, source: Source, options: ReadOptions, info: Info
+    container: InputContainer, source: Source, options: ReadOptions, *, info: Info
 ) -> Iterator[Picture]:
     """The chosen pictures of a finite video.
 

@@ -146,7 +146,7 @@ class Encoding:
         try:
             self._container = _open(self._partial, _FORMATS[path.suffix.lower()])
             try:
-                self._stream = _add_stream(self._container, encoder, size, fps, options=options)
+                self._stream = _add_stream(self._container, encoder, size, fps=fps, options=options)
                 self._container.start_encoding()
             except (av.FFmpegError, OSError):
                 self.discard()
@@ -178,7 +178,10 @@ class Encoding:
             raise SourceError(_explain(error, self.path, "the encoder")) from error
 
     def finish(self) -> None:
-        """Write what is left and give the file its name; without any picture there is no file."""
+        """Write what is left and give the file its name; without any picture there is no file.
+
+        Raises SourceError.
+        """
         if not self.count:
             self.discard()
             return
@@ -208,8 +211,8 @@ def _add_stream(
     container: OutputContainer,
     encoder: Encoder,
     size: tuple[int, int],
-    fps: Fraction,
     *,
+    fps: Fraction,
     options: WriteOptions,
 ) -> VideoStream:
     settings = dict(encoder.settings)

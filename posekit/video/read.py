@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,6 +34,7 @@ class Reader:
     size: (W, H) of the first frame, upright.  fps: average, for writing.
     frame_count: expected number, or None.  names: file of each image by index, else empty.
     dropped: pictures nobody took in time.  reconnected: how often.  notes: what was amiss.
+    Raises SourceError, also while iterating.
     """
 
     def __init__(self, source: Source, options: ReadOptions) -> None:
@@ -42,8 +44,13 @@ class Reader:
         self._channel: Channel[_Item] = Channel(options.prefetch)
         # those queued, one being made, and some in the taker's hands
         self._convert = Converter(Pool(options.prefetch + 4))
-        work = (source, options, self._info, self._channel, self._convert)
-        thread = threading.Thread(target=_pump, args=work, name=f"read {self.stem}", daemon=True)
+        work = partial(_pump, channel=self._channel, convert=self._convert)
+        thread = threading.Thread(
+            target=work,
+            args=(source, options, self._info),
+            name=f"read {self.stem}",
+            daemon=True,
+        )
         self._stop = weakref.finalize(self, _leave, self._channel, thread)
         with ExitStack() as on_failure:
             on_failure.callback(self._stop)
@@ -123,10 +130,10 @@ def read(source: str | Path | int | Source, *, options: ReadOptions | None = Non
 
 
 def _pump(
-    source: Source, options: ReadOptions, info: Info, channel: Channel[_Item], convert: Converter
+    source: Source, options: ReadOptions, info: Info, *, channel: Channel[_Item], convert: Converter
 ) -> None:
     """The thread: decode and hand over until the end or until nobody listens."""
-    with channel, closing(_items(source, options, info, channel)) as items:
+    with channel, closing(_items(source, options, info, channel=channel)) as items:
         while True:
             started = time.perf_counter()
             item = next(items, None)
@@ -142,7 +149,7 @@ def _pump(
 
 
 def _items(
-    source: Source, options: ReadOptions, info: Info, channel: Channel[_Item]
+    source: Source, options: ReadOptions, info: Info, *, channel: Channel[_Item]
 ) -> Generator[_Item, None, None]:
     if source.kind == "images":
         yield from image_frames(source, options, info)
@@ -151,7 +158,7 @@ def _items(
     # a URL that knows how long it is is a file somewhere else
     if source.kind == "file" or (source.kind == "url" and (container.duration or 0) > 0):
         with container:
-            yield from video_pictures(container, source, options, info)
+            yield from video_pictures(container, source, options, info=info)
     else:
         yield from Live(source, options, info, channel.sleep).pictures(container)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -61,7 +62,8 @@ class VideoWriter:
     size: (W, H) of the video; other pictures are scaled to fit.  fps: nominal; each picture's own
     time counts.  With `options.segment_s` the files are `<stem>_000.mp4`, `_001`, ..., each whole
     as soon as the next one begins. `paths` lists those that are done. As a context manager it
-    closes at the end and after Ctrl-C, and aborts after any other error. Raises SourceError.
+    closes at the end and after Ctrl-C, and aborts after any other error.
+    Raises SourceError, InputError.
     """
 
     def __init__(
@@ -79,9 +81,8 @@ class VideoWriter:
         self.path = Path(path)
         self._job = _Job(self.path, size, Fraction(fps), options or WriteOptions())
         self._channel: Channel[tuple[UInt8, float]] = Channel(self._job.options.queue)
-        self._done = threading.Event()
         self._results: Channel[None] = Channel(1)
-        work = (self._channel, self._results, self._job, self._done)
+        work = (self._channel, self._results, self._job)
         self._thread = threading.Thread(
             target=_work, args=work, name=f"write {self.path.name}", daemon=True
         )
@@ -96,7 +97,8 @@ class VideoWriter:
     def write(self, image: UInt8, time_s: float) -> None:
         """Queue a picture uint8 (H, W, 3) RGB shown from `time_s` on; waits while many wait.
 
-        The array is read later: do not change it. Raises SourceError where encoding has failed.
+        The array is read later: do not change it. Raises SourceError where encoding has
+        failed, InputError.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise InputError(
@@ -116,7 +118,10 @@ class VideoWriter:
         while self._thread.is_alive():
             self._thread.join(0.5)
         self._stop.detach()
-        self._results.peek()
+        with ExitStack() as on_failure:
+            on_failure.callback(self._job.encoding.discard)
+            self._results.peek()
+            on_failure.pop_all()
 
     def abort(self) -> None:
         """Stop and leave nothing behind; finished segments stay. Safe to call twice."""
@@ -134,12 +139,7 @@ class VideoWriter:
             self.abort()
 
 
-def _work(
-    pictures: Channel[tuple[UInt8, float]],
-    results: Channel[None],
-    job: _Job,
-    done: threading.Event,
-) -> None:
+def _work(pictures: Channel[tuple[UInt8, float]], results: Channel[None], job: _Job) -> None:
     """The thread: encode until the end of the pictures; an error goes into `results`."""
     with results:
         try:
@@ -149,7 +149,6 @@ def _work(
                 job.finish()
         finally:
             pictures.close()
-    done.set()
 
 
 def _abort(pictures: Channel[tuple[UInt8, float]], thread: threading.Thread, job: _Job) -> None:

@@ -35,7 +35,7 @@ class LabelStudio(Format[AtomicFile]):
         """One task, also for a frame without persons."""
         result: list[dict[str, Any]] = []
         for n, person in enumerate(person_ids(poses)):
-            result += _person(frame, poses, n, person)
+            result += _person(frame, poses, n, person=person)
         name = frame.name or f"{self._stem}_{frame.index:06d}.jpg"
         task = {
             "data": {"image": name, "frame": frame.index, "time_s": round(frame.time_s, 6)},
@@ -49,7 +49,7 @@ class LabelStudio(Format[AtomicFile]):
         self.out.file.write("[]\n" if self._before == "[\n" else "\n]\n")
 
 
-def _person(frame: Frame, poses: Poses, n: int, person: int) -> list[dict[str, Any]]:
+def _person(frame: Frame, poses: Poses, n: int, *, person: int) -> list[dict[str, Any]]:
     """The box and the visible points of person `n`, named after the track `person`."""
     height, width = frame.image.shape[:2]
     percent = 100 / np.array([width, height], np.float64)

@@ -77,7 +77,7 @@ def open_writers(
     Nothing is opened unless all can be. Raises InputError (unknown format), SourceError (exists,
     cannot be written), MissingExtraError.
     """
-    paths = {name: folder / f"{stem}{_suffix(name)}" for name in dict.fromkeys(formats)}
+    paths = {name: folder / f"{stem}{_suffix(name)}" for name in formats}
     for path in paths.values():
         if os.path.lexists(path) and not overwrite:
             raise SourceError(f"{path}: exists; choose another -o or pass --overwrite")

@@ -15,10 +15,13 @@ HEIGHT, WIDTH = 480, 640
 BARE = DrawStyle(boxes=False, ids=False)
 # A person standing upright, seen from the front: its left side is at the picture's right.
 STANDING = np.array(
-    "320 60 330 52 310 52 344 58 296 58 370 120 270 120 400 190 240 190 420 260 220 260 "
-    "350 260 290 260 355 350 285 350 360 440 280 440".split(),
+    [
+        *([320, 60], [330, 52], [310, 52], [344, 58], [296, 58], [370, 120], [270, 120]),
+        *([400, 190], [240, 190], [420, 260], [220, 260], [350, 260], [290, 260]),
+        *([355, 350], [285, 350], [360, 440], [280, 440]),
+    ],
     np.float32,
-).reshape(-1, 2)
+)
 
 
 def blank(value: int = 90) -> np.ndarray:
@@ -79,6 +82,7 @@ def test_a_bone_needs_both_of_its_ends():
     assert at(image, middle_of("left_hip", "left_knee")) == (90, 90, 90)
     assert at(image, middle_of("left_knee", "left_ankle")) == (90, 90, 90)
     assert at(image, "left_ankle") == LEFT
+    assert not changed(image)[:40].any()  # nor does one lead to where a missing point would be
 
 
 def test_low_scores_leave_the_picture_alone():

@@ -140,10 +140,10 @@ def test_a_person_missed_for_some_frames_keeps_the_id(missed):
 
 def test_someone_gone_for_long_comes_back_with_a_new_id():
     world = World(walker(300, 0))
-    times = np.r_[np.arange(30) / 30, 1 + TrackOptions().max_age_s + np.arange(30) / 30]
-    frames = follow(world, times, every=1)
-    assert [key for key, _ in frames[29]] == [1]
-    assert owners(frames) == {1: {0}, 2: {0}}
+    visit, pause = np.arange(30) / 30, 1 + TrackOptions().max_age_s
+    frames = follow(world, np.r_[visit, visit + pause, visit + 2 * pause], every=1)
+    assert [[key for key, _ in frames[n]] for n in (29, 59, 89)] == [[1], [2], [3]]
+    assert owners(frames) == {1: {0}, 2: {0}, 3: {0}}
 
 
 @pytest.mark.parametrize("every", [4, 12, 40])
@@ -230,8 +230,12 @@ def test_a_track_that_follows_nobody_dies_without_a_detector():
     assert 29 <= sum(counts) <= 31  # max_age_s at 30 frames a second
 
 
-def test_after_a_cut_nobody_inherits_an_id():
-    before, after = World(walker(300, 0), walker(900, 0)), World(walker(600, 0, y=900))
+@pytest.mark.parametrize("place", [(600, 900, 300), (950, 420, 300), (310, 600, 150)])
+def test_after_a_cut_nobody_inherits_an_id(place):
+    """Who comes next stands elsewhere, or overlaps a little, or is much smaller."""
+    x, y, height = place
+    before = World(walker(300, 0), walker(900, 0))
+    after = World(walker(x, 0, y=y, height=height))
     tracker = Tracker(COCO_17)
     follow(before, np.arange(30) / 30, tracker=tracker)
     frames = follow(after, 1 + np.arange(60) / 30, tracker=tracker)
@@ -327,6 +331,22 @@ def test_what_comes_back_are_the_poses_that_went_in():
     np.testing.assert_array_equal(got.points, first.points[rows])
     np.testing.assert_array_equal(got.scores, first.scores[rows])
     np.testing.assert_array_equal(got.boxes.xyxy, first.boxes.xyxy[rows])
+
+
+def test_the_lowest_id_comes_first():
+    world = World(walker(300, 0), walker(900, 0))
+
+    def look(boxes, time_s):
+        poses = world.look(boxes, time_s)
+        unsure = (boxes.xyxy[:, 0] < 600) & (time_s < 0.05)
+        return dataclasses.replace(poses, scores=np.where(unsure[:, None], 0.45, poses.scores))
+
+    # The first is seen alone and unsure; the second is sure at once and gets its id before.
+    tracker, times = Tracker(COCO_17), np.arange(6) / 30
+    follow(World(walker(300, 0)), times[:1], tracker=tracker, look=look)
+    frames = follow(world, times[1:], tracker=tracker, look=look, every=1)
+    assert frames[0] == [(1, 1)]
+    assert frames[-1] == [(1, 1), (2, 0)]
 
 
 def test_a_step_back_in_time_starts_anew_without_reusing_ids():

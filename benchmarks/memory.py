@@ -1,0 +1,92 @@
+"""Whether memory stays flat over a long video: `python benchmarks/memory.py [--minutes 5]`.
+
+The example clip, repeated without re-encoding until it is long enough, goes through `infer` with
+every file format and the overlay. Prints the process's resident memory against frames, and the
+slope of a line through the second half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+from results_file import save
+
+import posekit
+from posekit.infer import Hooks, InferOptions, SourceSummary, run
+from posekit.outputs import OutputOptions
+
+ROOT = Path(__file__).resolve().parents[1]
+FORMATS = ("jsonl", "coco", "csv", "parquet", "openpose", "labelstudio", "dlc")
+
+
+def repeated(clip: Path, path: Path, times: int) -> None:
+    """The clip's packets, `times` times one after the other."""
+    with av.open(str(path), "w") as target:
+        stream = None
+        shift = 0
+        for _ in range(times):
+            with av.open(str(clip)) as source:
+                taken = source.streams.video[0]
+                stream = stream or target.add_stream_from_template(taken)
+                end = 0
+                for packet in source.demux(taken):
+                    if packet.dts is None:
+                        continue
+                    packet.stream = stream
+                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                    end = max(end, packet.pts + packet.duration)
+                    target.mux(packet)
+                shift = end
+
+
+def resident_mb() -> float:
+    """Resident memory of this process, MB (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=5.0, help="wall time")
+    options = parser.parse_args()
+    estimator = posekit.load("movenet-lightning", "cpu", 2, flip=False)
+    rows: list[tuple[float, int, float]] = []
+    started = time.perf_counter()
+
+    def watch(summary: SourceSummary) -> None:
+        if summary.frames % 50 == 0:
+            rows.append((time.perf_counter() - started, summary.frames, resident_mb()))
+        if time.perf_counter() - started > 60 * options.minutes:
+            hooks.stop.set()
+
+    hooks = Hooks(on_frame=watch)
+    with tempfile.TemporaryDirectory() as folder:
+        video = Path(folder) / "long.mp4"
+        repeated(ROOT / "examples" / "sports2d_demo.mp4", video, 2000)
+        run(estimator, [str(video)], InferOptions(OutputOptions(Path(folder), FORMATS)), hooks)
+    seconds, frames, memory = np.array(rows).T
+    late = seconds > seconds[-1] / 2
+    slope = float(np.polyfit(seconds[late] / 60, memory[late], 1)[0])
+    per_frame = float(np.polyfit(frames[late] / 1000, memory[late], 1)[0])
+    figures = {
+        "frames": int(frames[-1]),
+        "seconds": float(seconds[-1]),
+        "resident_mb": {"first": memory[0], "middle": memory[late][0], "last": memory[-1]},
+        "slope_mb_per_minute": slope,
+        "slope_mb_per_1000_frames": per_frame,
+    }
+    print(
+        f"{frames[-1]:.0f} frames in {seconds[-1]:.0f} s: {memory[late][0]:.0f} MB half-way, "
+        f"{memory[-1]:.0f} MB at the end; slope of the second half {slope:+.2f} MB a minute, "
+        f"{per_frame:+.2f} MB a 1000 frames"
+    )
+    print(save("memory", "python benchmarks/memory.py", 2, figures))
+
+
+if __name__ == "__main__":
+    main()

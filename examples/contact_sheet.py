@@ -1,0 +1,33 @@
+"""Make README's picture from the demo clip: `python examples/contact_sheet.py`."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import posekit
+from posekit.draw import draw
+
+HERE = Path(__file__).resolve().parent
+FRAMES = (0, 23, 46, 69, 92, 115)
+WIDTH = 480
+
+
+def main() -> None:
+    """Six frames of the clip, two rows of three."""
+    estimator = posekit.load("movenet-thunder")
+    tiles = []
+    for frame, poses in estimator.stream(HERE / "sports2d_demo.mp4"):
+        if frame.index in FRAMES:
+            picture = draw(frame.image, poses)
+            height = round(picture.shape[0] * WIDTH / picture.shape[1])
+            tiles.append(cv2.resize(picture, (WIDTH, height), interpolation=cv2.INTER_AREA))
+    rows = [np.hstack(tiles[start : start + 3]) for start in range(0, len(tiles), 3)]
+    path = HERE.parent / "docs" / "contact_sheet.jpg"
+    path.parent.mkdir(exist_ok=True)
+    sheet = cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR)
+    cv2.imwrite(str(path), sheet, [cv2.IMWRITE_JPEG_QUALITY, 88])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""posekit.detect.box_file: boxes that another program found."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from posekit.detect import BoxFile
+from posekit.errors import InputError, SourceError
+from posekit.types import Frame
+
+
+def write(path: Path, content: object) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+COCO = {
+    "images": [{"id": 7, "file_name": "a/x.jpg"}, {"id": 9, "file_name": "y.jpg"}],
+    "categories": [{"id": 1, "name": "cat"}, {"id": 3, "name": "person"}],
+    "annotations": [
+        {"image_id": 7, "category_id": 3, "bbox": [10, 20, 5, 6]},
+        {"image_id": 7, "category_id": 1, "bbox": [0, 0, 1, 1]},
+        {"image_id": 7, "category_id": 3, "bbox": [0, 0, 9, 9], "iscrowd": 1},
+    ],
+}
+
+
+def test_a_coco_data_set_gives_persons_by_file_name(tmp_path):
+    boxes = BoxFile(write(tmp_path / "coco.json", COCO))
+    image = np.zeros((50, 50, 3), np.uint8)
+    for name in ("x.jpg", "a/x.jpg"):
+        assert boxes(Frame(image, 0, name=name)).xyxy.tolist() == [[10, 20, 15, 26]]
+    assert len(boxes.boxes(1, "y.jpg")) == 0
+    assert boxes.boxes(7).xyxy.tolist() == [[10, 20, 15, 26]]  # a video: frame = image id
+    with pytest.raises(InputError, match=r"has no image 'z\.jpg'; it holds"):
+        boxes.boxes(0, "z.jpg")
+
+
+def test_coco_results_are_found_by_number_in_the_name_or_frame(tmp_path):
+    entry = {"image_id": 139, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.75}
+    boxes = BoxFile(write(tmp_path / "results.json", [entry]))
+    for found in (boxes.boxes(0, "000000000139.jpg"), boxes.boxes(139)):
+        assert found.xyxy.tolist() == [[1, 2, 4, 6]]
+        assert found.scores.tolist() == [0.75]
+    assert len(boxes.boxes(0, "other.jpg")) == 0
+
+
+LINES = """{"frame": 0, "boxes": [[1, 2, 3, 4, 0.5], [5, 6, 7, 8]]}
+
+{"frame": 2, "boxes": []}
+{"frame": 3, "boxes": [[0, 0, 1, 1]]}
+"""
+
+
+def test_json_lines_give_boxes_by_frame(tmp_path):
+    boxes = BoxFile(write(tmp_path / "boxes.jsonl", LINES))
+    assert boxes.boxes(0).xyxy.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert boxes.boxes(0).scores.tolist() == [0.5, 1]
+    assert [len(boxes.boxes(n)) for n in range(5)] == [2, 0, 0, 1, 0]
+
+
+def test_posekits_own_results_serve_as_boxes(tmp_path):
+    lines = [
+        {"posekit": "0.1.0", "model": "m", "skeleton": {}, "source": "s"},
+        {"frame": 4, "file": "b.jpg", "persons": [{"box": [1, 2, 3, 4], "box_score": 0.25}]},
+    ]
+    path = write(tmp_path / "own.jsonl", "\n".join(map(json.dumps, lines)))
+    boxes = BoxFile(path)
+    assert boxes.boxes(4).xyxy.tolist() == [[1, 2, 3, 4]]
+    assert boxes.boxes(0, "b.jpg").scores.tolist() == [0.25]
+    assert len(boxes.boxes(4, "c.jpg")) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is empty"),
+        ('{"frame": 0, "boxes": []}\n{"frame": 1', "line 2: not JSON"),
+        ('{"frame": 0, "boxes": []}\n[1, 2]', "line 2: wanted an object"),
+        ('{"frame": "0", "boxes": []}', "line 1: wanted frame as a whole number, got '0'"),
+        ('{"frame": 0}', "line 1: wanted boxes or persons"),
+        ('{"frame": 0, "boxes": [[1, 2, 3]]}', "line 1: wanted a box or score of 4 or 5 numbers"),
+        ('{"frame": 0, "boxes": [[1, 2, 3, "4"]]}', "line 1: wanted a box or score"),
+        ('{"frame": 5, "boxes": [[9, 0, 1, 1]]}', "frame 5: boxes: row 0"),
+        ('{"frame": 5, "boxes": [[0, 0, 1, NaN]]}', "frame 5: boxes: row 0"),
+        ('{"frame": 5, "boxes": [[0, 0, 1, 1, 87]]}', r"score of frame 5 is not in \[0, 1\]"),
+        ({"annotations": [], "images": 3}, "wanted images as a list"),
+        ({**COCO, "annotations": [{"image_id": 7}]}, "annotation 0: wanted a box"),
+        ([{"bbox": [0, 0, 1, 1]}], "annotation 0: wanted image_id as a whole number, got None"),
+        ([3], "annotation 0: wanted an object"),
+    ],
+)
+def test_a_malformed_file_is_refused_with_its_place(tmp_path, content, message):
+    with pytest.raises(InputError, match=f"boxes: |{message}") as caught:
+        BoxFile(write(tmp_path / "boxes.json", content))
+    assert caught.match(message)
+
+
+def test_a_missing_or_binary_file_is_a_source_error(tmp_path):
+    with pytest.raises(SourceError, match="cannot be read"):
+        BoxFile(tmp_path / "none.json")
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SourceError, match="cannot be read"):
+        BoxFile(tmp_path / "binary.json")

@@ -1,0 +1,55 @@
+"""Skeletons are sound, and custom ones come from files."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from posekit import skeletons
+from posekit.skeletons import AIC_14, COCO_17, MPII_16
+from posekit.types import Skeleton
+
+
+def test_a_skeleton_from_toml_and_json(tmp_path: Path) -> None:
+    toml = tmp_path / "bird.toml"
+    toml.write_text(
+        'keypoints = ["beak", "left_wing", "right_wing"]\n'
+        'mirror = [["left_wing", "right_wing"]]\nbones = [["beak", 1]]\nsigmas = [0.1, 0.2, 0.3]\n'
+    )
+    data = {"name": "bird", "keypoints": ["beak", "left_wing", "right_wing"]}
+    more = {"mirror": [[1, 2]], "bones": [[0, 1]], "sigmas": [0.1, 0.2, 0.3]}
+    (tmp_path / "x.json").write_text(json.dumps(data | more))
+    assert skeletons.find(toml) == skeletons.find(str(tmp_path / "x.json"))
+    assert skeletons.find(toml).mirror == (0, 2, 1)
+    assert skeletons.find("mpii") is MPII_16
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "wanted a table"),
+        ('{"keypoints": []}', "list of names"),
+        ('{"keypoints": ["a", "a"]}', "same name"),
+        ('{"keypoints": ["a"], "bone": []}', "unknown fields"),
+        ('{"keypoints": ["a"], "bones": [["a", "b"]]}', "names 'b', which is no keypoint"),
+        ('{"keypoints": ["a"], "bones": [["a", 1]]}', "which is no keypoint"),
+        ('{"keypoints": ["a", "b"], "mirror": [[0, 1], [1, 0]]}', "twice"),
+        ('{"keypoints": ["a", "b"], "mirror": [[0]]}', "list of pairs"),
+        ('{"keypoints": ["a"], "sigmas": [0]}', "between 0 and 1"),
+        ('{"keypoints": ["a"], "sigmas": [0.1, 0.1]}', "as many of each"),
+    ],
+)
+def test_a_wrong_skeleton_is_explained(data: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text(data)
+    with pytest.raises(ValueError, match=rf"s\.json: .*{message}"):
+        skeletons.find(tmp_path / "s.json")
+
+
+@pytest.mark.parametrize("skeleton", [COCO_17, MPII_16, AIC_14])
+def test_mirror_swaps_left_and_right(skeleton: Skeleton) -> None:
+    swap = {"left": "right", "right": "left"}
+    for k, name in enumerate(skeleton.keypoints):
+        side, _, rest = name.partition("_")
+        wanted = f"{swap[side]}_{rest}" if side in swap else name
+        assert skeleton.keypoints[skeleton.mirror[k]] == wanted
