@@ -68,7 +68,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         video = Path(folder) / "long.mp4"
         repeated(ROOT / "examples" / "sports2d_demo.mp4", video, 2000)
-        run(estimator, [str(video)], InferOptions(OutputOptions(Path(folder), FORMATS)), hooks)
+        run(
+            estimator, [str(video)], InferOptions(OutputOptions(Path(folder), FORMATS)), hooks=hooks
+        )
     seconds, frames, memory = np.array(rows).T
     late = seconds > seconds[-1] / 2
     slope = float(np.polyfit(seconds[late] / 60, memory[late], 1)[0])

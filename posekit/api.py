@@ -47,7 +47,11 @@ def load(
 
 
 def infer(
-    estimator: Estimator, sources: Sequence[str], options: InferOptions, hooks: Hooks | None = None
+    estimator: Estimator,
+    sources: Sequence[str],
+    options: InferOptions,
+    *,
+    hooks: Hooks | None = None,
 ) -> dict[str, Any]:
     """Run an estimator over sources and write the results; see `posekit.infer.run`."""
-    return run(estimator, sources, options, hooks)
+    return run(estimator, sources, options, hooks=hooks)

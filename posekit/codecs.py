@@ -154,7 +154,8 @@ def decode(
     width, height = spec.heatmap_size
     wanted = (len(spec.skeleton), height, width)
     if heatmaps.shape[1:] != wanted:
-        raise InputError(f"heatmaps: wanted shape (N, *{wanted}), got {heatmaps.shape}")
+        sizes = ", ".join(map(str, wanted))
+        raise InputError(f"heatmaps: wanted shape (N, {sizes}), got {heatmaps.shape}")
     scale = np.float32(1.0 if mirrored is None else 0.5)
     if mirrored is not None:
         mirror, shift = spec.skeleton.mirror, spec.flip_shift

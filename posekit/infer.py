@@ -69,7 +69,11 @@ class Hooks:
 
 
 def run(
-    estimator: Estimator, sources: Sequence[str], options: InferOptions, hooks: Hooks | None = None
+    estimator: Estimator,
+    sources: Sequence[str],
+    options: InferOptions,
+    *,
+    hooks: Hooks | None = None,
 ) -> dict[str, Any]:
     """Process every source and write `summary.json`, which is also returned.
 

@@ -147,7 +147,7 @@ class Tracker:
             raise InputError(f"tracking: got poses of skeleton {got}, wanted {wanted}")
         tracks = self._at(time_s, detected=detected)
         found = _from_poses(poses, time_s, self.options)
-        rows, columns = _assign(self._likeness(tracks, found, time_s), 0.0)
+        rows, columns = _assign(self._likeness(tracks, found), self.options.gate)
         tracks["row"] = -1
         tracks[rows] = self._merged(tracks[rows], found[columns], detected=detected)
         born = found[_others(columns, len(found))]
@@ -184,19 +184,10 @@ class Tracker:
             tracks["belief"] *= 0.5 ** (since / options.belief_half_life_s)
         return tracks
 
-    def _likeness(self, tracks: Table, found: Table, time_s: float) -> Float32:
-        """How well each pose continues each track, (T, N); 0 below the gate.
-
-        A track without an id, or long unseen, must fit better than a live one: of two tracks on
-        one person the younger starves.
-        """
-        options = self.options
-        near = _oks(tracks, found, self.skeleton, slack=options.slack)
-        likeness = (near + box_iou(Boxes(tracks["box"]), Boxes(found["box"]))) / 2
-        age = (time_s - tracks["seen_s"]) / options.max_age_s
-        handicap = 0.1 * np.minimum(age, 1) + 0.1 * (tracks["id"] == 0)
-        fit = np.maximum(likeness - handicap[:, None], 0).astype(np.float32)
-        return np.where(likeness >= options.gate, fit, np.float32(0))
+    def _likeness(self, tracks: Table, found: Table) -> Float32:
+        """How well each pose continues each track, (T, N): the mean of OKS and box IoU."""
+        near = _oks(tracks, found, self.skeleton, slack=self.options.slack)
+        return np.float32(0.5) * (near + box_iou(Boxes(tracks["box"]), Boxes(found["box"])))
 
     def _merged(self, tracks: Table, found: Table, *, detected: bool) -> Table:
         """Tracks and the poses that continue them, row by row.
@@ -316,7 +307,7 @@ def _anchor(boxes: Boxes, rows: Int64, detected: Boxes) -> None:
 
 
 def _assign(likeness: Float32, least: float) -> tuple[Int64, Int64]:
-    """Rows and columns of the pairs of greatest total likeness, each above 0 and `least`."""
+    """Rows and columns of the pairs of greatest total likeness, each of at least `least`."""
     if not likeness.size:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     # Imported here: it takes 0.3 s, and a picture without persons never needs it.

@@ -159,7 +159,7 @@ class _Peak:
 
 def _quarter_step(g: _Nodes, at: _Peak, _: int) -> str:
     """`codecs._quarter_step`."""
-    around = _patch(g, at, 1)  # 3 x 3, flat
+    around = _patch(g, at, 1, inside_only=True)
     slope = g.add("MatMul", around, _SLOPES)
     step = g.add("Mul", g.add("Sign", slope), 0.25)
     return g.add("Where", _inside(g, at, 1), step, 0.0)
@@ -180,8 +180,8 @@ def _udp_step(g: _Nodes, at: _Peak, blur: int) -> str:
     rescaled = g.add("Mul", blurred, g.add("Div", at.peak, middle))
     floor, ceiling = codecs.UDP_FLOOR, codecs.UDP_CEILING
     logs = g.add("Log", g.add("Min", g.add("Max", rescaled, floor), ceiling))
-    row = _clipped(g, at.row, at.height)
-    column = _clipped(g, at.column, at.width)
+    row = _existing(g, at.row, at.height)
+    column = _existing(g, at.column, at.width)
     # Index of each neighbour in the 3 x 3 square; those beyond a border are the border's own.
     wide_row = g.add("Gather", row, np.repeat(np.arange(3), 3), axis=2)
     wide_column = g.add("Gather", column, np.tile(np.arange(3), 3), axis=2)
@@ -189,10 +189,9 @@ def _udp_step(g: _Nodes, at: _Peak, blur: int) -> str:
     return _newton(g, g.add("MatMul", g.add("GatherElements", logs, index, axis=2), codecs.UDP))
 
 
-def _clipped(g: _Nodes, place: str, size: int) -> str:
+def _existing(g: _Nodes, place: str, size: int) -> str:
     """0, 1, 2 for the neighbours before, at and after; 1 for those that do not exist."""
-    last = np.array(size - 1)
-    near = g.add("Min", g.add("Max", g.add("Add", place, np.array([-1, 0, 1])), np.array(0)), last)
+    near = _clipped(g, g.add("Add", place, np.array([-1, 0, 1])), size - 1)
     return g.add("Add", g.add("Sub", near, place), np.array(1))
 
 
@@ -208,24 +207,37 @@ def _inside(g: _Nodes, at: _Peak, margin: int) -> str:
     return g.add("And", *both)
 
 
-def _patch(g: _Nodes, at: _Peak, radius: int) -> str:
-    """The square around each peak, (N, K, P²); zero beyond the borders."""
-    side, wide = 2 * radius + 1, at.width + 2 * radius
-    ends = np.array([0, 0, radius, radius] * 2)
-    padded = g.add("Pad", at.maps, ends)
-    flat = g.add("Reshape", padded, np.array([0, 0, wide * (at.height + 2 * radius)]))
-    corner = g.add("Add", g.add("Mul", at.row, np.array(wide)), at.column)
-    offsets = (np.arange(side)[:, None] * wide + np.arange(side)).reshape(-1)
+def _patch(g: _Nodes, at: _Peak, radius: int, *, inside_only: bool = False) -> str:
+    """The square around each peak, (N, K, P²); zero beyond the borders.
+
+    inside_only: squares that cross a border may hold anything, which saves a copy of the maps.
+    """
+    side = 2 * radius + 1
+    maps, row, column, width, height = at.maps, at.row, at.column, at.width, at.height
+    if inside_only and side <= min(width, height):
+        row = _clipped(g, g.add("Sub", row, np.array(radius)), height - side)
+        column = _clipped(g, g.add("Sub", column, np.array(radius)), width - side)
+    else:
+        maps = g.add("Pad", maps, np.array([0, 0, radius, radius] * 2))
+        width, height = width + 2 * radius, height + 2 * radius
+    flat = g.add("Reshape", maps, np.array([0, 0, width * height]))
+    corner = g.add("Add", g.add("Mul", row, np.array(width)), column)
+    offsets = (np.arange(side)[:, None] * width + np.arange(side)).reshape(-1)
     return g.add("GatherElements", flat, g.add("Add", corner, offsets), axis=2)
 
 
+def _clipped(g: _Nodes, place: str, last: int) -> str:
+    """`place` (int64) within 0 and `last`."""
+    return g.add("Min", g.add("Max", place, np.array(0)), np.array(last))
+
+
 def _blurred(g: _Nodes, at: _Peak, reach: int, blur: int) -> str:
-    """`codecs._blurred`, flat: (N, K, (2 reach + 1)²); the views' mean where maps are a sum."""
-    patch = _patch(g, at, reach + blur // 2)
-    matrix = codecs.blur_matrix(reach, blur) * np.float32(at.scale)
-    if blur == 1:
+    """`codecs._blurred`, (N, K, (2 reach + 1)²); the views' mean where maps are a sum."""
+    if blur == 1:  # DARK does not refine near a border, and UDP repeats it
+        patch = _patch(g, at, reach, inside_only=reach == 2)
         return patch if at.scale == 1 else g.add("Mul", patch, at.scale)
-    return g.add("MatMul", patch, matrix)
+    patch = _patch(g, at, reach + blur // 2)
+    return g.add("MatMul", patch, codecs.blur_matrix(reach, blur) * np.float32(at.scale))
 
 
 def _newton(g: _Nodes, differences: str) -> str:

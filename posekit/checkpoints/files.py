@@ -7,7 +7,7 @@ import pickle
 import re
 import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ _UNREADABLE = (
     pickle.UnpicklingError,
     RuntimeError,
     OSError,
+    AssertionError,
     EOFError,
     ValueError,
     LookupError,
@@ -53,23 +54,63 @@ class Checkpoint:
 
 
 class _Record:
-    """Stands in for mmengine's HistoryBuffer: takes its state and forgets it."""
+    """Stands in for a class whose contents nothing here needs: takes its state and forgets it."""
 
     def __setstate__(self, state: object) -> None:
         """Nothing of a training log is needed."""
 
 
-def _harmless() -> list[Any]:
-    """Classes that mmengine's checkpoints hold beside tensors, and that only carry data."""
-    multiarray = np._core.multiarray  # type: ignore[attr-defined]  # public names in old pickles
-    functions = [
-        (getattr(multiarray, name), f"numpy.{core}.multiarray.{name}")
-        for name in ("_reconstruct", "scalar")
-        for core in ("core", "_core")
+class _Dtype:
+    """Stands in for numpy.dtype, whose own __setstate__ a crafted file can crash."""
+
+    def __init__(self, code: object, *_: object) -> None:
+        self.code = str(code)
+
+    def __setstate__(self, state: object) -> None:
+        """Byte order and fields: numbers are taken as little-endian."""
+
+    def numbers(self, data: object) -> list[Any]:
+        """The plain numbers in `data`; none for anything but them."""
+        if not isinstance(data, bytes) or not re.fullmatch(r"[iuf][248]|[iub]1", self.code):
+            return []
+        size = int(self.code[1])
+        return list(np.frombuffer(data[: len(data) // size * size], f"<{self.code}").tolist())
+
+
+class _Array:
+    """Stands in for numpy.ndarray: iterates over its numbers, flat."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+
+    def __setstate__(self, state: Any) -> None:
+        """(version, shape, dtype, order, bytes), as numpy writes it."""
+        if isinstance(state, tuple) and len(state) == 5 and isinstance(state[2], _Dtype):
+            self.values = state[2].numbers(state[4])
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.values)
+
+
+def _empty_array(*_: object) -> _Array:
+    return _Array()
+
+
+def _scalar(dtype: object, data: object = b"") -> Any:
+    values = dtype.numbers(data) if isinstance(dtype, _Dtype) else []
+    return values[0] if values else None
+
+
+def _stand_ins() -> list[Any]:
+    """What mmengine's files hold beside tensors, and what is made instead: nothing of numpy's."""
+    old, new = "numpy.core.multiarray", "numpy._core.multiarray"
+    return [
+        *((_empty_array, f"{module}._reconstruct") for module in (old, new)),
+        *((_scalar, f"{module}.scalar") for module in (old, new)),
+        (_Array, "numpy.ndarray"),
+        (_Dtype, "numpy.dtype"),
+        (_Record, "mmengine.logging.history_buffer.HistoryBuffer"),
     ]
-    kinds = [type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdOUS"]
-    record = (_Record, "mmengine.logging.history_buffer.HistoryBuffer")
-    return [*functions, np.ndarray, np.dtype, *kinds, record]
 
 
 def read(path: Path) -> Checkpoint:
@@ -135,7 +176,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 def _torch_load(path: Path) -> Any:
     """The objects of a PyTorch file; only tensors and plain data. Raises CheckpointError."""
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_stand_ins()):
             warnings.simplefilter("ignore")  # about pickle protocols and old storages
             return torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:

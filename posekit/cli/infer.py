@@ -52,7 +52,7 @@ def command(
     options = infer.InferOptions(files, ReadOptions(every=every, start_s=start, end_s=end, live=live), show=show)
     estimator = api.load(model, device, threads, flip=flip, boxes=boxes or detector, options=follow)
     with Progress(silent=quiet or as_json) as progress:
-        summary = api.infer(estimator, sources, options, progress.hooks)
+        summary = api.infer(estimator, sources, options, hooks=progress.hooks)
     progress.report(summary, as_json=as_json, quiet=quiet)
     raise typer.Exit(130 if summary["interrupted"] else 0)
 # fmt: on

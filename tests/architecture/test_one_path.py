@@ -13,7 +13,7 @@ from tests.assets import shipped
 
 
 def test_one_image_runs_little_code() -> None:
-    """At most 10 posekit files and 30 functions, detector and tracker included."""
+    """At most 10 posekit files and 30 functions, the detector included."""
     with video.read(shipped("examples/sports2d_demo.mp4")) as reader:
         image = next(iter(reader)).image
     estimator = posekit.load("movenet-thunder", threads=1)

@@ -6,6 +6,7 @@ The network here hands its normalised image on as heatmaps, so crops choose the 
 
 import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import helper, numpy_helper
 from posekit_engines.graph import points_graph
 
 from posekit import codecs
@@ -37,9 +38,9 @@ BASE = ModelSpec(
 UInt8 = NDArray[np.uint8]
 
 
-def hand_on(input_name: str = "image") -> onnx.ModelProto:
+def hand_on(input_name: str = "image", size: tuple[int, int] = (HEIGHT, WIDTH)) -> onnx.ModelProto:
     value = helper.make_tensor_value_info
-    kind, shape = onnx.TensorProto.FLOAT, ["N", 3, HEIGHT, WIDTH]
+    kind, shape = onnx.TensorProto.FLOAT, ["N", 3, *size]
     graph = helper.make_graph(
         [helper.make_node("Identity", [input_name], ["heatmaps"])],
         "hand-on",
@@ -49,8 +50,11 @@ def hand_on(input_name: str = "image") -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def session(spec: ModelSpec, *, flip: bool) -> onnxruntime.InferenceSession:
-    model = points_graph(hand_on(), spec, flip=flip)
+def session(
+    spec: ModelSpec, *, flip: bool, network: onnx.ModelProto | None = None
+) -> onnxruntime.InferenceSession:
+    width, height = spec.input_size
+    model = points_graph(network or hand_on(size=(height, width)), spec, flip=flip)
     onnx.checker.check_model(model, full_check=True)
     return onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
@@ -62,9 +66,10 @@ def truth(crops: UInt8, spec: ModelSpec, *, flip: bool) -> tuple[codecs.Float32,
         channels = pictures[..., ::-1] if spec.color == "bgr" else pictures
         planes = channels.astype(np.float32).transpose(0, 3, 1, 2)
         scale, bias = 1 / np.array(spec.std), -np.array(spec.mean) / np.array(spec.std)
-        return planes * scale.astype(np.float32)[:, None, None] + bias.astype(np.float32)[
-            :, None, None
-        ]
+        return (
+            planes * scale.astype(np.float32)[:, None, None]
+            + bias.astype(np.float32)[:, None, None]
+        )
 
     mirrored = image(crops[:, :, ::-1]) if flip else None
     return codecs.decode(image(crops), spec, mirrored)
@@ -78,6 +83,11 @@ SPECS = {
     for decode, (flip, shift) in itertools.product(
         ("argmax", "quarter", "dark", "udp"), ((False, 0.0), (True, 0.0), (True, 1.0), (True, 2.0))
     )
+}
+# No blur; and one whose patch is larger than the map.
+SPECS |= {
+    f"{decode}-blur-{blur}": (dataclasses.replace(BASE, decode=decode, blur=blur), flip)
+    for decode, (blur, flip) in itertools.product(("dark", "udp"), ((1, True), (11, False)))
 }
 SESSIONS = {name: session(spec, flip=flip) for name, (spec, flip) in SPECS.items()}
 
@@ -134,12 +144,47 @@ def test_maps_all_negative_or_zero(name: str) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.sampled_from(sorted(SPECS)), st.integers(0, 2**32 - 1), st.sampled_from([2, 3, 17, 256])
-)
+@given(st.sampled_from(sorted(SPECS)), st.integers(0, 2**32 - 1), st.sampled_from([2, 3, 17, 256]))
 def test_any_crops(name: str, seed: int, levels: int) -> None:
     drawn = np.random.default_rng(seed).integers(0, levels, (2, HEIGHT, WIDTH, 3))
     compare(name, (drawn * (255 // (levels - 1))).astype(np.uint8))
+
+
+@pytest.mark.parametrize("size", [(2, 3), (5, 4), (4, 9)])
+@pytest.mark.parametrize("decode", ["argmax", "quarter", "dark", "udp"])
+@pytest.mark.parametrize("blur", [1, 3])
+def test_maps_smaller_than_a_patch(size: tuple[int, int], decode: Any, blur: int) -> None:
+    spec = dataclasses.replace(BASE, input_size=size, heatmap_size=size, decode=decode, blur=blur)
+    crops = np.random.default_rng(1).integers(0, 256, (40, size[1], size[0], 3), np.uint8)
+    points, scores = session(spec, flip=True).run(None, {"crops": crops})
+    wanted, heights = truth(crops, spec, flip=True)
+    # Not a bit pattern: a shift of 0.75 is blended in another order.
+    np.testing.assert_allclose(scores, heights, atol=5e-7)
+    np.testing.assert_allclose(points, wanted, atol=4e-3)
+
+
+@pytest.mark.parametrize("decode", ["quarter", "dark", "udp"])
+def test_no_crops_give_no_points(decode: Any) -> None:
+    spec = dataclasses.replace(BASE, decode=decode)
+    crops = np.zeros((0, HEIGHT, WIDTH, 3), np.uint8)
+    points, scores = session(spec, flip=False).run(None, {"crops": crops})
+    assert points.shape == (0, 3, 2)
+    assert scores.shape == (0, 3)
+
+
+@pytest.mark.parametrize("decode", ["quarter", "dark", "udp"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_gives_finite_points(decode: Any, value: float) -> None:
+    # Each picture's mean is NaN or infinite: so are all its maps.
+    spec = dataclasses.replace(BASE, decode=decode)
+    network = hand_on()
+    node = helper.make_node("Mul", ["image", "value"], ["heatmaps"])
+    network.graph.node[0].CopyFrom(node)
+    network.graph.initializer.append(numpy_helper.from_array(np.float32(value), "value"))
+    crops = np.random.default_rng(2).integers(0, 256, (4, HEIGHT, WIDTH, 3), np.uint8)
+    points, scores = session(spec, flip=True, network=network).run(None, {"crops": crops})
+    assert np.isfinite(points).all()
+    assert not np.isnan(scores).any()
 
 
 @pytest.mark.parametrize("shift", [-0.15, 0.75, 1.4, -2.25])

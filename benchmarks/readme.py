@@ -1,0 +1,101 @@
+"""Write README's figures from `results/`: `python benchmarks/readme.py [--check]`.
+
+With --check nothing is written, and the exit status is 1 where README says something else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+BLOCK = re.compile(r"(<!-- figures: [^>]*-->\n).*?(<!-- /figures -->)", re.DOTALL)
+
+
+def load(name: str) -> dict[str, Any] | None:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def where(data: dict[str, Any]) -> str:
+    machine = data["machine"]
+    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
+    return (
+        f"`{data['command']}`, {machine['cpu']}, {machine['threads']} threads, "
+        f"Python {machine['python']}, {versions}, commit {machine['commit']}."
+    )
+
+
+def end_to_end(data: dict[str, Any]) -> str:
+    rows = [
+        "What posekit adds to the networks and the decoding that it cannot do without "
+        "(whole run of `infer`, no overlay, against the bare calls in the same process):",
+        "",
+        "| on " + data["figures"]["video"] + " | CPU, whole / bare | wall / own CPU | frames/s |",
+        "|---|---|---|---|",
+    ]
+    for name, row in data["figures"].items():
+        if isinstance(row, dict) and "cpu_ratio" in row:
+            speed = row["frames"] / row["wall_s"]
+            rows.append(
+                f"| {name} | {row['cpu_ratio']:.2f} | {row['wall_over_cpu']:.2f} | {speed:.1f} |"
+            )
+    rival = [(n, r) for n, r in data["figures"].items() if n.startswith("rtmlib-")]
+    if rival:
+        rows += [
+            "",
+            "Against rtmlib with the same ONNX network (a ResNet-50 with three deconvolutions) and "
+            "the same boxes, CPU milliseconds a person, one thread:",
+            "",
+            "| persons | crop and decode: posekit | rtmlib | ratio | whole: posekit | rtmlib |"
+            " ratio | network's share of posekit's |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+    for name, row in rival:
+        rows.append(
+            f"| {name.removeprefix('rtmlib-')} | {row['ours_around_ms']:.2f} | "
+            f"{row['rtmlib_around_ms']:.2f} | {row['around_ratio']:.1f} | "
+            f"{row['ours_whole_ms']:.0f} | {row['rtmlib_whole_ms']:.0f} | "
+            f"{row['whole_ratio']:.2f} | {100 * row['network_share_ours']:.0f} % |"
+        )
+    return "\n".join([*rows, "", where(data)])
+
+
+def memory(data: dict[str, Any]) -> str:
+    figures = data["figures"]
+    return (
+        f"Memory over {figures['frames']} frames with every format and the overlay: "
+        f"{figures['resident_mb']['middle']:.0f} MB half-way, "
+        f"{figures['resident_mb']['last']:.0f} MB at the end "
+        f"({figures['slope_mb_per_1000_frames']:+.2f} MB a 1000 frames). " + where(data)
+    )
+
+
+SECTIONS = {"end_to_end": end_to_end, "memory": memory}
+
+
+def figures() -> str:
+    """The block between README's marks."""
+    parts = [make(data) for name, make in SECTIONS.items() if (data := load(name))]
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    path = ROOT / "README.md"
+    before = path.read_text()
+    after = BLOCK.sub(lambda found: f"{found[1]}\n{figures()}\n\n{found[2]}", before)
+    if options.check:
+        sys.exit("README.md differs from benchmarks/results" if before != after else 0)
+    path.write_text(after)
+
+
+if __name__ == "__main__":
+    main()
