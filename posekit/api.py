@@ -5,13 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from posekit import bundle
 from posekit.detect import BoxFile, Detector, full_frame
+from posekit.errors import MissingExtraError
 from posekit.estimate import EstimateOptions, Estimator, Finder
 from posekit.infer import Hooks, InferOptions, run
 from posekit.runtime import Runtime
+
+if TYPE_CHECKING:
+    from posekit.checkpoints import Converted, Overrides
 
 DETECTOR = "nanodet-person"
 
@@ -44,6 +48,22 @@ def load(
     detector = Detector(boxes, device=device, threads=threads)
     still = functools.partial(detector, fallback=True)
     return Estimator(runtime, detector, options, find_still=still, boxes_from=str(boxes))
+
+
+def convert(
+    source: str | Path, output: str | Path, overrides: Overrides, *, overwrite: bool = False
+) -> Converted:
+    """A public checkpoint to a bundle; needs `posekit[export]`.
+
+    Raises CheckpointError, ExportError, SourceError, MissingExtraError.
+    """
+    try:
+        from posekit_engines import pack
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"convert needs {error.name}: pip install 'posekit[export]'"
+        ) from error
+    return pack.convert(source, output, overrides, overwrite=overwrite)
 
 
 def infer(

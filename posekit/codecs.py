@@ -89,11 +89,11 @@ def _sum_flip(
     reverse = np.empty((count * height, width), np.float32)
     for own, other, out in zip(heatmaps, mirrored, total, strict=True):
         np.take(other.reshape(reverse.shape), order, axis=0, out=reverse, mode="clip")
-        _add_backwards(own.reshape(reverse.shape), reverse, shift, out.reshape(reverse.shape))
+        _add_backwards(own.reshape(reverse.shape), reverse, shift, out=out.reshape(reverse.shape))
     return total
 
 
-def _add_backwards(own: Float32, reverse: Float32, shift: float, out: Float32) -> None:
+def _add_backwards(own: Float32, reverse: Float32, shift: float, *, out: Float32) -> None:
     """out = own + `reverse` read backwards and then moved right by `shift`; all (R, w)."""
     width = out.shape[1]
     whole = int(np.trunc(shift))
@@ -136,7 +136,7 @@ def mirror_matrix(width: int, shift: float) -> Float32:
     """
     reverse = np.ascontiguousarray(np.eye(width, dtype=np.float32)[::-1])
     moved = np.empty_like(reverse)
-    _add_backwards(np.zeros_like(reverse), reverse, shift, moved)
+    _add_backwards(np.zeros_like(reverse), reverse, shift, out=moved)
     return moved
 
 

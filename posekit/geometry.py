@@ -102,10 +102,11 @@ def oks(
     """
     distance2 = ((a[:, None] - b[None]) ** 2).sum(3)
     variance = (2 * np.asarray(sigmas, np.float32)) ** 2
-    scale = np.maximum(areas, np.finfo(np.float32).tiny)[:, None, None]
+    scale = np.maximum(areas, 1e-6)[:, None, None]  # no area: only an exact match scores
     hits: Float32 = np.exp(-distance2 / (2 * scale * variance))
     if visible is None:
-        return hits.mean(2, dtype=np.float32)
+        plain: Float32 = hits.mean(2, dtype=np.float32)
+        return plain
     weights = np.asarray(visible, np.float32)
     weights = np.broadcast_to(weights[:, None] if weights.ndim == 2 else weights, hits.shape)
     total = weights.sum(2)

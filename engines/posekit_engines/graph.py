@@ -167,7 +167,7 @@ def _quarter_step(g: _Nodes, at: _Peak, _: int) -> str:
 
 def _dark_step(g: _Nodes, at: _Peak, blur: int) -> str:
     """`codecs._dark_step`."""
-    blurred = _blurred(g, at, 2, blur)
+    blurred = _blurred(g, at, reach=2, blur=blur)
     logs = g.add("Log", g.add("Max", blurred, codecs.TINY))
     step = _newton(g, g.add("MatMul", logs, codecs.DARK))
     return g.add("Where", _inside(g, at, 2), step, 0.0)
@@ -175,7 +175,7 @@ def _dark_step(g: _Nodes, at: _Peak, blur: int) -> str:
 
 def _udp_step(g: _Nodes, at: _Peak, blur: int) -> str:
     """`codecs._udp_step`."""
-    blurred = _blurred(g, at, 1, blur)
+    blurred = _blurred(g, at, reach=1, blur=blur)
     middle = g.add("Max", g.add("Gather", blurred, np.array([4]), axis=2), codecs.TINY)
     rescaled = g.add("Mul", blurred, g.add("Div", at.peak, middle))
     floor, ceiling = codecs.UDP_FLOOR, codecs.UDP_CEILING
@@ -231,7 +231,7 @@ def _clipped(g: _Nodes, place: str, last: int) -> str:
     return g.add("Min", g.add("Max", place, np.array(0)), np.array(last))
 
 
-def _blurred(g: _Nodes, at: _Peak, reach: int, blur: int) -> str:
+def _blurred(g: _Nodes, at: _Peak, *, reach: int, blur: int) -> str:
     """`codecs._blurred`, (N, K, (2 reach + 1)²); the views' mean where maps are a sum."""
     if blur == 1:  # DARK does not refine near a border, and UDP repeats it
         patch = _patch(g, at, reach, inside_only=reach == 2)

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from posekit.cli.convert import command as convert
 from posekit.cli.doctor import command as doctor
 from posekit.cli.infer import command as infer
 from posekit.cli.inspect import command as inspect
@@ -28,6 +29,7 @@ app.command("predict", hidden=True)(infer)
 app.command("models")(models)
 app.command("inspect")(inspect)
 app.command("verify")(verify)
+app.command("convert")(convert)
 app.command("doctor")(doctor)
 
 

@@ -43,7 +43,11 @@ def test_opens_as_it_was_saved(sample: Bundle, tmp_path: Path) -> None:
     path = tmp_path / "sämple 1.posekit"
     sample.save(path)
     again = Bundle.open(path)
-    assert (again.name, again.spec, dict(again.licences)) == ("sample", SPEC, {"code": "Apache-2.0"})
+    assert (again.name, again.spec, dict(again.licences)) == (
+        "sample",
+        SPEC,
+        {"code": "Apache-2.0"},
+    )
     assert again.graphs == sample.graphs
     assert again.extras == sample.extras
     assert again.weights["a.weight"].dtype == np.float16

@@ -292,6 +292,22 @@ def test_a_detection_brings_a_box_back_to_its_person():
     assert boxes.scores[0] == pytest.approx(0.7)
 
 
+def test_a_lost_person_is_looked_for_beside_another_only_where_detected():
+    """Two in one place, one head down: when he is lost, his box is the other's over again."""
+    up = walker(300, 0)
+    down = up(0)[:, :1] * [1, 0] + (700 - up(0)[:, 1:]) * [0, 1]
+    world, tracker = World(up, lambda _: down), Tracker(COCO_17)
+    both = world.boxes(0.0)
+    points = np.stack([person(0.0) for person in world.persons])
+    poses = Poses(points, np.full((2, 17), 0.8), both, COCO_17)
+    for n in range(6):
+        assert len(tracker.update(poses, n / 30, detected=True)) == 2
+    assert len(tracker.boxes(6 / 30)) == 2
+    tracker.update(poses.select([0]), 6 / 30, detected=False)
+    assert len(tracker.boxes(7 / 30)) == 1
+    assert len(tracker.boxes(7 / 30, both)) == 2
+
+
 def test_a_limb_that_is_lost_for_a_moment_stays_in_the_box():
     """The ankles go unseen for 0.2 s: the box keeps 9 tenths of its height."""
     world, tracker = World(walker(300, 0)), Tracker(COCO_17)
