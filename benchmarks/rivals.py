@@ -96,7 +96,9 @@ def _decode(given: Arrays) -> tuple[dict[str, Callable[[], Any]], Callable[[str]
     centers, scales = np.tile(center, (count, 1)), np.tile(size / 200, (count, 1))
 
     def by_rtmlib() -> Any:
-        people = [rtmlib.postprocess([maps[n : n + 1].copy()], center, size)[0] for n in range(count)]
+        people = [
+            rtmlib.postprocess([maps[n : n + 1].copy()], center, size)[0] for n in range(count)
+        ]
         return np.concatenate(people)
 
     works = {
@@ -128,8 +130,9 @@ def main() -> None:
     with np.load(f"{folder}/in.npz") as arrays:
         works, result = {"decode": _decode, "crop": _crop}[task](dict(arrays))
     answer = {name: result(name) for name in works if name != "bare"}
-    for name, seconds in least(works, 8.0).items():
-        answer[f"{name}_s"] = np.float64(seconds)
+    # The bare calls alone: after the rivals' large arrays each new one costs page faults.
+    times = least({"bare": works.pop("bare")}, 1.0) | least(works, 8.0)
+    answer |= {f"{name}_s": np.float64(seconds) for name, seconds in times.items()}
     np.savez(f"{folder}/out.npz", **answer)
 
 

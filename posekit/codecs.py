@@ -81,16 +81,20 @@ def _sum_flip(
             f"{tuple(mirror)} and {shift}"
         )
     heatmaps, mirrored = (np.ascontiguousarray(each, np.float32) for each in (heatmaps, mirrored))
-    height, width = heatmaps.shape[2:]
-    total = np.empty(heatmaps.shape, np.float32)
+    persons, _, height, width = heatmaps.shape
     # Channels and rows from last to first: then reading a person's maps backwards, one long pass,
     # mirrors them. A person at a time stays in the cache from the first pass to the last.
     order = (np.asarray(mirror)[::-1, None] * height + np.arange(height)[::-1]).reshape(-1)
-    reverse = np.empty((count * height, width), np.float32)
-    for own, other, out in zip(heatmaps, mirrored, total, strict=True):
-        np.take(other.reshape(reverse.shape), order, axis=0, out=reverse, mode="clip")
-        _add_backwards(own.reshape(reverse.shape), reverse, shift, out=out.reshape(reverse.shape))
-    return total
+    shape = (persons, count * height, width)
+    total, reverse = np.empty(shape, np.float32), np.empty(shape[1:], np.float32)
+    own, other = heatmaps.reshape(shape), mirrored.reshape(shape)
+    for n in range(persons):
+        np.take(other[n], order, axis=0, out=reverse, mode="clip")
+        if shift == 0:
+            np.add(own[n].reshape(-1), reverse.reshape(-1)[::-1], out=total[n].reshape(-1))
+        else:
+            _add_backwards(own[n], reverse, shift, out=total[n])
+    return total.reshape(heatmaps.shape)
 
 
 def _add_backwards(own: Float32, reverse: Float32, shift: float, *, out: Float32) -> None:
@@ -102,14 +106,17 @@ def _add_backwards(own: Float32, reverse: Float32, shift: float, *, out: Float32
     whole = max(1 - width, min(width - 1, whole))
     back = reverse[::-1, ::-1]
     flat, flat_back, flat_out = own.reshape(-1), reverse.reshape(-1)[::-1], out.reshape(-1)
-    if whole == 0:
-        np.add(flat, flat_back, out=flat_out)
-    elif whole > 0:
-        np.add(flat[whole:], flat_back[:-whole], out=flat_out[whole:])
-        out[:, :whole] = own[:, :whole] + back[:, :1]
-    else:
-        np.add(flat[:whole], flat_back[-whole:], out=flat_out[:whole])
-        out[:, whole:] = own[:, whole:] + back[:, -1:]
+    ahead, behind = max(whole, 0), max(-whole, 0)
+    end = flat.size
+    np.add(
+        flat[ahead : end - behind],
+        flat_back[behind : end - ahead],
+        out=flat_out[ahead : end - behind],
+    )
+    if ahead:
+        out[:, :ahead] = own[:, :ahead] + back[:, :1]
+    if behind:
+        out[:, -behind:] = own[:, -behind:] + back[:, -1:]
 
 
 def _blend(maps: Float32, part: float) -> Float32:

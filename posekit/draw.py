@@ -5,7 +5,6 @@ from __future__ import annotations
 import colorsys
 import functools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -73,26 +72,6 @@ def color_of(identity: int) -> Color:
     hue = 0.12 + 0.618034 * identity  # the golden ratio spreads any run of numbers evenly
     red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, 0.62, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
-
-
-def contact_sheet(
-    images: Sequence[UInt8], columns: int = 3, *, cell: tuple[int, int] = (480, 360)
-) -> UInt8:
-    """One picture of many, uint8 (H, W, 3), row by row; each is fitted into `cell` (W, H), px."""
-    if not images or columns < 1:
-        raise InputError(f"contact sheet: {len(images)} images in {columns} columns")
-    gap, (width, height) = 6, cell
-    columns = min(columns, len(images))
-    rows = math.ceil(len(images) / columns)
-    size = (rows * (height + gap) + gap, columns * (width + gap) + gap, 3)
-    sheet = np.full(size, _EDGE, np.uint8)
-    for i, image in enumerate(images):
-        scale = min(width / image.shape[1], height / image.shape[0])
-        w, h = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
-        x = gap + i % columns * (width + gap) + (width - w) // 2
-        y = gap + i // columns * (height + gap) + (height - h) // 2
-        sheet[y : y + h, x : x + w] = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
-    return sheet
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from posekit import video
 from posekit.geometry import Warp
 from posekit.runtime import Runtime
 from posekit.smooth import OneEuro
-from posekit.track import Tracker
+from posekit.track import Tracker, strength_of
 from posekit.types import Boxes, Float32, Frame, Poses, UInt8
 
 Finder = Callable[[Frame], Boxes]
@@ -28,14 +28,15 @@ class EstimateOptions:
 
     detect_every: frames between two detections in video; between them the tracker's boxes serve.
     frames_per_batch: frames of a file whose crops run together; live sources take one at a time.
-    min_score: a person whose mean keypoint score is below is dropped (not with given boxes).
+    min_score: a person whose better half of keypoints scores less on average is dropped (not
+        with given boxes).
     max_persons: keep the best of each frame, None for all.
     track: give ids and follow persons between detections.  smooth: one-euro filter, needs track.
     """
 
     detect_every: int = 4
     frames_per_batch: int = 2
-    min_score: float = 0.15
+    min_score: float = 0.25
     max_persons: int | None = None
     track: bool = True
     smooth: bool = True
@@ -77,9 +78,11 @@ class Estimator:
         """
         frame = image if isinstance(image, Frame) else Frame(image)
         given = boxes if boxes is None or isinstance(boxes, Boxes) else Boxes(boxes)
-        found = self._find(self.find_still, frame) if given is None else given
-        poses = self._infer([frame], [found])[0]
-        return poses if given is not None else self._keep(poses)
+        if given is not None:
+            return self._infer([frame], [given])[0]
+        with self.timed("detect"):
+            found = self.find_still(frame)
+        return self._keep(self._infer([frame], [found])[0])
 
     def stream(
         self, source: str | Path | int, options: video.ReadOptions = video.ReadOptions()
@@ -101,7 +104,8 @@ class Estimator:
 
     def _each(self, frames: Iterable[Frame], find: Finder) -> Iterator[tuple[Frame, Poses]]:
         for batch in _batches(frames, self.options.frames_per_batch):
-            found = [self._find(find, frame) for frame in batch]
+            with self.timed("detect"):
+                found = [find(frame) for frame in batch]
             for frame, poses in zip(batch, self._infer(batch, found), strict=True):
                 yield frame, self._keep(poses)
 
@@ -112,21 +116,17 @@ class Estimator:
         for count, batch in enumerate(_batches(frames, size)):
             detected = None
             if count * size >= next_detection:
-                detected = self._find(self.find, batch[0])
+                with self.timed("detect"):
+                    detected = self.find(batch[0])
                 next_detection = count * size + self.options.detect_every
             # `boxes` changes nothing, so a batch looks where the state before it points.
             found = [tracker.boxes(frame.time_s, detected) for frame in batch]
             for frame, poses in zip(batch, self._infer(batch, found), strict=True):
                 with self.timed("track"):
-                    kept = self._keep(poses)
-                    tracked = tracker.update(kept, frame.time_s, detected=detected is not None)
+                    tracked = tracker.update(poses, frame.time_s, detected=detected is not None)
                     if self.options.smooth:
                         tracked = smooth(tracked, frame.time_s)
-                yield frame, tracked
-
-    def _find(self, find: Finder, frame: Frame) -> Boxes:
-        with self.timed("detect"):
-            return find(frame)
+                yield frame, self._keep(tracked)
 
     def _infer(self, frames: list[Frame], found: list[Boxes]) -> list[Poses]:
         """The persons of several frames in one batch."""
@@ -154,7 +154,7 @@ class Estimator:
 
     def _keep(self, poses: Poses) -> Poses:
         """Persons whose keypoints are believable, the best first where there are too many."""
-        strength = poses.scores.mean(1)
+        strength = strength_of(poses)
         kept = np.flatnonzero(strength >= self.options.min_score)
         if self.options.max_persons is not None and len(kept) > self.options.max_persons:
             best = np.argsort(-strength[kept], kind="stable")[: self.options.max_persons]

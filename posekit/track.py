@@ -209,7 +209,7 @@ class Tracker:
         merged["points"] = np.where(better[..., None], found["points"], tracks["points"])
         merged["weights"] = np.where(better, found["weights"], tracks["weights"])
         anchor = found["used"] if detected else tracks["box"]
-        move = _extent(merged["points"], merged["weights"], anchor, options) - anchor
+        move = _extent(merged["points"], merged["weights"], anchor, options=options) - anchor
         outward = move * np.array([-1, -1, 1, 1]) > 0
         edge_s = np.where(outward, options.grow_s, options.shrink_s)
         merged["box"] = anchor + _gain(age, edge_s) * move
@@ -238,16 +238,25 @@ class Tracker:
         self._next_id += len(rows)
 
 
+def strength_of(poses: Poses) -> Float32:
+    """How surely each pose is a person, (N,): the mean score of its better half of keypoints.
+
+    Persons half out of the picture stay strong.
+    """
+    half = (poses.scores.shape[1] + 1) // 2
+    strength: Float32 = np.sort(poses.scores, 1)[:, -half:].mean(1)
+    return strength
+
+
 def _from_poses(poses: Poses, time_s: float, options: TrackOptions) -> Table:
     """Each pose that is somebody, strongest first, once: as a track that begins here."""
-    half = (poses.scores.shape[1] + 1) // 2
-    strength = np.sort(poses.scores, 1)[:, -half:].mean(1)
+    strength = strength_of(poses)
     rows = np.argsort(-strength, kind="stable")
     rows = rows[strength[rows] >= options.keep_strength]
     found = np.zeros(len(rows), _layout(len(poses.skeleton)))
     found["points"], found["weights"] = poses.points[rows], poses.scores[rows]
     found["used"], found["belief"] = poses.boxes.xyxy[rows], poses.boxes.scores[rows]
-    found["box"] = _extent(found["points"], found["weights"], found["used"], options)
+    found["box"] = _extent(found["points"], found["weights"], found["used"], options=options)
     found["strength"], found["row"] = strength[rows], rows
     found["hits"], found["seen_s"] = 1, time_s
     if len(found) < 2:
@@ -269,7 +278,9 @@ def _area(tracks: Table) -> Float32:
     return area
 
 
-def _extent(points: Float32, scores: Float32, fallback: Float32, options: TrackOptions) -> Float32:
+def _extent(
+    points: Float32, scores: Float32, fallback: Float32, *, options: TrackOptions
+) -> Float32:
     """The box (N, 4) around the visible keypoints, with the margin that detectors leave.
 
     `fallback` (N, 4) where there are none, or all in one place.

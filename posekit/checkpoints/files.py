@@ -119,8 +119,9 @@ def read(path: Path) -> Checkpoint:
     Raises CheckpointError: missing, empty, a pointer, code inside, no state dict.
     """
     if re.match(r"\w{2,}:/", str(path)):  # Path has taken one slash of a URL
+        url = re.sub(":/+", "://", str(path))
         raise CheckpointError(
-            f"{path}: posekit downloads nothing by itself; fetch the file and give its path"
+            f"{url}: posekit downloads nothing by itself; fetch the file and give its path"
         )
     if path.is_dir():
         return Checkpoint(_folder(path))

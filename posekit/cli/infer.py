@@ -26,7 +26,7 @@ def command(
     every: Annotated[int, Option(min=1, help="Take each n-th frame.")] = 1,
     start: Annotated[float, Option(min=0, help="Start at this second.")] = 0.0,
     end: Annotated[float | None, Option(min=0, help="End at this second.")] = None,
-    min_score: Annotated[float, Option(help="Drop persons whose mean keypoint score is lower.")] = 0.15,
+    min_score: Annotated[float, Option(help="Drop persons whose better half of keypoints scores less on average.")] = 0.25,
     max_persons: Annotated[int | None, Option(min=1, help="Keep the best of each frame.")] = None,
     track: Annotated[bool, Option(help="Give persons ids and follow them.")] = True,
     smooth: Annotated[bool, Option(help="Smooth tracks; raw points stay in the output.")] = True,

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
-from posekit_engines.graph import points_graph
 
 from posekit import codecs
 from posekit.errors import ExportError
 from posekit.types import ModelSpec, Skeleton
+from posekit_engines.graph import points_graph
 
 THREE = Skeleton("three", ("nose", "left", "right"), ((0, 1),), (0, 2, 1), (0.1, 0.1, 0.1))
 WIDTH, HEIGHT = 13, 11

@@ -6,13 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from typer.testing import CliRunner
 
-from posekit import api
 from posekit.bundle import Bundle
 from posekit.checkpoints import Overrides
-from posekit.cli import convert as cli
+from posekit.cli import app
 from posekit.errors import ExportError, SourceError
 from posekit.nets import build
 from posekit.runtime import Runtime, verify
@@ -61,14 +59,19 @@ def test_weights_beyond_float16_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_what_it_assumed(tmp_path: Path) -> None:
-    if not hasattr(api, "convert"):
-        pytest.skip("posekit.api has no convert yet")
-    app = typer.Typer()
-    app.command()(cli.command)
     net = build(ModelSpec("simple-baseline-r18", (64, 64), (16, 16), COCO_17))
     source = saved(renamed(dict(net.state_dict()), FLAT), tmp_path / "net.pth")
     output = tmp_path / "net.posekit"
-    arguments = [str(source), "-o", str(output), "--input-size", "64x64", "--color", "rgb"]
+    arguments = [
+        "convert",
+        str(source),
+        "-o",
+        str(output),
+        "--input-size",
+        "64x64",
+        "--color",
+        "rgb",
+    ]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     assert "color: rgb (flag)" in result.output

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from posekit.draw import LEFT, MIDDLE, RIGHT, DrawStyle, color_of, contact_sheet, draw
+from posekit.draw import LEFT, MIDDLE, RIGHT, DrawStyle, color_of, draw
 from posekit.errors import InputError
 from posekit.skeletons import COCO_17
 from posekit.types import Boxes, Poses, Skeleton
@@ -242,17 +242,3 @@ def test_small_parts_get_thin_lines():
     image = draw(blank(), person(points, skeleton=skeleton), style=BARE)
     eyes, hips = ((image[y - 15 : y + 16, 300] == MIDDLE).all(1).sum() for y in (100, 300))
     assert 0 < eyes < hips
-
-
-def test_a_contact_sheet_shows_every_picture_in_its_shape():
-    pictures = [np.full((50, 100, 3), 10 * n, np.uint8) for n in range(1, 6)]
-    sheet = contact_sheet(pictures, 2, cell=(40, 40))
-    assert sheet.shape == (3 * 46 + 6, 2 * 46 + 6, 3)
-    for n in range(5):
-        color = 10 * (n + 1)
-        assert (sheet == color).all(2).sum() == 40 * 20
-
-
-def test_an_empty_contact_sheet_is_an_input_error():
-    with pytest.raises(InputError, match="contact sheet"):
-        contact_sheet([])
