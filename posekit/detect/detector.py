@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import cv2
@@ -31,7 +32,7 @@ class Detector:
 
     model: a detector's bundle or its name or path; or an `.onnx` made by YOLOX, MMDeploy, RT-DETR
     or transformers.  device, threads: as for Runtime.  min_score: None for the format's own.
-    `second_looks` and `whole_images` count frames that needed them.
+    `sha256` is the model's; `second_looks` and `whole_images` count frames that needed them.
     Raises BundleError, DeviceError, InputError.
     """
 
@@ -43,13 +44,14 @@ class Detector:
         threads: int | None = None,
         min_score: float | None = None,
     ) -> None:
-        if isinstance(model, bundle.Bundle):
-            self.network: Network = open_bundle(model, device=device, threads=threads)
-        elif Path(model).suffix.lower() == ".onnx":
-            self.network = open_onnx(Path(model), device=device, threads=threads)
+        if not isinstance(model, bundle.Bundle) and Path(model).suffix.lower() == ".onnx":
+            self.network: Network = open_onnx(Path(model), device=device, threads=threads)
+            self.sha256 = hashlib.sha256(Path(model).read_bytes()).hexdigest()
         else:
-            found = bundle.Bundle.open(bundle.find(model))
-            self.network = open_bundle(found, device=device, threads=threads)
+            if not isinstance(model, bundle.Bundle):
+                model = bundle.Bundle.open(bundle.find(model))
+            self.network = open_bundle(model, device=device, threads=threads)
+            self.sha256 = model.sha256
         self.min_score = self.network.format.min_score if min_score is None else min_score
         if not 0 <= self.min_score <= 1:
             raise InputError(f"detector: min_score {min_score}; wanted a number from 0 to 1")
