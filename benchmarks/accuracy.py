@@ -1,4 +1,4 @@
-"""How accurate the embedded models are: `python benchmarks/accuracy.py [--embed] [--no-check]`.
+"""How accurate the embedded models are: `python benchmarks/accuracy.py [--no-check]`.
 
 On boxes that are given, through posekit's own runtime, with and without the flip test:
 
@@ -9,7 +9,7 @@ On boxes that are given, through posekit's own runtime, with and without the fli
   enlarged by 10 % of its longer side on each side. PCK = the share of the 12 limb joints within
   0.2 x max(the two shoulder-hip diagonals, 10 px). Never used to choose anything.
 
-Writes results/accuracy.json; --embed also the copy that `posekit models` quotes.
+Writes results/accuracy.json; `benchmarks/embed.py` copies it for `posekit models`.
 """
 
 from __future__ import annotations
@@ -24,16 +24,15 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from results_file import FOLDER, save
+from results_file import save
 
-import posekit
 from posekit import Boxes, Bundle, Warp
+from posekit.bundle import embedded
 from posekit.geometry import oks
 from posekit.runtime import Runtime
 from posekit.skeletons import COCO_17
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = Path(posekit.__file__).parent / "models"
 NAMES = ("movenet-thunder", "movenet-lightning")
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)
 LARGE_AREA, LARGE_KEYPOINTS = 48**2, 8
@@ -135,7 +134,7 @@ def measure(name: str, assets: Path, *, check: bool) -> dict[str, Any]:
     lspet = persons_of(assets / "lspet" / "check", assets / "lspet" / "check.json")
     figures: dict[str, Any] = {}
     for view, flip in (("plain", False), ("flip", True)):
-        bundle = Bundle.open(MODELS / f"{name}.posekit")
+        bundle = Bundle.open(embedded()[name])
         runtime = Runtime(bundle, device="cpu", threads=1, flip=flip)
         values = similarity(estimate(runtime, coco, coco.boxes), coco)
         row = {"coco": recall(values), "coco_large": recall(values[large(coco)])}
@@ -156,7 +155,6 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--assets", type=Path, default=ROOT.parent / "shared" / "assets")
-    parser.add_argument("--embed", action="store_true", help="write posekit/models/accuracy.json")
     parser.add_argument("--no-check", action="store_true", help="leave LSPET check alone")
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -170,12 +168,6 @@ def main() -> None:
         return
     path = save("accuracy", "python benchmarks/accuracy.py", 1, figures)
     print(f"wrote {path.relative_to(ROOT)}")
-    if options.embed:
-        whole = json.loads((FOLDER / "accuracy.json").read_text())
-        copy = {"command": whole["command"], "machine": whole["machine"], "models": figures}
-        target = MODELS / "accuracy.json"
-        target.write_text(json.dumps(copy, indent=1) + "\n")
-        print(f"wrote {target.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

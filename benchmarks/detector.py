@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from results_file import save
 
 from posekit.bundle import embedded
 from posekit.detect import Detector
@@ -126,26 +124,11 @@ def speed(detector: Detector, photo: Path, rounds: int) -> dict[str, float]:
     )
 
 
-def machine() -> dict[str, str]:
-    """What the figures were measured on."""
-    command = ["git", "describe", "--always", "--dirty"]
-    state = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].split(": ")[1] if names else model
-    packages = {name: version(name) for name in ("numpy", "onnxruntime", "opencv-python-headless")}
-    commit = state.stdout.strip() or "none"
-    return {"cpu": model, "python": platform.python_version(), "commit": commit, **packages}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "assets")
     parser.add_argument("--detector", default=embedded()["nanodet-person"], type=Path)
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/detector.json")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     if not (arguments.data / "coco_val_person_boxes").is_dir():
@@ -163,10 +146,8 @@ def main() -> None:
     del report["coco_val_as_used"]["ap50"]  # boxes below the threshold are missing
     detector.min_score = LOWEST  # every large box is sure, so there are no second looks
     report["coco_val_one_look"] = accuracy(detector, pairs)
-    report["machine"] = machine()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
+    print(save("detector", "python benchmarks/detector.py", 1, report))
 
 
 if __name__ == "__main__":

@@ -11,15 +11,13 @@ Writes results/smoothing.json.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from results_file import save
 
 import posekit
 from posekit.skeletons import COCO_17
@@ -28,7 +26,6 @@ from posekit.types import Boxes, Frame, Poses
 
 Array = NDArray[Any]
 CONFIDENT = 0.4
-RESULTS = Path(__file__).parent / "results" / "smoothing.json"
 # Swing of the ankle in body sizes, its Hz, the body's speed in body sizes a second.
 MOTIONS = {
     "rest": (0.0, 1.0, 0.0),
@@ -140,12 +137,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--model", default="movenet-thunder")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     estimator = posekit.load(options.model, threads=1)
     result: dict[str, Any] = {
-        "posekit": posekit.__version__,
-        "machine": {"cpu": platform.machine(), "python": sys.version.split()[0]},
         "model": options.model,
         "clips": {},
         "generated": {},
@@ -160,8 +154,7 @@ def main() -> None:
         result["generated"][motion] = {str(fps): generated(motion, fps) for fps in (30, 60)}
         ratios = [f"{got['ratio']:.2f}" for got in result["generated"][motion].values()]
         print(f"{motion:40} error after / before at 30, 60 fps: {', '.join(ratios)}")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(save("smoothing", "python benchmarks/smoothing.py CLIPS", 1, result))
 
 
 if __name__ == "__main__":

@@ -54,20 +54,26 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "kind", "size", "input", "licence of the weights", "measured", box=None)
+    table = Table("model", "kind", "size", "input", "licence", "measured", box=None)
     for row in rows:
         width, height = row["input_size"]
-        licence = row["licences"].get("weights", "not stated")
-        measured = ", ".join(f"{key} {value}" for key, value in _flat(row["accuracy"]))
+        licence = row["licences"].get("weights", "not stated").partition(";")[0]
         size = f"{row['bytes'] / 1e6:.1f} MB"
-        table.add_row(row["name"], row["kind"], size, f"{width}x{height}", licence, measured)
+        figures = _figures(row["accuracy"])
+        table.add_row(row["name"], row["kind"], size, f"{width}x{height}", licence, figures)
     Console().print(table)
 
 
-def _flat(measured: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested figures as `group key` pairs, in order."""
-    pairs: list[tuple[str, Any]] = []
-    for key, value in measured.items():
-        name = f"{prefix} {key}".strip()
-        pairs += _flat(value, name) if isinstance(value, dict) else [(name, value)]
-    return pairs
+def _figures(measured: dict[str, Any]) -> str:
+    """A line a view: `flip: coco AR 0.531 AR50 0.734, lspet PCK@0.2 0.779`."""
+    if not measured:
+        return "not measured"
+    views = measured if {"flip", "plain"} <= set(measured) else {"": measured}
+    lines = []
+    for view, groups in views.items():
+        parts = [
+            f"{group} {' '.join(f'{key} {value}' for key, value in values.items())}"
+            for group, values in groups.items()
+        ]
+        lines.append(f"{view}: {', '.join(parts)}".removeprefix(": "))
+    return "\n".join(lines)

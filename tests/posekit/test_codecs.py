@@ -226,7 +226,7 @@ def test_ties_go_to_the_smaller_flat_index() -> None:
 @pytest.mark.parametrize("name", ["argmax", "quarter", "dark", "udp"])
 def test_without_a_positive_cell_the_largest_is_not_refined(name: Any) -> None:
     # With a slope that a positive map would be refined by.
-    assert decoded(one_map((20, 30, -1.0), (21, 31, -1.5), fill=-2.0), name) == ([20, 30], -1)
+    assert decoded(one_map((20, 30, -1.0), (21, 30, -1.5), fill=-2.0), name) == ([20, 30], -1)
     assert decoded(one_map(fill=-2.0), name) == ([0, 0], -2)
     assert decoded(one_map(), name) == ([0, 0], 0)
 
