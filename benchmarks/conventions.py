@@ -1,4 +1,4 @@
-"""What the embedded specs' numbers rest on: `python benchmarks/conventions.py [--images 120]`.
+"""What the embedded specs' numbers rest on: `python benchmarks/conventions.py [--images 60]`.
 
 1. Equivariance, on unlabelled pictures (lspet/adapt): where a map cell lies in the crop. A joint
    at x of a crop must be found at W - 1 - x in its mirror image, which gives b, and move by d px
@@ -38,11 +38,12 @@ SHIFT_PX = 28.0  # how far crops are moved to measure a: 7 cells
 # Turn in degrees, scale, move as a share of the crop.
 VIEWS = ((20, 1.0, 0.0), (-20, 1.0, 0.0), (0, 0.88, 0.0), (0, 1.0, 0.035))
 VARIANTS = (
-    *({"padding": padding} for padding in (1.0, 1.1, 1.25)),
-    *({"gate": gate} for gate in (0.0, 0.25, 1.0, 2.0)),
-    *({"blur": blur} for blur in (1, 5)),
+    {"padding": 1.0},
+    {"padding": 1.25},
+    {"gate": 0.0},
+    {"gate": 1.0},
+    {"blur": 1},
     {"decode": "quarter"},
-    {"decode": "udp"},
 )
 
 
@@ -153,9 +154,9 @@ def consistency(runtime: Runtime, images: list[UInt8], boxes: list[Boxes]) -> fl
 def rows(
     bundle: Bundle, coco: Persons, images: list[UInt8], boxes: list[Boxes]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each variant's figures, with and without the flip test."""
+    """The embedded spec's figures with and without the flip test, each variant's without."""
     for changes in ({}, *VARIANTS):
-        for flip in (False, True):
+        for flip in (False,) if changes else (False, True):
             runtime = variant(bundle, flip=flip, **changes)
             values = similarity(estimate(runtime, coco, coco.boxes), coco)
             name = ", ".join(f"{key} {value}" for key, value in changes.items()) or "as embedded"
@@ -173,7 +174,7 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--assets", type=Path, default=ROOT.parent / "shared" / "assets")
-    parser.add_argument("--images", type=int, default=120, help="unlabelled pictures")
+    parser.add_argument("--images", type=int, default=60, help="unlabelled pictures")
     parser.add_argument("--models", nargs="+", default=NAMES)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -12,7 +12,7 @@ from posekit.detect import BoxFile, Detector, full_frame
 from posekit.errors import MissingExtraError
 from posekit.estimate import EstimateOptions, Estimator, Finder
 from posekit.infer import Hooks, InferOptions, run
-from posekit.runtime import Runtime
+from posekit.runtime import Runtime, open_model
 
 if TYPE_CHECKING:
     from posekit.checkpoints import Converted, Overrides
@@ -29,7 +29,7 @@ def load(
     boxes: str | Path | Finder = DETECTOR,
     options: EstimateOptions = EstimateOptions(),
 ) -> Estimator:
-    """A pose estimator for an embedded model or a `.posekit` file.
+    """A pose estimator for an embedded model, a `.posekit`, or an `.onnx` of `posekit export`.
 
     device: auto, cpu, cuda or cuda:N; only auto may fall back.  threads: None for all.
     flip: also look at the mirrored crop, more accurate at twice the cost.
@@ -37,7 +37,7 @@ def load(
     "full" for the whole frame, or a function from Frame to Boxes.
     Raises BundleError, DeviceError, MissingExtraError, InputError.
     """
-    pose = bundle.Bundle.open(bundle.find(model))
+    pose = open_model(bundle.find(model))
     runtime = Runtime(pose, device=device, threads=threads, flip=flip)
     if callable(boxes):
         return Estimator(runtime, boxes, options, boxes_from=getattr(boxes, "__name__", "function"))
@@ -64,6 +64,22 @@ def convert(
             f"convert needs {error.name}: pip install 'posekit[export]'"
         ) from error
     return pack.convert(source, output, overrides, overwrite=overwrite)
+
+
+def export(model: str | Path, output: str | Path, **options: Any) -> dict[str, Any]:
+    """A bundle to stand-alone ONNX and a parity report, which is returned; needs `posekit[export]`.
+
+    options: fields of `posekit_engines.export.ExportOptions`.
+    Raises BundleError, ExportError, ParityError, SourceError, MissingExtraError.
+    """
+    source = bundle.Bundle.open(bundle.find(model))
+    try:
+        from posekit_engines.export import ExportOptions, export_onnx
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"export needs {error.name}: pip install 'posekit[export]'"
+        ) from error
+    return export_onnx(source, output, ExportOptions(**options)).to_dict()
 
 
 def infer(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -85,7 +88,10 @@ def _run(session: onnxruntime.InferenceSession, crops: UInt8) -> tuple[Float32, 
 
 def _graph(bundle: Bundle, name: str) -> bytes:
     if name not in bundle.graphs:
-        raise BundleError(f"{bundle.name}: holds no graph {name!r}, only {sorted(bundle.graphs)}")
+        other = {"flip": "made without the flip test: pass --no-flip (flip=False)"}
+        raise BundleError(
+            f"{bundle.name}: {other.get(name, 'made with the flip test only: leave out --no-flip')}"
+        )
     return bundle.graphs[name]
 
 
@@ -155,6 +161,29 @@ def _provider(device: str, available: list[str]) -> Any:
             "or use --device cpu"
         )
     return (CUDA, {"device_id": index or "0"})
+
+
+def open_model(path: Path) -> Bundle:
+    """A pose model: a bundle, or an `.onnx` that `posekit export` wrote with points inside.
+
+    Raises BundleError.
+    """
+    if path.suffix.lower() != ".onnx":
+        return Bundle.open(path)
+    graph = path.read_bytes()
+    said = open_session(graph, {}, device="cpu", threads=1).get_modelmeta().custom_metadata_map
+    if said.get("outputs") != "points":
+        found = f"outputs {said['outputs']}" if "outputs" in said else "no posekit metadata"
+        raise BundleError(
+            f"{path}: holds {found}; infer runs what `posekit export --outputs points` writes"
+        )
+    try:
+        spec = ModelSpec.from_dict(json.loads(said["spec"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{path}: its metadata is damaged ({error})") from error
+    name = "flip" if said.get("flip") == "true" else "plain"
+    sha256 = hashlib.sha256(graph).hexdigest()
+    return Bundle(said.get("name", path.stem), spec, {}, {name: graph}, sha256=sha256)
 
 
 def verify(bundle: Bundle) -> dict[str, float]:

@@ -55,23 +55,57 @@ def points_graph(network: onnx.ModelProto, spec: ModelSpec, *, flip: bool) -> on
     The network's nodes and external initialisers are kept as they are; N stays dynamic. The same
     input gives the same bytes. Raises ExportError.
     """
+    after = _Nodes("decode/")
+    maps = _merge_flip(after, spec) if flip else "heatmaps"
+    _decode(after, maps, spec, scale=0.5 if flip else 1.0)
+    count = len(spec.skeleton)
+    outputs = [_value("points", [count, 2]), _value("scores", [count])]
+    return _wrapped(network, spec, after, flip=flip, outputs=outputs)
+
+
+def heatmaps_graph(network: onnx.ModelProto, spec: ModelSpec, *, flip: bool) -> onnx.ModelProto:
+    """The same up to the heatmaps: `crops` to `heatmaps` float32 (N, K, h, w), merged with `flip`.
+
+    The network's own output is renamed where the merge takes its name. Raises ExportError.
+    """
+    after = _Nodes("decode/")
+    network = _renamed(network, "heatmaps", "network/heatmaps")
+    maps = _merge_flip(after, spec, "network/heatmaps") if flip else "network/heatmaps"
+    after.add("Mul", maps, 0.5 if flip else 1.0, name="heatmaps")
+    width, height = spec.heatmap_size
+    outputs = [_value("heatmaps", [len(spec.skeleton), height, width])]
+    return _wrapped(network, spec, after, flip=flip, outputs=outputs)
+
+
+def _renamed(network: onnx.ModelProto, old: str, new: str) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(network)
+    for node in copy.graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]
+    return copy
+
+
+def _wrapped(
+    network: onnx.ModelProto,
+    spec: ModelSpec,
+    after: _Nodes,
+    *,
+    flip: bool,
+    outputs: list[onnx.ValueInfoProto],
+) -> onnx.ModelProto:
+    """Crops in front of the network, `after` behind it."""
     if [v.name for v in network.graph.input] != ["image"]:
         found = [v.name for v in network.graph.input]
         raise ExportError(f"network graph: wanted one input 'image', got {found}")
-    before, after = _Nodes("crop/"), _Nodes("decode/")
+    before = _Nodes("crop/")
     _crops_to_image(before, spec, flip=flip)
-    maps = _merge_flip(after, spec) if flip else "heatmaps"
-    _decode(after, maps, spec, scale=0.5 if flip else 1.0)
     width, height = spec.input_size
-    count = len(spec.skeleton)
     graph = helper.make_graph(
         [*before.nodes, *network.graph.node, *after.nodes],
         f"{spec.architecture}-{'flip' if flip else 'plain'}",
-        [_value("crops", onnx.TensorProto.UINT8, [height, width, 3])],
-        [
-            _value("points", _FLOAT, [count, 2]),
-            _value("scores", _FLOAT, [count]),
-        ],
+        [_value("crops", [height, width, 3], onnx.TensorProto.UINT8)],
+        outputs,
         [*before.constants, *network.graph.initializer, *after.constants],
     )
     model = helper.make_model(graph, opset_imports=network.opset_import)
@@ -80,7 +114,7 @@ def points_graph(network: onnx.ModelProto, spec: ModelSpec, *, flip: bool) -> on
     return model
 
 
-def _value(name: str, kind: int, sizes: Sequence[int]) -> onnx.ValueInfoProto:
+def _value(name: str, sizes: Sequence[int], kind: int = _FLOAT) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, ["N", *sizes])
 
 
@@ -105,14 +139,14 @@ def _crops_to_image(g: _Nodes, spec: ModelSpec, *, flip: bool) -> None:
     g.add("BatchNormalization", image, scale, bias, *statistics, name="image", epsilon=0.0)
 
 
-def _merge_flip(g: _Nodes, spec: ModelSpec) -> str:
+def _merge_flip(g: _Nodes, spec: ModelSpec, maps: str = "heatmaps") -> str:
     """The sum (not the mean: the caller halves what it reads) of both views' maps.
 
     Mirroring back and shifting are one small matrix product; exact for whole cells.
     """
     width, height = spec.heatmap_size
     count = len(spec.skeleton)
-    pair = g.add("Reshape", "heatmaps", np.array([2, -1, count, height, width]))
+    pair = g.add("Reshape", maps, np.array([2, -1, count, height, width]))
     upright, mirrored = (g.add("Gather", pair, np.array(k), axis=0) for k in (0, 1))
     swapped = g.add("Gather", mirrored, np.array(spec.skeleton.mirror), axis=1)
     back = g.add("MatMul", swapped, codecs.mirror_matrix(spec.heatmap_size[0], spec.flip_shift))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from torch import Tensor, nn
 
-from posekit import __version__, bundle, checkpoints, codecs
+from posekit import __version__, bundle, checkpoints
 from posekit.bundle import Bundle
 from posekit.checkpoints import Converted, Overrides
 from posekit.errors import ExportError, SourceError
 from posekit.nets import build
 from posekit.types import ModelSpec, UInt8
 from posekit_engines.graph import points_graph
+from posekit_engines.parity import source_answer
 from posekit_engines.to_onnx import bundle_weights, network_graph
 
 _LARGEST = float(np.finfo(np.float16).max)
@@ -47,7 +49,7 @@ def pack(converted: Converted, name: str, source: Path) -> Bundle:
     Weights become float16.  Raises ExportError where one does not fit.
     """
     spec = converted.spec
-    net = _loaded(build(spec), converted.weights)
+    net = loaded(build(spec), converted.weights)
     weights = bundle_weights(net)
     network = network_graph(net, spec)
     graphs = {
@@ -61,11 +63,11 @@ def pack(converted: Converted, name: str, source: Path) -> Bundle:
         graphs=graphs,
         licences={"code": "Apache-2.0", "weights": "unknown: those of the source"},
         provenance=_provenance(converted, source),
-        extras={"reference.safetensors": save(_reference(_loaded(net, weights), spec))},
+        extras={"reference.safetensors": save(_reference(loaded(net, weights), spec))},
     )
 
 
-def _loaded(net: nn.Module, weights: dict[str, NDArray[Any]]) -> nn.Module:
+def loaded(net: nn.Module, weights: Mapping[str, NDArray[Any]]) -> nn.Module:
     """`net` with the weights, strictly but for batch norm's counters, in evaluation mode."""
     state: dict[str, Tensor] = {}
     for name, value in weights.items():
@@ -110,15 +112,8 @@ def _sha256(source: Path) -> str:
 
 def _reference(net: nn.Module, spec: ModelSpec) -> dict[str, NDArray[Any]]:
     """Check crops, and what the network in torch and the numpy codecs find in them."""
-    crops = _check_crops(spec)
-    pixels = crops if spec.color == "rgb" else crops[..., ::-1]
-    image = (pixels - np.array(spec.mean)) / np.array(spec.std)
-    views = np.stack([image, image[:, :, ::-1]]).astype(np.float32).transpose(0, 1, 4, 2, 3)
-    with torch.no_grad():
-        maps, mirrored = (net(torch.from_numpy(view.copy())).numpy() for view in views)
-    mirror, shift = spec.skeleton.mirror, spec.flip_shift
-    merged = codecs.merge_flip(maps, mirrored, mirror=mirror, shift=shift)
-    flip, plain = codecs.decode(merged, spec), codecs.decode(maps, spec)
+    crops = check_crops(spec)
+    flip, plain = (source_answer(net, crops, spec, flip=flip) for flip in (True, False))
     return {
         "crops": crops,
         "flip_points": flip[0],
@@ -128,7 +123,7 @@ def _reference(net: nn.Module, spec: ModelSpec) -> dict[str, NDArray[Any]]:
     }
 
 
-def _check_crops(spec: ModelSpec) -> UInt8:
+def check_crops(spec: ModelSpec) -> UInt8:
     """The embedded MoveNet's check crops, uint8 (N, H, W, 3) RGB, cut to this input's size."""
     crops = Bundle.open(bundle.find("movenet-thunder")).reference["crops"]
     width, height = spec.input_size

@@ -8,6 +8,7 @@ import typer
 
 from posekit.cli.convert import command as convert
 from posekit.cli.doctor import command as doctor
+from posekit.cli.export import command as export
 from posekit.cli.infer import command as infer
 from posekit.cli.inspect import command as inspect
 from posekit.cli.models import command as models
@@ -30,6 +31,7 @@ app.command("models")(models)
 app.command("inspect")(inspect)
 app.command("verify")(verify)
 app.command("convert")(convert)
+app.command("export")(export)
 app.command("doctor")(doctor)
 
 

@@ -151,6 +151,8 @@ def test_weights_from_tfjs_fill_the_complete_network(name: str) -> None:
     net.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
     kernel = tensors[f"{movenet._MODEL}model/Conv1/Conv2D_weights"]
     assert state["backbone.stem.weight"][5, 1, 0, 2] == kernel[0, 2, 1, 5]
+    kernel = tensors[f"{movenet._MODEL}model/block_3_depthwise/depthwise_weights"]
+    assert state["backbone.blocks.3.depthwise.weight"][5, 0, 1, 2] == kernel[1, 2, 5, 0]
     assert set(net.head) == {"heatmap", "regress", "center", "offset"}
 
 
