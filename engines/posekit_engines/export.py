@@ -46,7 +46,8 @@ def export_onnx(source: Bundle, output: str | Path, options: ExportOptions) -> P
     """Write `output` and `<output>.parity.json`, both or neither.
 
     Parity is measured on the file's own bytes in ONNX Runtime's CPU provider, against the torch
-    network in float32 and the numpy codecs. Raises ExportError, ParityError, SourceError.
+    network in float32 and the numpy codecs.
+    Raises ExportError, ParityError, SourceError, InputError.
     """
     output = Path(output)
     report = output.with_name(output.name + ".parity.json")
@@ -59,8 +60,8 @@ def export_onnx(source: Bundle, output: str | Path, options: ExportOptions) -> P
     if options.batch is not None and options.batch < 1:
         raise InputError(f"--batch {options.batch}: wanted 1 or more")
     net = loaded(build(spec), source.weights)
-    data = _model(net, source, spec, options).SerializeToString()
-    parity = measure(data, net, spec, options, crops=_crops(source, spec, options))
+    data = _model(net, source, spec, options=options).SerializeToString()
+    parity = measure(data, net, spec, options=options, crops=_crops(source, spec, options))
     parity.check(options.budget_px, str(output))
     said = {
         "posekit": __version__,
@@ -79,7 +80,7 @@ def export_onnx(source: Bundle, output: str | Path, options: ExportOptions) -> P
 
 
 def _model(
-    net: nn.Module, source: Bundle, spec: ModelSpec, options: ExportOptions
+    net: nn.Module, source: Bundle, spec: ModelSpec, *, options: ExportOptions
 ) -> onnx.ModelProto:
     """The stand-alone graph, checked in full, with the spec in its metadata."""
     model = network_graph(net, spec)
@@ -114,7 +115,7 @@ def _crops(source: Bundle, spec: ModelSpec, options: ExportOptions) -> UInt8:
 
 
 def measure(
-    data: bytes, net: nn.Module, spec: ModelSpec, options: ExportOptions, *, crops: UInt8
+    data: bytes, net: nn.Module, spec: ModelSpec, *, options: ExportOptions, crops: UInt8
 ) -> Parity:
     """Run an exported file's bytes and compare with the source; maps are decoded by codecs."""
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])

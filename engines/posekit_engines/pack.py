@@ -68,7 +68,10 @@ def pack(converted: Converted, name: str, source: Path) -> Bundle:
 
 
 def loaded(net: nn.Module, weights: Mapping[str, NDArray[Any]]) -> nn.Module:
-    """`net` with the weights, strictly but for batch norm's counters, in evaluation mode."""
+    """`net` with the weights, strictly but for batch norm's counters, in evaluation mode.
+
+    Raises ExportError where a weight does not fit float16.
+    """
     state: dict[str, Tensor] = {}
     for name, value in weights.items():
         if float(np.abs(value).max(initial=0.0)) > _LARGEST:
