@@ -45,7 +45,10 @@ def load(
         return Estimator(runtime, full_frame, options, boxes_from="full")
     if Path(boxes).suffix in (".json", ".jsonl"):
         return Estimator(runtime, BoxFile(Path(boxes)), options, boxes_from=str(boxes))
-    detector = Detector(boxes, device=device, threads=threads)
+    # Half of the threads: the decoder needs the rest meanwhile, and two threads that wait for each
+    # other cost more than one (benchmarks/end_to_end.py).
+    half = max(1, runtime.threads // 2)
+    detector = Detector(boxes, device=device, threads=half)
     still = functools.partial(detector, fallback=True)
     return Estimator(runtime, detector, options, find_still=still, boxes_from=str(boxes))
 

@@ -6,6 +6,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,13 +113,7 @@ class Estimator:
     def _tracked(self, frames: Iterable[Frame], size: int) -> Iterator[tuple[Frame, Poses]]:
         tracker = Tracker(self.runtime.spec.skeleton)
         smooth = OneEuro()
-        next_detection = 0
-        for count, batch in enumerate(_batches(frames, size)):
-            detected = None
-            if count * size >= next_detection:
-                with self.timed("detect"):
-                    detected = self.find(batch[0])
-                next_detection = count * size + self.options.detect_every
+        for batch, detected in self._detected(frames, size):
             # `boxes` changes nothing, so a batch looks where the state before it points.
             found = [tracker.boxes(frame.time_s, detected) for frame in batch]
             for frame, poses in zip(batch, self._infer(batch, found), strict=True):
@@ -127,6 +122,32 @@ class Estimator:
                     if self.options.smooth:
                         tracked = smooth(tracked, frame.time_s)
                 yield frame, self._keep(tracked)
+
+    def _detected(
+        self, frames: Iterable[Frame], size: int
+    ) -> Iterator[tuple[list[Frame], Boxes | None]]:
+        """Batches, each with what its first frame shows where a detection is due, else None.
+
+        Files are looked at one batch ahead, while the batch before is worked on; live frames are
+        not kept waiting for the next.
+        """
+        ahead = 0 if size == 1 else 1
+        next_detection = 0
+        waiting: deque[tuple[list[Frame], Future[Boxes] | None]] = deque()
+        with ThreadPoolExecutor(1, "posekit-detect") as pool:
+            for count, batch in enumerate(_batches(frames, size)):
+                due = count * size >= next_detection
+                if due:
+                    next_detection = count * size + self.options.detect_every
+                waiting.append((batch, pool.submit(self._look, batch[0]) if due else None))
+                if len(waiting) > ahead:
+                    yield _awaited(*waiting.popleft())
+            while waiting:
+                yield _awaited(*waiting.popleft())
+
+    def _look(self, frame: Frame) -> Boxes:
+        with self.timed("detect"):
+            return self.find(frame)
 
     def _infer(self, frames: list[Frame], found: list[Boxes]) -> list[Poses]:
         """The persons of several frames in one batch."""
@@ -170,6 +191,12 @@ class Estimator:
         finally:
             spent = self.times.setdefault(stage, deque(maxlen=10_000))
             spent.append(time.perf_counter() - start)
+
+
+def _awaited(
+    batch: list[Frame], detected: Future[Boxes] | None
+) -> tuple[list[Frame], Boxes | None]:
+    return batch, None if detected is None else detected.result()
 
 
 def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
