@@ -12,6 +12,7 @@ Ratios are of one run on one machine; other work on it disturbs them less than s
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -61,7 +62,7 @@ def measured(work: Callable[[], Any]) -> tuple[float, float]:
     return time.perf_counter() - wall, cpu_seconds() - cpu
 
 
-def whole_run(video: Path, model: str, *, flip: bool) -> dict[str, float]:
+def whole_run(video: Path, model: str, *, flip: bool, rounds: int) -> dict[str, float]:
     """`infer` on a video against the bare calls it is made of."""
     estimator = posekit.load(model, "cpu", 2, flip=flip)
     batches: list[int] = []
@@ -78,10 +79,17 @@ def whole_run(video: Path, model: str, *, flip: bool) -> dict[str, float]:
 
     estimator.runtime.infer = counting_infer  # type: ignore[method-assign]
     estimator.find = counting_find
-    with tempfile.TemporaryDirectory() as folder:
-        options = InferOptions(OutputOptions(Path(folder) / "out", overlay=False))
-        wall, cpu = measured(lambda: run(estimator, [str(video)], options))
-    bare = bare_calls(video, model, batches, looks[0], flip=flip)
+    runs = []
+    bare = float("inf")
+    for _ in range(rounds):  # alternating, so that both meet the machine's moods; the least counts
+        batches.clear()
+        looks[0] = 0
+        with tempfile.TemporaryDirectory() as folder:
+            options = InferOptions(OutputOptions(Path(folder) / "out", overlay=False))
+            job = functools.partial(run, estimator, [str(video)], options)
+            runs.append(measured(job))
+        bare = min(bare, bare_calls(video, model, batches, looks[0], flip=flip))
+    wall, cpu = min(runs, key=lambda each: each[1])
     return {
         "frames": count_frames(video),
         "persons": sum(batches),
@@ -214,7 +222,7 @@ def main() -> None:
     options = parser.parse_args()
     figures: dict[str, Any] = {"video": options.video.name}
     for model, flip in (("movenet-lightning", False), ("movenet-thunder", True)):
-        row = whole_run(options.video, model, flip=flip)
+        row = whole_run(options.video, model, flip=flip, rounds=1 if flip else 3)
         figures[f"{model}{'-flip' if flip else ''}"] = row
         print(
             f"{model} flip={flip}: {row['frames']} frames, {row['cpu_s']:.1f} CPU s against "

@@ -69,7 +69,10 @@ def main() -> None:
         video = Path(folder) / "long.mp4"
         repeated(ROOT / "examples" / "sports2d_demo.mp4", video, 2000)
         run(
-            estimator, [str(video)], InferOptions(OutputOptions(Path(folder), FORMATS)), hooks=hooks
+            estimator,
+            [str(video)],
+            InferOptions(OutputOptions(Path(folder) / "out", FORMATS)),
+            hooks=hooks,
         )
     seconds, frames, memory = np.array(rows).T
     late = seconds > seconds[-1] / 2
