@@ -1,4 +1,4 @@
-"""Whether memory stays flat over a long video: `python benchmarks/memory.py [--minutes 5]`.
+"""Whether memory stays flat over a long video: `python benchmarks/memory.py [--minutes 5]`; at least one minute.
 
 The example clip, repeated without re-encoding until it is long enough, goes through `infer` with
 every file format and the overlay. Prints the process's resident memory against frames, and the
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 from results_file import save
 
 import posekit
@@ -50,6 +51,27 @@ def resident_mb() -> float:
     return pages * 4096 / 1e6
 
 
+def report(rows: NDArray[np.float64]) -> None:
+    """Print and save: rows of seconds, frames, MB."""
+    seconds, frames, memory = rows.T
+    late = seconds > seconds[-1] / 2
+    slope = float(np.polyfit(seconds[late] / 60, memory[late], 1)[0])
+    per_frame = float(np.polyfit(frames[late] / 1000, memory[late], 1)[0])
+    figures = {
+        "frames": int(frames[-1]),
+        "seconds": float(seconds[-1]),
+        "resident_mb": {"first": memory[0], "middle": memory[late][0], "last": memory[-1]},
+        "slope_mb_per_minute": slope,
+        "slope_mb_per_1000_frames": per_frame,
+    }
+    print(
+        f"{frames[-1]:.0f} frames in {seconds[-1]:.0f} s: {memory[late][0]:.0f} MB half-way, "
+        f"{memory[-1]:.0f} MB at the end; slope of the second half {slope:+.2f} MB a minute, "
+        f"{per_frame:+.2f} MB a 1000 frames"
+    )
+    print(save("memory", "python benchmarks/memory.py", 2, figures))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=5.0, help="wall time")
@@ -74,23 +96,7 @@ def main() -> None:
             InferOptions(OutputOptions(Path(folder) / "out", FORMATS)),
             hooks=hooks,
         )
-    seconds, frames, memory = np.array(rows).T
-    late = seconds > seconds[-1] / 2
-    slope = float(np.polyfit(seconds[late] / 60, memory[late], 1)[0])
-    per_frame = float(np.polyfit(frames[late] / 1000, memory[late], 1)[0])
-    figures = {
-        "frames": int(frames[-1]),
-        "seconds": float(seconds[-1]),
-        "resident_mb": {"first": memory[0], "middle": memory[late][0], "last": memory[-1]},
-        "slope_mb_per_minute": slope,
-        "slope_mb_per_1000_frames": per_frame,
-    }
-    print(
-        f"{frames[-1]:.0f} frames in {seconds[-1]:.0f} s: {memory[late][0]:.0f} MB half-way, "
-        f"{memory[-1]:.0f} MB at the end; slope of the second half {slope:+.2f} MB a minute, "
-        f"{per_frame:+.2f} MB a 1000 frames"
-    )
-    print(save("memory", "python benchmarks/memory.py", 2, figures))
+    report(np.array(rows))
 
 
 if __name__ == "__main__":
