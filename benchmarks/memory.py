@@ -1,4 +1,4 @@
-"""Whether memory stays flat over a long video: `python benchmarks/memory.py [--minutes 5]`; at least one minute.
+"""Whether memory stays flat over a long video: `python benchmarks/memory.py [--minutes 5]`.
 
 The example clip, repeated without re-encoding until it is long enough, goes through `infer` with
 every file format and the overlay. Prints the process's resident memory against frames, and the
