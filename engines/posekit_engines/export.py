@@ -17,10 +17,10 @@ from posekit.atomic import write_atomic
 from posekit.bundle import Bundle
 from posekit.errors import ExportError, InputError, SourceError
 from posekit.nets import build
-from posekit.types import Decode, Float32, ModelSpec, UInt8
+from posekit.types import Decode, ModelSpec, UInt8
 from posekit_engines.graph import heatmaps_graph, points_graph
 from posekit_engines.pack import check_crops, loaded
-from posekit_engines.parity import Parity, compare, source_answer, source_maps
+from posekit_engines.parity import Parity, compare, normalised, source_answer
 from posekit_engines.to_onnx import inline_weights, network_graph
 
 Outputs = Literal["points", "heatmaps", "raw"]
@@ -120,22 +120,12 @@ def measure(
     """Run an exported file's bytes and compare with the source; maps are decoded by codecs."""
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     flip = options.flip and options.outputs != "raw"
+    source = source_answer(net, crops, spec, flip=flip)
     if options.outputs == "points":
         points, scores = session.run(["points", "scores"], {"crops": crops})
-        source = source_answer(net, crops, spec, flip=flip)
         return compare(points, scores, source, crops=len(crops))
-    maps: Float32
-    if options.outputs == "heatmaps":
-        (maps,) = session.run(["heatmaps"], {"crops": crops})
-    else:
-        (maps,) = session.run(["heatmaps"], {"image": _normalised(crops, spec)})
+    raw = options.outputs == "raw"
+    given = {"image": normalised(crops, spec)} if raw else {"crops": crops}
+    (maps,) = session.run(["heatmaps"], given)
     points, scores = codecs.decode(maps, spec)
-    source = codecs.decode(source_maps(net, crops, spec, flip=flip), spec)
     return compare(points, scores, source, crops=len(crops))
-
-
-def _normalised(crops: UInt8, spec: ModelSpec) -> Float32:
-    """What the network alone takes, float32 (N, 3, H, W)."""
-    pixels = crops if spec.color == "rgb" else crops[..., ::-1]
-    image = (pixels - np.array(spec.mean)) / np.array(spec.std)
-    return np.ascontiguousarray(image.transpose(0, 3, 1, 2), np.float32)

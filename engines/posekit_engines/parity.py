@@ -64,14 +64,19 @@ def compare(
     )
 
 
+def normalised(crops: UInt8, spec: ModelSpec) -> Float32:
+    """What the network alone takes, float32 (N, 3, H, W), of crops uint8 (N, H, W, 3) RGB."""
+    pixels = crops if spec.color == "rgb" else crops[..., ::-1]
+    image = (pixels - np.array(spec.mean)) / np.array(spec.std)
+    return np.ascontiguousarray(image.transpose(0, 3, 1, 2), np.float32)
+
+
 def source_maps(net: nn.Module, crops: UInt8, spec: ModelSpec, *, flip: bool) -> Float32:
     """Heatmaps of the torch network, float32 (N, K, h, w); with `flip` merged with the mirrored."""
-    pixels = crops if spec.color == "rgb" else crops[..., ::-1]
-    image = ((pixels - np.array(spec.mean)) / np.array(spec.std)).astype(np.float32)
-    views = [image, image[:, :, ::-1]] if flip else [image]
+    views = [crops, crops[:, :, ::-1]] if flip else [crops]
     with torch.no_grad():
         maps: list[Float32] = [
-            net(torch.from_numpy(view.transpose(0, 3, 1, 2).copy())).numpy() for view in views
+            net(torch.from_numpy(normalised(view, spec))).numpy() for view in views
         ]
     if not flip:
         return maps[0]
