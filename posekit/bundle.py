@@ -6,7 +6,7 @@ sha256 when the file is opened, which finds damage, not forgery: pin a file's ow
 
     manifest.json           schema, name, kind, spec, sha256 of each part, licences, provenance
     weights.safetensors     the state dict, each tensor once
-    graphs/<name>.onnx      flip, plain (pose) or detect; weights are external, by name
+    graphs/<name>.onnx      flip, plain, maps (pose) or detect; weights are external, by name
     reference.safetensors   check crops and the source network's answer
     parity.json, adapt.json, engines/<key>.plan   optional
 """
@@ -47,7 +47,8 @@ class Bundle:
     """A model and all that is needed to run it.
 
     name: what people call it.  spec: the arithmetic around the network.
-    weights: state dict, numpy.  graphs: ONNX bytes by name (pose: flip, plain; detector: detect).
+    weights: state dict, numpy.  graphs: ONNX bytes by name (pose: flip and plain give points,
+        maps the plain heatmaps; detector: detect).
     licences: of code, weights, data.  provenance: parents, recipe, data, seed, versions.
     extras: further parts by path, bytes.  sha256: of the file it was read from, or "".
     """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from posekit import codecs
 from posekit.bundle import Bundle, Weights
 from posekit.errors import BundleError, DeviceError, InputError
 from posekit.geometry import Warp
@@ -199,9 +200,10 @@ def verify(bundle: Bundle) -> dict[str, float]:
         if bundle.kind != "pose" or not bundle.reference:
             continue
         reference = bundle.reference
-        points, _ = _run(session, reference["crops"])
-        sure = reference[f"{name}_scores"] > 0.2
-        shift = np.abs(points - reference[f"{name}_points"]).max(2)[sure]
+        view = "plain" if name == "maps" else name
+        points = _points(session, reference["crops"], bundle.pose_spec)
+        sure = reference[f"{view}_scores"] > 0.2
+        shift = np.abs(points - reference[f"{view}_points"]).max(2)[sure]
         shifts[name] = float(shift.max(initial=0.0))
         if not shifts[name] <= 0.5:
             raise BundleError(
@@ -221,9 +223,14 @@ def _check_shapes(session: onnxruntime.InferenceSession, bundle: Bundle, name: s
             f"uint8 (N, {height}, {width}, 3)"
         )
     if isinstance(bundle.spec, ModelSpec):
-        count = len(bundle.spec.skeleton)
+        count, (columns, rows) = len(bundle.spec.skeleton), bundle.spec.heatmap_size
+        wanted = [[count, rows, columns]] if name == "maps" else [[count, 2], [count]]
         given = [list(output.shape[1:]) for output in session.get_outputs()]
-        if given != [[count, 2], [count]]:
-            raise BundleError(
-                f"{bundle.name}: graph {name} gives {given}; its spec says {[[count, 2], [count]]}"
-            )
+        if given != wanted:
+            raise BundleError(f"{bundle.name}: graph {name} gives {given}; its spec says {wanted}")
+
+
+def _points(session: onnxruntime.InferenceSession, crops: UInt8, spec: ModelSpec) -> Float32:
+    """Points of a graph that gives them, or of one that gives heatmaps."""
+    answer: list[Float32] = session.run(None, {"crops": crops})
+    return answer[0] if len(answer) == 2 else codecs.decode(answer[0], spec)[0]

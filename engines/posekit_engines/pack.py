@@ -21,7 +21,7 @@ from posekit.checkpoints import Converted, Overrides
 from posekit.errors import ExportError, SourceError
 from posekit.nets import build
 from posekit.types import ModelSpec, UInt8
-from posekit_engines.graph import points_graph
+from posekit_engines.graph import heatmaps_graph, points_graph
 from posekit_engines.parity import source_answer
 from posekit_engines.to_onnx import bundle_weights, network_graph
 
@@ -56,6 +56,7 @@ def pack(converted: Converted, name: str, source: Path) -> Bundle:
         view: points_graph(network, spec, flip=view == "flip").SerializeToString()
         for view in ("flip", "plain")
     }
+    graphs["maps"] = heatmaps_graph(network, spec, flip=False).SerializeToString()
     return Bundle(
         name=name,
         spec=spec,
