@@ -1,6 +1,6 @@
 """How much less keypoints tremble after smoothing, and what it costs in lag and error.
 
-    python -m benchmarks.smoothing CLIP ... [--model movenet-thunder]
+    python benchmarks/smoothing.py CLIP ... [--model movenet-thunder]
 
 For each clip: the fall of the median |second difference| of confident keypoints, in body sizes,
 and the lag of the fastest wrist (or fastest keypoint) by cross-correlation. For generated motion

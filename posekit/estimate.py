@@ -114,8 +114,9 @@ class Estimator:
         tracker = Tracker(self.runtime.spec.skeleton)
         smooth = OneEuro()
         for batch, detected in self._detected(frames, size):
-            # `boxes` changes nothing, so a batch looks where the state before it points.
-            found = [tracker.boxes(frame.time_s, detected) for frame in batch]
+            # `boxes` changes nothing, so a batch looks where the state before it points. What its
+            # first frame shows serves all of it: who is new there has no track to be found by.
+            found = [tracker.boxes(frame.time_s, detected, batch[0].time_s) for frame in batch]
             for frame, poses in zip(batch, self._infer(batch, found), strict=True):
                 with self.timed("track"):
                     tracked = tracker.update(poses, frame.time_s, detected=detected is not None)

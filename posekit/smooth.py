@@ -24,9 +24,9 @@ class SmoothOptions:
 
     min_cutoff_hz: float = 0.8
     """Cutoff of the low-pass on a point that moves as expected; lower trembles less."""
-    beta_hz: float = 9.0
+    beta_hz: float = 11.0
     """Cutoff gained per body size a second of unexpected speed; higher lags less."""
-    speed_cutoff_hz: float = 3.0
+    speed_cutoff_hz: float = 5.0
     """Cutoff of the low-pass on both speeds, the expected and the unexpected one."""
     trusted: float = 0.6
     """From this score on a point is taken at its word."""

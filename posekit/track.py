@@ -112,15 +112,18 @@ class Tracker:
         self._time_s = self._detected_s = -math.inf
         self._next_id = 1
 
-    def boxes(self, time_s: float, detected: Boxes | None = None) -> Boxes:
+    def boxes(
+        self, time_s: float, detected: Boxes | None = None, detected_s: float | None = None
+    ) -> Boxes:
         """Where to look at `time_s`, changing nothing: tracks, moved on, then new detections.
 
-        detected: what a detector found in this frame; None where it was not run.
+        detected: what a detector found at `detected_s` (None: in this frame); None: it was not run.
         A box's score is the detector's, or what is left of the track's last one. Asking for
         several frames ahead of `update` is fine: boxes follow the last known velocity.
         Raises InputError for a time that is no number.
         """
-        tracks = self._at(time_s, detected=detected is not None)
+        found_s = time_s if detected is None or detected_s is None else detected_s
+        tracks = self._at(found_s, detected=detected is not None)
         boxes = Boxes(tracks["box"], tracks["belief"])
         if detected is None:
             if (tracks["row"] >= 0).all():
@@ -128,6 +131,7 @@ class Tracker:
             detected = Boxes(np.zeros((0, 4), np.float32))
         rows, columns = _assign(box_iou(boxes, detected), self.options.match_iou)
         _anchor(boxes, rows, detected.select(columns))
+        boxes.xyxy[:] += self._way(tracks["velocity"], time_s - found_s)
         fresh = detected.select(_others(columns, len(detected)))
         doubtful = np.concatenate([tracks["row"] < 0, np.ones(len(fresh), bool)])
         doubtful[rows] = False
@@ -174,17 +178,24 @@ class Tracker:
         step = time_s - self._time_s
         if not 0 <= step <= options.max_age_s:
             return tracks[:0]
-        # A velocity that dies away exponentially: two steps lead where one long one does.
-        left = math.exp(-step / options.coast_s)
-        shift = tracks["velocity"] * (options.coast_s * (1 - left))
-        tracks["points"] += shift[:, None]
-        tracks["box"] += np.tile(shift, 2)
-        tracks["velocity"] *= left
+        way = self._way(tracks["velocity"], step)
+        tracks["points"] += way[:, None, :2]
+        tracks["box"] += way
+        tracks["velocity"] *= math.exp(-step / options.coast_s)
         tracks["weights"] *= 0.5 ** (step / options.memory_half_life_s)
         if detected and math.isfinite(self._detected_s):
             since = time_s - self._detected_s
             tracks["belief"] *= 0.5 ** (since / options.belief_half_life_s)
         return tracks
+
+    def _way(self, velocity: Float32, step_s: float) -> Float32:
+        """How far boxes (N, 4) with this velocity (N, 2) go in a step.
+
+        A velocity dies away exponentially: two steps lead where one long one does.
+        """
+        coast_s = self.options.coast_s
+        way: Float32 = np.tile(velocity * (coast_s * -math.expm1(-step_s / coast_s)), 2)
+        return way
 
     def _likeness(self, tracks: Table, found: Table) -> Float32:
         """How well each pose continues each track, (T, N): the mean of OKS and box IoU."""

@@ -34,27 +34,19 @@ class WriteOptions:
     quality: the encoder's constant quality, lower is better; None: 23 (h264), 34 (vp9), 35 (av1).
     threads: of the encoder. Two, because more compete with the network for the same cores and
         already two keep up with it.
-    queue: pictures that may wait.  segment_s: begin a new file after so long; None: one file.
+    queue: pictures that may wait.
     """
 
     codec: Codec = "h264"
     quality: int | None = None
     threads: int = 2
     queue: int = 8
-    segment_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.codec not in ENCODERS:
             raise InputError(f"codec {self.codec!r}: wanted one of {', '.join(ENCODERS)}")
-        if (
-            self.threads < 1
-            or self.queue < 1
-            or (self.segment_s is not None and self.segment_s <= 0)
-        ):
-            raise InputError(
-                f"threads {self.threads}, queue {self.queue}, segment {self.segment_s} s: wanted "
-                "positive numbers"
-            )
+        if self.threads < 1 or self.queue < 1:
+            raise InputError(f"threads {self.threads}, queue {self.queue}: wanted positive numbers")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import weakref
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -21,48 +20,12 @@ from posekit.video.encode import Encoding, WriteOptions
 _LEAVE_S = 5.0
 
 
-@dataclass
-class _Job:
-    """What the encoding thread works on: one file after the other."""
-
-    path: Path
-    size: tuple[int, int]
-    fps: Fraction
-    options: WriteOptions
-    written: list[Path] = field(default_factory=list)
-    began_s: float | None = None
-
-    def __post_init__(self) -> None:
-        self.encoding = self._next()
-
-    def _next(self) -> Encoding:
-        path = self.path
-        if self.options.segment_s is not None:
-            path = path.with_name(f"{path.stem}_{len(self.written):03d}{path.suffix}")
-        return Encoding(path, size=self.size, fps=self.fps, options=self.options)
-
-    def add(self, image: UInt8, time_s: float) -> None:
-        if self.began_s is None:
-            self.began_s = time_s
-        length_s = self.options.segment_s
-        if length_s is not None and time_s - self.began_s >= length_s:
-            self.finish()
-            self.encoding, self.began_s = self._next(), time_s
-        self.encoding.add(image, time_s)
-
-    def finish(self) -> None:
-        self.encoding.finish()
-        if self.encoding.count:
-            self.written.append(self.encoding.path)
-
-
 class VideoWriter:
     """Writes RGB pictures to `path`, which appears, whole, at `close`.
 
     size: (W, H) of the video; other pictures are scaled to fit.  fps: nominal; each picture's own
-    time counts.  With `options.segment_s` the files are `<stem>_000.mp4`, `_001`, ..., each whole
-    as soon as the next one begins. `paths` lists those that are done. As a context manager it
-    closes at the end and after Ctrl-C, and aborts after any other error.
+    time counts. As a context manager it closes at the end and after Ctrl-C, and aborts after any
+    other error.
     Raises SourceError, InputError.
     """
 
@@ -79,20 +42,16 @@ class VideoWriter:
                 f"size {size}, {fps} frames a second: wanted both above 0, fps <= 1000"
             )
         self.path = Path(path)
-        self._job = _Job(self.path, size, Fraction(fps), options or WriteOptions())
-        self._channel: Channel[tuple[UInt8, float]] = Channel(self._job.options.queue)
+        options = options or WriteOptions()
+        self._encoding = Encoding(self.path, size=size, fps=Fraction(fps), options=options)
+        self._channel: Channel[tuple[UInt8, float]] = Channel(options.queue)
         self._results: Channel[None] = Channel(1)
-        work = (self._channel, self._results, self._job)
+        work = (self._channel, self._results, self._encoding)
         self._thread = threading.Thread(
             target=_work, args=work, name=f"write {self.path.name}", daemon=True
         )
-        self._stop = weakref.finalize(self, _abort, self._channel, self._thread, self._job)
+        self._stop = weakref.finalize(self, _abort, self._channel, self._thread, self._encoding)
         self._thread.start()
-
-    @property
-    def paths(self) -> list[Path]:
-        """The files that are finished."""
-        return list(self._job.written)
 
     def write(self, image: UInt8, time_s: float) -> None:
         """Queue a picture uint8 (H, W, 3) RGB shown from `time_s` on; waits while many wait.
@@ -119,12 +78,12 @@ class VideoWriter:
             self._thread.join(0.5)
         self._stop.detach()
         with ExitStack() as on_failure:
-            on_failure.callback(self._job.encoding.discard)
+            on_failure.callback(self._encoding.discard)
             self._results.peek()
             on_failure.pop_all()
 
     def abort(self) -> None:
-        """Stop and leave nothing behind; finished segments stay. Safe to call twice."""
+        """Stop and leave nothing behind. Safe to call twice."""
         self._stop()
 
     def __enter__(self) -> Self:
@@ -139,19 +98,23 @@ class VideoWriter:
             self.abort()
 
 
-def _work(pictures: Channel[tuple[UInt8, float]], results: Channel[None], job: _Job) -> None:
+def _work(
+    pictures: Channel[tuple[UInt8, float]], results: Channel[None], encoding: Encoding
+) -> None:
     """The thread: encode until the end of the pictures; an error goes into `results`."""
     with results:
         try:
             for image, time_s in pictures:
-                job.add(image, time_s)
+                encoding.add(image, time_s)
             if not pictures.closed:
-                job.finish()
+                encoding.finish()
         finally:
             pictures.close()
 
 
-def _abort(pictures: Channel[tuple[UInt8, float]], thread: threading.Thread, job: _Job) -> None:
+def _abort(
+    pictures: Channel[tuple[UInt8, float]], thread: threading.Thread, encoding: Encoding
+) -> None:
     pictures.close()
     thread.join(_LEAVE_S)
-    job.encoding.discard()
+    encoding.discard()

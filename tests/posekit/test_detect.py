@@ -4,9 +4,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from posekit.bundle import Bundle
 from posekit.detect import Detector, full_frame
@@ -15,6 +14,7 @@ from posekit.errors import BundleError, InputError
 from posekit.geometry import box_iou
 from posekit.types import Boxes, DetectorSpec, Frame
 from tests.assets import shared, shipped
+from tests.graphs import as_model
 
 NANODET = "posekit/models/nanodet-person.posekit"
 
@@ -129,18 +129,6 @@ def probe_bundle(scores: tuple[float, float], box: list[float]) -> Bundle:
         {"boxes": (float32, [1, "A", 4]), "scores": (float32, [1, "A"])},
     )
     return Bundle("probe", DetectorSpec("probe", (416, 416)), {}, {"detect": model})
-
-
-def as_model(nodes, constants, inputs, outputs) -> bytes:
-    values = [
-        [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in group.items()]
-        for group in (inputs, outputs)
-    ]
-    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, "detector", *values, tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString()
 
 
 @pytest.mark.parametrize(

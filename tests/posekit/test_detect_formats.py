@@ -3,28 +3,17 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from posekit.detect import Detector
 from posekit.errors import BundleError
 from posekit.types import Frame
+from tests.graphs import as_model
 
 SIDE = 64
 BOX = (16.0, 8.0, 48.0, 24.0)  # edges in the 64 x 64 input; the frame is 200 x 100
 LETTERBOXED = [49.5, 24.5, 149.5, 74.5]  # times 200 / 64
 STRETCHED = [49.5, 12, 149.5, 37]  # down by 100 / 64
-
-
-def as_model(nodes, constants, inputs, outputs) -> bytes:
-    values = [
-        [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in group.items()]
-        for group in (inputs, outputs)
-    ]
-    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, "detector", *values, tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString()
 
 
 def frame_200x100() -> Frame:

@@ -13,20 +13,9 @@ from posekit.track import Tracker, TrackOptions
 from posekit.types import Boxes, Poses
 
 # A standing person of height 1, feet at (0, 0), in COCO's order: nose, eyes, ears, shoulders, ...
-STANDING = np.array(
-    [
-        *([0, -0.93], [0.02, -0.95], [-0.02, -0.95], [0.04, -0.94], [-0.04, -0.94]),
-        *([0.1, -0.82], [-0.1, -0.82], [0.13, -0.65], [-0.13, -0.65], [0.14, -0.5], [-0.14, -0.5]),
-        *(
-            [0.06, -0.5],
-            [-0.06, -0.5],
-            [0.06, -0.27],
-            [-0.06, -0.27],
-            [0.06, -0.04],
-            [-0.06, -0.04],
-        ),
-    ]
-)
+PLACES = """0 -.93  .02 -.95  -.02 -.95  .04 -.94  -.04 -.94  .1 -.82  -.1 -.82  .13 -.65  -.13 -.65
+.14 -.5  -.14 -.5  .06 -.5  -.06 -.5  .06 -.27  -.06 -.27  .06 -.04  -.06 -.04"""
+STANDING = np.array(PLACES.split(), float).reshape(17, 2)
 SWING = np.repeat([0.0, 0.02, 0.05, 0.1, 0.01, 0.06, 0.12], [5, 2, 2, 2, 2, 2, 2])
 SIDES = np.array([1, *[1, -1] * 8])
 
@@ -168,6 +157,17 @@ def test_boxes_may_be_asked_for_several_frames_ahead_and_change_nothing():
         boxes = tracker.boxes(time_s)
         assert fits(boxes.xyxy[0], world.boxes(time_s).xyxy[0])
         np.testing.assert_array_equal(boxes.xyxy, other.boxes(time_s).xyxy)
+
+
+def test_a_detection_of_an_earlier_frame_is_moved_on_with_its_person():
+    # Not moved on, the box lies 60 px behind after three frames.
+    world, tracker = World(walker(100, 600)), Tracker(COCO_17)
+    follow(world, np.arange(20) / 30, tracker=tracker)
+    found = Boxes([*world.boxes(20 / 30).xyxy, [10, 10, 90, 210]], [1.0, 0.9])
+    runner, stranger = tracker.boxes(23 / 30, found, 20 / 30).xyxy
+    away = (runner - world.boxes(23 / 30).xyxy[0]).reshape(2, 2).mean(0)
+    assert np.abs(away).max() < 12
+    assert stranger.tolist() == [10, 10, 90, 210]
 
 
 def test_uneven_time_stamps_and_skipped_frames_keep_ids():
