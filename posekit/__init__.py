@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from posekit.api import load
+    from posekit.api import adapt, load
     from posekit.bundle import Bundle
     from posekit.errors import PosekitError
     from posekit.estimate import EstimateOptions, Estimator
@@ -34,6 +34,7 @@ __all__ = [
     "ReadOptions",
     "Skeleton",
     "Warp",
+    "adapt",
     "load",
 ]
 
@@ -49,6 +50,7 @@ _HOME = {
     "ReadOptions": "video",
     "Skeleton": "types",
     "Warp": "geometry",
+    "adapt": "api",
     "load": "api",
 }
 

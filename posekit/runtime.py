@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+_MOST = 8
+"""Crops at a time on a CPU: more gain nothing there, and hold memory."""
 
 
 class Runtime:
@@ -31,17 +33,24 @@ class Runtime:
 
     device: auto, cpu, cuda or cuda:N; only auto may fall back.  threads: of the CPU, None for all
     that this process may use.  flip: run each crop mirrored too and merge the heatmaps.
+    graph: which one of the bundle's, None for flip or plain.
     `provider` is the one that ONNX Runtime really uses. Raises BundleError, DeviceError.
     """
 
     def __init__(
-        self, bundle: Bundle, *, device: str = "auto", threads: int | None = None, flip: bool = True
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        flip: bool = True,
+        graph: str | None = None,
     ) -> None:
         self.bundle = bundle
         self.spec: ModelSpec = bundle.pose_spec
         self.flip = flip
         self.threads = threads or usable_threads()
-        self._graph = _graph(bundle, "flip" if flip else "plain")
+        self._graph = _graph(bundle, graph or ("flip" if flip else "plain"))
         self._device = device
         # Whole crops on single-threaded sessions use two cores better than one crop split
         # between them (deploy: 158 against 176 CPU ms for 4 crops); `_wide` serves the rest.
@@ -68,23 +77,29 @@ class Runtime:
 
         On a CPU the crops are shared out among the threads. Raises InputError.
         """
+        if len(crops) == 0:
+            count = len(self.spec.skeleton)
+            return np.zeros((0, count, 2), np.float32), np.zeros((0, count), np.float32)
+        points, scores = self.answer(crops)
+        return points, scores
+
+    def answer(self, crops: UInt8) -> list[Float32]:
+        """The graph's outputs for one crop or more, as `infer` takes them. Raises InputError."""
         width, height = self.spec.input_size
         if crops.dtype != np.uint8 or crops.shape[1:] != (height, width, 3):
             wanted = f"uint8 (N, {height}, {width}, 3)"
             raise InputError(f"crops: wanted {wanted}, got {crops.dtype} {crops.shape}")
-        count = len(self.spec.skeleton)
-        if len(crops) == 0:
-            return np.zeros((0, count, 2), np.float32), np.zeros((0, count), np.float32)
         if self._pool is None or len(crops) < self.threads:
-            return _run(self._wide, crops)
-        parts = np.array_split(crops, self.threads)
-        results = list(self._pool.map(lambda part: _run(self._narrow, part), parts))
-        return np.concatenate([r[0] for r in results]), np.concatenate([r[1] for r in results])
-
-
-def _run(session: onnxruntime.InferenceSession, crops: UInt8) -> tuple[Float32, Float32]:
-    points, scores = session.run(["points", "scores"], {"crops": crops})
-    return points, scores
+            parts = np.array_split(crops, -(-len(crops) // _MOST))
+            results = [self._wide.run(None, {"crops": part}) for part in parts]
+        else:
+            parts = np.array_split(crops, max(self.threads, -(-len(crops) // _MOST)))
+            run = self._narrow.run
+            results = list(self._pool.map(lambda part: run(None, {"crops": part}), parts))
+        if len(results) == 1:
+            whole: list[Float32] = results[0]
+            return whole
+        return [np.concatenate(outputs) for outputs in zip(*results, strict=True)]
 
 
 def _graph(bundle: Bundle, name: str) -> bytes:
@@ -120,9 +135,8 @@ def open_session(
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    values = {
-        name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()
-    }
+    arrays = {name: np.ascontiguousarray(array) for name, array in weights.items()}
+    values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(a) for name, a in arrays.items()}
     options.add_external_initializers(list(values), list(values.values()))
     wanted = _provider(device, onnxruntime.get_available_providers())
     try:
@@ -131,6 +145,7 @@ def open_session(
         )
     except _load_errors() as error:
         raise BundleError(f"graph: ONNX Runtime cannot load it ({error})") from error
+    session.kept_weights = arrays  # ONNX Runtime reads them where they lie
     used = session.get_providers()[0]
     if device not in ("auto", "cpu") and used == CPU:
         raise DeviceError(

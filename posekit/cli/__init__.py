@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from posekit.cli.adapt import command as adapt
 from posekit.cli.convert import command as convert
 from posekit.cli.doctor import command as doctor
 from posekit.cli.export import command as export
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command("infer")(infer)
 app.command("predict", hidden=True)(infer)
+app.command("adapt")(adapt)
 app.command("models")(models)
 app.command("inspect")(inspect)
 app.command("verify")(verify)

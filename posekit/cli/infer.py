@@ -20,6 +20,7 @@ def command(
     device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto",
     threads: Annotated[int | None, Option(min=1, help="CPU threads; all by default.")] = None,
     flip: Annotated[bool, Option(help="Look at the mirrored crop too: better, twice the work.")] = True,
+    views: Annotated[Literal["1", "2", "4", "8"] | None, Option(help="Average this many turned and mirrored views: for unusual poses, at so many times the cost.")] = None,
     detector: Annotated[str, Option(help="Embedded name, .posekit, or a YOLOX/RT-DETR .onnx.")] = "nanodet-person",
     boxes: Annotated[str | None, Option(help="'full' for the whole frame, or a COCO JSON / JSONL file.")] = None,
     detect_every: Annotated[int, Option(min=1, help="Frames between detections; tracks serve between.")] = 4,
@@ -50,7 +51,9 @@ def command(
     follow = EstimateOptions(detect_every=1 if boxes else detect_every, min_score=min_score, max_persons=max_persons, track=track, smooth=smooth)
     files = OutputOptions(output, tuple(formats.split(",")), overlay=video, codec=codec, overwrite=overwrite, segment_s=segment)
     options = infer.InferOptions(files, ReadOptions(every=every, start_s=start, end_s=end, live=live), show=show)
-    estimator = api.load(model, device, threads, flip=flip, boxes=boxes or detector, options=follow)
+    estimator = api.load(model, device, threads, flip=flip, views=int(views) if views else None, boxes=boxes or detector, options=follow)
+    if views and not quiet:
+        typer.echo(f"posekit: {views} views a person, {views} times the network's time", err=True)
     with Progress(silent=quiet or as_json) as progress:
         summary = api.infer(estimator, sources, options, hooks=progress.hooks)
     progress.report(summary, as_json=as_json, quiet=quiet)

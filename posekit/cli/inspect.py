@@ -52,6 +52,8 @@ def _print_text(data: dict[str, Any]) -> None:
     console.print(f"file        {data['file']}, {data['bytes'] / 1e6:.1f} MB")
     console.print(f"sha256      {data['sha256']}")
     console.print(f"weights     {data['parameters']:,} numbers in {data['tensors']} tensors")
+    if parents := data["provenance"].get("parents"):
+        console.print("chain       " + " -> ".join([*(each[:12] for each in parents), "this"]))
     for title in ("spec", "licences", "provenance", "parts"):
         console.print(title)
         for key, value in data[title].items():

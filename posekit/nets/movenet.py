@@ -185,23 +185,40 @@ class MoveNet(nn.Module):
         features = self.pyramid(self.backbone(image))
         return {name: head(features) for name, head in self.head.items()}
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(
+        self, image: Tensor, training: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor, Tensor | None]:
         """Gated heatmaps in [0, 1], float32 (N, K, size / 4, size / 4).
 
         image: float32 (N, 3, size, size), RGB / 127.5 - 1.
+        training: give instead what a softmax over the cells is taken of (the heatmap's logits less
+        the logarithm of the gate, which peak where the gated maps do), the gated maps, and where
+        the gate expects each joint of the centred person, (N, K, 2) x, y in cells, or None.
         """
         features = self.pyramid(self.backbone(image))
-        heatmap = torch.sigmoid(self.head["heatmap"](features))
-        return heatmap / self._penalty(features) if self.gate else heatmap
+        plain: Tensor = self.head["heatmap"](features)
+        heatmap = torch.sigmoid(plain)
+        if not self.gate:
+            return (plain, heatmap, None) if training else heatmap
+        expected = self._expected(features)
+        penalty = self._penalty(expected)
+        if not training:
+            return heatmap / penalty
+        aim = torch.stack([expected[:, 1::2, 0, 0], expected[:, 0::2, 0, 0]], 2)
+        return plain - penalty.log(), heatmap / penalty, aim
 
-    def _penalty(self, features: Tensor) -> Tensor:
-        """1 + gate (d / 8)² for each cell, d = cells to where the centred person has the joint.
+    def _expected(self, features: Tensor) -> Tensor:
+        """Where the person in the crop's centre has each joint, (N, 2K, 1, 1): y, x in cells.
 
         regress is read at the crop's centre cell only, so only its 3 x 3 surroundings are run.
         """
         middle = self.rows.shape[0] // 2
         around = features[:, :, middle - 1 : middle + 2, middle - 1 : middle + 2]
         expected: Tensor = self.head["regress"](around)[:, :, 1, 1, None, None] + middle
+        return expected
+
+    def _penalty(self, expected: Tensor) -> Tensor:
+        """1 + gate (d / 8)² for each cell, d = cells to where the centred person has the joint."""
         # Summed last: only that, and the division, runs over every cell of every map.
         scale = self.gate / _REACH**2
         dy = (self.rows - expected[:, 0::2]) ** 2 * scale + 1

@@ -1,0 +1,61 @@
+"""A bundle whose weights were replaced: its stored answer made anew, its graphs held to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+from safetensors.numpy import save
+
+from posekit.bundle import Bundle
+from posekit.errors import ParityError
+from posekit.nets import build
+from posekit.runtime import open_session
+from posekit.types import Float32
+from posekit_engines.pack import check_crops, loaded
+from posekit_engines.parity import Parity, compare, source_answer
+
+BUDGET_PX = 0.05
+
+
+def renewed(bundle: Bundle) -> Bundle:
+    """The bundle with reference and parity of its own weights; the graphs stay what they are.
+
+    Raises ParityError where a graph does not follow the weights, ExportError where a weight does
+    not fit float16.
+    """
+    spec = bundle.pose_spec
+    crops = bundle.reference.get("crops")
+    crops = check_crops(spec) if crops is None else crops
+    net = loaded(build(spec), bundle.weights)
+    reference: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = {"crops": crops}
+    told = {}
+    for view in ("flip", "plain"):
+        answer = source_answer(net, crops, spec, flip=view == "flip")
+        reference[f"{view}_points"], reference[f"{view}_scores"] = answer
+        parity = _measured(bundle, view, crops, answer)
+        if not parity.mean_px <= BUDGET_PX:
+            raise ParityError(
+                f"{bundle.name}: graph {view} strays {parity.mean_px:.3f} px on average from its "
+                f"new weights; wanted at most {BUDGET_PX}: the model is not written",
+                parity.mean_px,
+            )
+        told[view] = parity.to_dict()
+    extras = {
+        **bundle.extras,
+        "reference.safetensors": save(reference),
+        "parity.json": json.dumps(told, indent=1, sort_keys=True).encode(),
+    }
+    return dataclasses.replace(bundle, extras=extras)
+
+
+def _measured(
+    bundle: Bundle,
+    view: str,
+    crops: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+    answer: tuple[Float32, Float32],
+) -> Parity:
+    session = open_session(bundle.graphs[view], bundle.weights, device="cpu", threads=1)
+    points, scores = session.run(["points", "scores"], {"crops": crops})
+    return compare(points, scores, answer, crops=len(crops))

@@ -1,0 +1,209 @@
+"""The job that `posekit adapt` runs: from paths and words to a model and its report."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from posekit import codecs
+from posekit.bundle import SUFFIX, Bundle
+from posekit.errors import InputError, RejectedError, SourceError
+from posekit.evaluate.measures import errors
+from posekit.runtime import usable_threads
+from posekit_finetune import predict, recipe, report
+from posekit_finetune.adapt import AdaptOptions, Hooks, Outcome, adapt
+from posekit_finetune.data import FindOptions
+from posekit_finetune.gate import Check
+from posekit_finetune.labelled import Labelled, read_labelled
+
+SHARE = 0.1
+"""Of a person's longer side within which a keypoint is right, where labels are given."""
+
+Checker = Callable[[Bundle, Bundle], Check]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the user says; see `posekit adapt --help`.
+
+    settings: name=value on top of the recipe.  check, source: COCO JSON with labels of the new and
+    the old domain, and their images.  teacher: another model, opened.  boxes: a detector, "full" or
+    a file.  limit: most persons.  budget_s: instead of the recipe's steps.  work: for what can be
+    made again, None for a folder beside the output that is removed at the end.
+    force: write a refused model, marked so.  pictures: in the report.
+    """
+
+    recipe: str = "default"
+    settings: Sequence[str] = ()
+    check: str | Path | None = None
+    check_images: str | Path | None = None
+    source: str | Path | None = None
+    source_images: str | Path | None = None
+    teacher: Bundle | None = None
+    boxes: str = "nanodet-person"
+    limit: int = 2000
+    budget_s: float | None = None
+    seed: int = 0
+    threads: int | None = None
+    work: str | Path | None = None
+    resume: bool = False
+    force: bool = False
+    pictures: bool = True
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """What came of it.
+
+    status: adapted, refused, forced or nothing to learn.  reason: one sentence.
+    outputs: files that were written.  summary: the report as plain values.
+    """
+
+    status: str
+    reason: str
+    outputs: tuple[Path, ...]
+    summary: dict[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gate let the model through."""
+        return self.status == "adapted"
+
+    @property
+    def exit_code(self) -> int:
+        """What the command line ends with."""
+        return RejectedError.exit_code if self.status == "refused" else 0
+
+
+def run(
+    model: Bundle,
+    unlabeled: Sequence[str | Path],
+    output: str | Path,
+    job: Job,
+    *,
+    finish: Callable[[Bundle], Bundle],
+    hooks: Hooks = Hooks(),
+) -> Adapted:
+    """Adapt `model`, write `output` if the gate lets it, and the report beside it in any case.
+
+    finish: makes the adapted bundle's stored answer anew and holds its graphs to it.
+    Raises DataError, RecipeError, CollapsedError, DivergedError, ParityError, SourceError.
+    """
+    output = Path(output)
+    pages = output.with_suffix(".html"), output.with_suffix(".json")
+    _free([output, *pages], job.overwrite)
+    work = Path(job.work) if job.work else output.with_name(output.name + ".work")
+    work.mkdir(parents=True, exist_ok=True)
+    options = AdaptOptions(
+        tuple(str(path) for path in unlabeled),
+        work,
+        recipe.load(job.recipe, job.settings),
+        job.recipe,
+        FindOptions(boxes=job.boxes, limit=job.limit),
+        seed=job.seed,
+        budget_s=job.budget_s,
+        teacher=job.teacher,
+        resume=job.resume,
+        threads=job.threads or usable_threads(),
+        checks=_checks(job, work, model),
+    )
+    outcome = adapt(model, options, hooks)
+    adapted = _written(outcome, model, job, output, finish=finish)
+    if not job.work:
+        shutil.rmtree(work, ignore_errors=True)
+    if outcome.error is not None:
+        raise outcome.error
+    return adapted
+
+
+def _free(paths: Sequence[Path], overwrite: bool) -> None:
+    if paths[0].suffix != SUFFIX:
+        raise InputError(f"{paths[0]}: the adapted model is a bundle; wanted a name in {SUFFIX}")
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise SourceError(f"{path}: exists; choose another -o or pass --overwrite")
+
+
+def _written(
+    outcome: Outcome,
+    model: Bundle,
+    job: Job,
+    output: Path,
+    *,
+    finish: Callable[[Bundle], Bundle],
+) -> Adapted:
+    status = _status(outcome, job)
+    told = report.Run(
+        title=f"{model.name} to {output.stem}",
+        reason=f"{status}: {outcome.reason}",
+        facts={**outcome.facts, "status": status},
+        recipe=outcome.recipe,
+        before=outcome.before,
+        persons=outcome.persons,
+        after=outcome.after,
+        verdict=outcome.verdict,
+        history=outcome.history,
+    )
+    summary = report.summary(told)
+    if status == "nothing to learn":
+        return Adapted(status, outcome.reason, (), summary)
+    made: list[Path] = []
+    if outcome.adapted is not None and status in ("adapted", "forced"):
+        handed = dataclasses.replace(outcome.adapted, name=output.stem)
+        if status == "forced":
+            marked = {**handed.provenance, "refused": outcome.reason}
+            handed = dataclasses.replace(handed, provenance=marked)
+        finish(handed).save(output)
+        made.append(output)
+    pages = output.with_suffix(".html"), output.with_suffix(".json")
+    report.write(*pages, told, pictures=job.pictures)
+    return Adapted(status, outcome.reason, (*made, *pages), summary)
+
+
+def _status(outcome: Outcome, job: Job) -> str:
+    if outcome.error is not None:
+        return "stopped"
+    if outcome.verdict is None:
+        return "nothing to learn"
+    if outcome.verdict.passed:
+        return "adapted"
+    return "forced" if job.force else "refused"
+
+
+def _checks(job: Job, work: Path, model: Bundle) -> tuple[Checker, ...]:
+    """What compares source and adapted with labels, where the user gave some."""
+    made: list[Checker] = []
+    given = ((job.check, job.check_images, True), (job.source, job.source_images, False))
+    for labels, images, decides in given:
+        if labels is None:
+            continue
+        if images is None:
+            option = "--check-images" if decides else "--source-images"
+            raise InputError(f"{labels}: wanted the folder of its images in {option}")
+        labelled = read_labelled(labels, images, model.pose_spec, work=work)
+        name = f"PCK@{SHARE}" + ("" if decides else " on the source domain")
+        made.append(functools.partial(_checked, labelled, name, decides))
+    return tuple(made)
+
+
+def _checked(labelled: Labelled, name: str, decides: bool, before: Bundle, after: Bundle) -> Check:
+    """Which labelled keypoints both models put within SHARE of the person's longer side."""
+    seen = np.where(labelled.weights[..., None] > 0, labelled.points, np.nan)
+    spans = np.nanmax(np.nanmax(seen, 1) - np.nanmin(seen, 1), 1)
+    hits = []
+    for model in (before, after):
+        maps = predict.of_bundle(model)(labelled.persons.crops(slice(None)))
+        points, _ = codecs.decode(maps, model.pose_spec)
+        far = errors(
+            points, labelled.points, labelled.weights, reference_lengths=np.maximum(spans, 1.0)
+        )
+        hits.append(np.where(np.isnan(far), np.nan, far < SHARE))
+    return Check(name, hits[0], hits[1], labelled.persons.groups, decides=decides)

@@ -1,0 +1,52 @@
+"""`posekit adapt`: a model and unlabelled pictures in; a better model, or a refusal, out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Option
+
+
+# fmt: off
+def command(
+    unlabeled: Annotated[list[str], Option("--unlabeled", metavar="PATH", help="Image, folder, glob or video; may be repeated.")],
+    output: Annotated[Path, Option("-o", "--output", metavar="OUT.posekit", help="The adapted model; OUT.html and OUT.json are the report.")],
+    model: Annotated[str, Option("-m", "--model", help="Embedded name, .posekit or checkpoint.")] = "movenet-thunder",
+    recipe: Annotated[str, Option(help="Name of a recipe of posekit, or a TOML file.")] = "default",
+    settings: Annotated[list[str] | None, Option("--set", metavar="NAME=VALUE", help="Override a number of the recipe; may be repeated.")] = None,
+    check: Annotated[Path | None, Option(help="COCO JSON of labelled persons: the gate then measures true change.")] = None,
+    check_images: Annotated[Path | None, Option(help="Their images.")] = None,
+    source: Annotated[Path | None, Option(help="COCO JSON of the old domain: how much is forgotten.")] = None,
+    source_images: Annotated[Path | None, Option(help="Its images.")] = None,
+    teacher: Annotated[str | None, Option(help="A stronger model that teaches; keypoints are mapped by name.")] = None,
+    boxes: Annotated[str, Option(help="Detector, 'full' for whole pictures, or a file of boxes.")] = "nanodet-person",
+    limit: Annotated[int, Option(min=50, help="Most persons.")] = 2000,
+    budget: Annotated[str | None, Option(help="Time for learning, as 20min or 90s, instead of the recipe's steps.")] = None,
+    steps: Annotated[int | None, Option(min=1, help="Steps, instead of the recipe's.")] = None,
+    seed: Annotated[int, Option(help="The same seed gives the same model on the same machine.")] = 0,
+    threads: Annotated[int | None, Option(min=1, help="CPU threads; all by default.")] = None,
+    resume: Annotated[bool, Option("--resume", help="Go on where the same command stopped.")] = False,
+    force: Annotated[bool, Option("--force", help="Write the model even where the gate refuses it, marked so.")] = False,
+    pictures: Annotated[bool, Option(help="Before and after pictures in the report.")] = True,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace existing outputs.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print the report as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
+) -> None:
+    """Adapt a model to unlabelled images or videos; it is handed out only if it is no worse."""
+    from posekit import api
+    from posekit.cli.learning import Learning, seconds_of
+
+    wanted = seconds_of(budget)
+    extra = [f"steps={steps}"] if steps else []
+    with Learning(silent=quiet or as_json) as progress:
+        adapted = api.adapt(
+            model, unlabeled, output, recipe=recipe, settings=[*(settings or []), *extra], check=check, check_images=check_images,
+            source=source, source_images=source_images, teacher=teacher, boxes=boxes, limit=limit, budget_s=wanted, seed=seed,
+            threads=threads, resume=resume, force=force, pictures=pictures, overwrite=overwrite, hooks=progress.hooks(),
+        )
+    progress.report(adapted, as_json=as_json, quiet=quiet)
+    raise typer.Exit(adapted.exit_code)
+# fmt: on

@@ -1,0 +1,113 @@
+"""What `posekit adapt` shows while it learns, and how Ctrl-C reaches it."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+from types import FrameType
+from typing import Any, Self
+
+import typer
+
+from posekit.errors import InputError
+
+_UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds_of(budget: str | None) -> float | None:
+    """`20min`, `90s`, `1.5h` in seconds. Raises InputError."""
+    if budget is None:
+        return None
+    found = re.fullmatch(r"([0-9.]+)\s*(s|sec|min|m|h)", budget.strip())
+    try:
+        return float(found[1]) * _UNITS[found[2]] if found else float("")
+    except ValueError:
+        raise InputError(f"--budget {budget}: wanted a time such as 20min, 90s or 1h") from None
+
+
+class Learning:
+    """A line a stage and a look, a bar with time left; Ctrl-C keeps what was learned."""
+
+    def __init__(self, silent: bool) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._quiet = silent
+        self._stopped = False
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        self._bars = Progress(
+            *columns, console=console, disable=silent or not sys.stderr.isatty(), transient=True
+        )
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._interrupt)
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._bars.stop()
+        signal.signal(signal.SIGINT, self._before)
+        if kind is KeyboardInterrupt:
+            typer.echo("posekit: stopped; the same command with --resume goes on", err=True)
+            raise typer.Exit(130)
+
+    def hooks(self) -> dict[str, Any]:
+        """For `posekit.api.adapt`."""
+        return {
+            "on_stage": self._stage,
+            "on_count": self._count,
+            "on_reading": self._look,
+            "stopped": lambda: self._stopped,
+        }
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        if self._stopped:
+            raise KeyboardInterrupt
+        self._stopped = True
+        typer.echo("posekit: stopping after this step; --resume goes on from there", err=True)
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            self._bars.console.print(f"posekit: {text}", highlight=False, soft_wrap=True)
+
+    def _stage(self, text: str) -> None:
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+        self._say(text)
+        self._task = self._bars.add_task(text.split(",")[0][:40], total=None)
+
+    def _count(self, done: int, total: int) -> None:
+        if self._task is not None:
+            self._bars.update(self._task, completed=done, total=total)
+
+    def _look(self, reading: Any, seconds: float) -> None:
+        values = reading.values
+        self._say(
+            f"step {reading.step}, {seconds:.0f} s: peaks {values['response']:.3f}, stays in the "
+            f"mirror {values['flip']:.3f}, agrees with the teacher {values['teacher']:.3f}, score "
+            f"{reading.score:+.3f}{''.join(f'; {each}' for each in reading.warnings)}"
+        )
+
+    def report(self, adapted: Any, *, as_json: bool, quiet: bool) -> None:
+        """Print the verdict: JSON, a few lines, or nothing."""
+        if as_json:
+            typer.echo(json.dumps(adapted.summary, indent=1))
+        elif not quiet:
+            typer.echo(f"{adapted.status}: {adapted.reason}")
+            for path in adapted.outputs:
+                typer.echo(f"wrote {path}")

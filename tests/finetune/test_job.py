@@ -1,0 +1,144 @@
+"""`posekit adapt` as a whole, on the real Lightning and pictures that are made here."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import posekit
+from posekit import Bundle
+from posekit.bundle import find
+from posekit.errors import DataError, InputError, ParityError, SourceError
+from posekit.runtime import verify
+from posekit_engines.renew import renewed
+
+
+def picture(number: int) -> np.ndarray:
+    """A figure of blobs on a background that no other number gives."""
+    random = np.random.default_rng(number)
+    coarse = random.integers(0, 255, (6, 5, 3), np.uint8)
+    image = cv2.resize(coarse, (160, 192), interpolation=cv2.INTER_CUBIC)
+    middle = random.integers(60, 100), random.integers(50, 80)
+    cv2.circle(image, tuple(int(v) for v in middle), 18, random.integers(0, 255, 3).tolist(), -1)
+    for _ in range(4):
+        ends = random.integers(20, 150, 4)
+        color = random.integers(0, 255, 3).tolist()
+        cv2.line(image, (int(ends[0]), int(ends[1])), (int(ends[2]), int(ends[3])), color, 9)
+    return image
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(60):
+        cv2.imwrite(str(folder / f"{number:02}.png"), picture(number))
+    return folder
+
+
+SHORT = {"boxes": "full", "threads": 1, "settings": ["watch_every=2", "batch=4"]}
+
+
+def test_a_short_run_leaves_a_report_and_no_model_that_the_gate_refused(
+    pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "mine.posekit"
+    settings = [*SHORT["settings"], "steps=2", "ensemble_views=2"]
+    adapted = posekit.adapt(
+        "movenet-lightning", pictures, out, **{**SHORT, "settings": settings}, overwrite=True
+    )
+    told = json.loads(out.with_suffix(".json").read_text())
+    assert adapted.status == ("adapted" if out.exists() else "refused")
+    assert told["labels_used"] == "none"
+    assert told["verdict"]["passed"] == out.exists()
+    assert told["facts"]["model_sha256"] == Bundle.open(find("movenet-lightning")).sha256
+    assert not out.with_name("mine.posekit.work").exists()
+    page = out.with_suffix(".html").read_text()
+    assert "http" not in page.split("<body>")[1].replace("http://www.w3.org", "")
+
+
+def test_a_forced_model_is_marked_and_runs_at_once(pictures: Path, tmp_path: Path) -> None:
+    """Two steps at a wild rate: worse for certain, alive enough to be judged or stopped."""
+    out = tmp_path / "mine.posekit"
+    settings = [*SHORT["settings"], "steps=1", "rate=3e-3", "ema=0", "ensemble_views=2"]
+    adapted = posekit.adapt(
+        "movenet-lightning", pictures, out, **{**SHORT, "settings": settings}, force=True
+    )
+    bundle = Bundle.open(out)
+    assert adapted.status in ("adapted", "forced")
+    assert ("refused" in bundle.provenance) == (adapted.status == "forced")
+    assert bundle.provenance["parents"] == [Bundle.open(find("movenet-lightning")).sha256]
+    assert max(verify(bundle).values()) <= 0.5
+    moved = [
+        np.abs(bundle.weights[name].astype(float) - value).max()
+        for name, value in Bundle.open(find("movenet-lightning")).weights.items()
+    ]
+    assert max(moved) > 0
+    estimator = posekit.load(out, "cpu", 1)
+    whole = np.array([[0, 0, 160, 192]], np.float32)
+    assert estimator(picture(0), whole).points.shape == (1, 17, 2)
+
+
+def test_bad_input_ends_before_learning(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"\.posekit"):
+        posekit.adapt("movenet-lightning", pictures, tmp_path / "mine.onnx")
+    taken = tmp_path / "taken.posekit"
+    taken.write_text("mine")
+    with pytest.raises(SourceError, match="--overwrite"):
+        posekit.adapt("movenet-lightning", pictures, taken)
+    assert taken.read_text() == "mine"
+    with pytest.raises(InputError, match="--check-images"):
+        posekit.adapt(
+            "movenet-lightning", pictures, tmp_path / "a.posekit", check=tmp_path / "x.json"
+        )
+    same = tmp_path / "same"
+    same.mkdir()
+    for number in range(60):
+        cv2.imwrite(str(same / f"{number}.png"), picture(0))
+    with pytest.raises(DataError):
+        posekit.adapt("movenet-lightning", same, tmp_path / "b.posekit", boxes="full")
+    assert not list(tmp_path.glob("*.html"))
+
+
+def test_graphs_that_do_not_follow_their_weights_are_not_handed_out() -> None:
+    bundle = Bundle.open(find("movenet-lightning"))
+    other = dict(bundle.weights)
+    name = "head.heatmap.out.weight"
+    other[name] = (other[name] * np.float16(0.9)).astype(np.float16)
+    stale = dataclasses.replace(
+        bundle, weights=other, graphs={**bundle.graphs, "flip": bundle.graphs["plain"]}
+    )
+    assert "flip_points" in renewed(dataclasses.replace(bundle, weights=other)).reference
+    with pytest.raises(ParityError):
+        renewed(stale)
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_state_and_resume_ends_where_an_unbroken_run_does(
+    pictures: Path, tmp_path: Path
+) -> None:
+    """Exit 130, then --resume; both runs end with the same weights, bit for bit."""
+    command = [sys.executable, "-m", "posekit", "adapt", "-m", "movenet-lightning", "--force"]
+    command += ["--unlabeled", str(pictures), "--boxes", "full", "--threads", "1"]
+    for setting in ("steps=12", "batch=4", "watch_every=12", "ensemble_views=2"):
+        command += ["--set", setting]
+    first = [*command, "-o", str(tmp_path / "a.posekit")]
+    with subprocess.Popen(first, stderr=subprocess.PIPE, text=True) as broken:
+        assert broken.stderr is not None
+        for line in broken.stderr:
+            if "learning" in line:
+                break
+        time.sleep(2)
+        broken.send_signal(signal.SIGINT)
+        broken.stderr.read()
+    assert broken.returncode == 130
+    subprocess.run([*command, "-o", str(tmp_path / "a.posekit"), "--resume"], check=True)
+    subprocess.run([*command, "-o", str(tmp_path / "b.posekit")], check=True)
+    a, b = (Bundle.open(tmp_path / f"{name}.posekit") for name in "ab")
+    assert all(np.array_equal(a.weights[name], b.weights[name]) for name in a.weights)

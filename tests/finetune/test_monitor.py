@@ -1,0 +1,108 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from posekit.errors import CollapsedError, DivergedError
+from posekit_finetune.indicators import NAMES, measure
+from posekit_finetune.monitor import Monitor
+from posekit_finetune.teacher import Taught
+from tests.figures import drawn_model, figures, unsteady
+
+EVERY = np.arange(24)
+FINE = {"consistency": 0.1}
+
+
+@pytest.fixture(scope="module")
+def scene():
+    persons, joints = figures(24)
+    teacher = Taught(np.zeros((24, 1, 1, 1), np.float16), joints, np.ones((24, 9), np.float32))
+    source = measure(unsteady(0.1), persons, EVERY, teacher=teacher)
+
+    def look(predict):
+        return measure(predict, persons, EVERY, teacher=teacher, source=source)
+
+    return source, look
+
+
+def with_mean(seen, name, value):
+    """The same look with another figure for everybody."""
+    values = seen.values.copy()
+    values[:, NAMES.index(name)] = value
+    return dataclasses.replace(seen, values=values)
+
+
+def test_the_best_look_is_kept_and_worse_ones_do_not_replace_it(scene):
+    source, look = scene
+    monitor = Monitor(source)
+    same = monitor.watch(100, source, FINE)
+    assert same.score == 0
+    assert monitor.best is None  # nothing is better than the start yet
+    better = monitor.watch(200, look(drawn_model), FINE)
+    assert better.score > 0.1
+    assert monitor.best is better
+    middle = monitor.watch(300, look(unsteady(0.06)), FINE)
+    assert 0 < middle.score < better.score
+    assert monitor.best is better
+    assert [reading.step for reading in monitor.history] == [100, 200, 300]
+    assert better.values["flip"] > same.values["flip"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_run(scene, value):
+    monitor = Monitor(scene[0])
+    with pytest.raises(DivergedError, match=r"step 7.*consistency"):
+        monitor.watch(7, scene[0], {"supervised": 0.1, "consistency": value})
+    assert monitor.history[-1].step == 7
+
+
+def test_heatmaps_that_are_not_finite_stop_the_run(scene):
+    with pytest.raises(DivergedError, match="no longer finite"):
+        Monitor(scene[0]).watch(1, with_mean(scene[0], "response", np.nan), FINE)
+
+
+def test_a_vanishing_response_is_a_collapse_although_joints_stay_in_place(scene):
+    source, look = scene
+    faint = look(lambda crops: 0.3 * unsteady(0.1)(crops))
+    assert faint.mean("teacher") == source.mean("teacher")
+    monitor = Monitor(source)
+    with pytest.raises(CollapsedError, match="mean peak fell") as caught:
+        monitor.watch(50, faint, FINE)
+    assert caught.value.exit_code == 5
+    assert monitor.best is None
+
+
+def test_a_response_that_only_sinks_is_a_warning(scene):
+    source, look = scene
+    reading = Monitor(source).watch(50, look(lambda crops: 0.6 * unsteady(0.1)(crops)), FINE)
+    assert any("mean peak went" in warning for warning in reading.warnings)
+    assert Monitor(source).watch(50, source, FINE).warnings == ()
+
+
+def test_a_confident_constant_is_a_collapse(scene):
+    source, look = scene
+    always = drawn_model(figures(1)[0].crops([0]))
+    with pytest.raises(CollapsedError, match="answers with a constant"):
+        Monitor(source).watch(50, look(lambda crops: np.repeat(always, len(crops), 0)), FINE)
+
+
+def test_quiet_drift_from_the_frozen_teacher_is_found_at_full_response(scene):
+    source, look = scene
+    drifted = look(unsteady(0.25))
+    assert drifted.mean("response") > 0.9 * source.mean("response")
+    with pytest.raises(CollapsedError, match="agreement with the frozen teacher"):
+        Monitor(source).watch(50, drifted, FINE)
+
+
+def test_a_fall_that_may_be_chance_does_not_stop_the_run(scene):
+    source, _ = scene
+    few = source.column("teacher").copy()
+    few[0] = few[0] - 24 * 0.04  # one person's alone: 4 points of the mean, no certainty
+    Monitor(source).watch(50, with_mean(source, "teacher", few), FINE)
+
+
+def test_a_network_that_had_not_begun_to_answer_may_be_watched(scene):
+    _, look = scene
+    blank = look(lambda crops: 0.01 * drawn_model(crops))
+    reading = Monitor(blank).watch(50, look(lambda crops: 0.004 * drawn_model(crops)), FINE)
+    assert reading.step == 50

@@ -1,0 +1,124 @@
+"""Recipes: names, types and ranges are checked, settings reach into views, files load whole."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from posekit.errors import RecipeError
+from posekit_finetune import recipe
+from posekit_finetune.recipe import RECIPES, Recipe
+
+NAMES = sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_recipes_load_and_say_what_they_are(name: str) -> None:
+    made = recipe.load(name)
+    text = (RECIPES / f"{name}.toml").read_text()
+    assert isinstance(made, Recipe)
+    assert text.startswith("about = ")
+
+
+def test_the_default_file_is_the_dataclass_default() -> None:
+    """Who reads `Recipe` reads what `posekit adapt` does."""
+    assert recipe.load("default") == Recipe()
+
+
+def test_every_arm_of_the_paper_has_a_recipe() -> None:
+    wanted = {
+        *("paper", "single", "dual", "supervised", "pseudo-label", "data-distillation"),
+        *("same-strength", "same-strength-both", "reversed", "mean-teacher", "dual-student"),
+        *("multi-augs", "sspcm", "rectified", "coco-1k", "coco-5k", "coco-10k", "coco-wild"),
+        *("mpii-aic", "h36m"),
+    }
+    assert wanted <= set(NAMES)
+
+
+def test_paper_has_the_habits_of_the_reference() -> None:
+    """λ is 2 in dual (0.5 supervised, 1 consistency), joints again, no mask, batch norm trained."""
+    made = recipe.load("paper")
+    assert made.networks == 2
+    assert made.consistency / made.supervised == 2
+    assert made.repeat_joints
+    assert not made.mask
+    assert made.batch_norm == "train"
+    assert (made.optimizer, made.rate, made.schedule) == ("adam", 1e-3, "steps")
+    assert made.easy.turn_deg == (30, 60)
+    assert made.easy.turn_share == 0.6
+    assert made.hard.turn_share == 0.8
+    assert made.hard.cutout == 5
+    assert made.hard_from_easy
+
+
+def test_an_unknown_name_offers_the_nearest() -> None:
+    with pytest.raises(RecipeError, match=r"did you mean same-strength\?"):
+        recipe.load("same-strenght")
+    with pytest.raises(RecipeError, match="did you mean batch_norm"):
+        recipe.load("single", ["batchnorm=train"])
+    with pytest.raises(RecipeError, match="did you mean turn_deg"):
+        recipe.load("single", ["hard.turn_degrees=[1,2]"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("networks=3", "wanted one of"),
+        ("steps=many", "wanted int"),
+        ("steps=0", "wanted 1 to"),
+        ("rate=-1", "wanted 1e-09 to 1"),
+        ("ema=1", "wanted 0 to"),
+        ("mask=1", "wanted bool"),
+        ("steps=true", "wanted int"),
+        ("hard=5", "is a table"),
+        ("hard.turn_deg=20", "wanted 2 numbers"),
+        ("teacher=oracle", "wanted one of"),
+        ("steps", "wanted name=value"),
+    ],
+)
+def test_wrong_values_are_refused(setting: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        recipe.load("single", [setting])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [["stop_gradient=false"], ["teacher=ema", "ema=0"], ["teacher=pair", "networks=1"]],
+    ids=str,
+)
+def test_choices_that_exclude_each_other_are_refused(settings: list[str]) -> None:
+    with pytest.raises(RecipeError):
+        recipe.load("default", settings)
+
+
+def test_settings_go_on_top_of_the_file_in_their_order() -> None:
+    made = recipe.load("single", ["rate=0.5", "hard.turn_deg=[20, 45]", "hard.cutout=2", "rate=1"])
+    assert made.rate == 1.0
+    assert isinstance(made.rate, float)
+    assert made.hard.turn_deg == (20.0, 45.0)
+    assert made.hard.cutout == 2
+    assert made.hard.turn_share == recipe.load("single").hard.turn_share  # the rest stays
+
+
+def test_a_file_of_ones_own_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('about = "x"\nsteps = 7\n[easy]\nflip = 1\n')
+    made = recipe.load(path)
+    assert (made.steps, made.easy.flip) == (7, 1.0)
+
+
+@pytest.mark.parametrize("text", [b"steps = ", b"\xff"])
+def test_a_broken_file_is_told_apart_from_a_wrong_value(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_bytes(text)
+    with pytest.raises(RecipeError, match="cannot be read as TOML"):
+        recipe.load(path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_written_out_is_the_same_recipe(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "whole.toml"
+    made = recipe.load(name)
+    path.write_text(recipe.to_toml(made))
+    assert recipe.load(path) == made
+    assert set(dataclasses.asdict(made)) == set(made.to_dict())
