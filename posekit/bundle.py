@@ -8,6 +8,7 @@ sha256 when the file is opened, which finds damage, not forgery: pin a file's ow
     weights.safetensors     the state dict, each tensor once
     graphs/<name>.onnx      flip, plain, maps (pose) or detect; weights are external, by name
     reference.safetensors   check crops and the source network's answer
+    calibration.json        what scores are worth, by graph, and the data that told it; optional
     parity.json, adapt.json, engines/<key>.plan   optional
 """
 
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posekit.atomic import write_atomic
+from posekit.calibration import Calibration
 from posekit.errors import BundleError, InputError
 from posekit.types import DetectorSpec, ModelSpec
 
@@ -35,6 +37,7 @@ SUFFIX = ".posekit"
 MODELS = Path(__file__).parent / "models"
 _PART = re.compile(
     r"manifest\.json|weights\.safetensors|reference\.safetensors|parity\.json|adapt\.json"
+    r"|calibration\.json"
     r"|graphs/[a-z]+\.onnx|engines/[\w.-]+\.plan"
 )
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -78,6 +81,19 @@ class Bundle:
     def reference(self) -> dict[str, NDArray[Any]]:
         """Check crops uint8 (N, H, W, 3), the source network's points and scores; may be empty."""
         return _load_tensors(self.extras.get("reference.safetensors", b""), self.name)
+
+    def calibration(self, graph: str) -> Calibration | None:
+        """What the scores of `graph` are worth, where the bundle knows. Raises BundleError."""
+        part = self.extras.get("calibration.json")
+        if part is None:
+            return None
+        try:
+            graphs = json.loads(part)["graphs"]
+            return Calibration.from_dict(graphs[graph]) if graph in graphs else None
+        except (InputError, KeyError, TypeError, ValueError) as error:
+            raise BundleError(
+                f"{self.name}: calibration.json is not a calibration ({error})"
+            ) from error
 
     def manifest(self) -> dict[str, Any]:
         """What manifest.json says, sha256 of each part included."""

@@ -32,6 +32,7 @@ EXTRAS = {
     "export": ("torch", "onnx"),
     "adapt": ("torch", "onnx", "lightning-fabric", "tensorboard"),
     "parquet": ("pyarrow",),
+    "eval": ("pycocotools",),
 }
 _OPENCV = (
     "opencv-python",

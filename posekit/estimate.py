@@ -163,6 +163,8 @@ class Estimator:
             points, scores = self.runtime.infer(
                 crops[0] if len(crops) == 1 else np.concatenate(crops)
             )
+        calibration = self.runtime.calibration
+        chances = None if calibration is None else calibration(scores)
         ends = list(itertools.accumulate(len(warp) for warp in warps))
         return [
             Poses(
@@ -170,6 +172,7 @@ class Estimator:
                 scores[end - len(warp) : end],
                 boxes,
                 spec.skeleton,
+                confidence=None if chances is None else chances[end - len(warp) : end],
             )
             for warp, boxes, end in zip(warps, found, ends, strict=True)
         ]

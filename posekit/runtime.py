@@ -34,6 +34,7 @@ class Runtime:
     device: auto, cpu, cuda or cuda:N; only auto may fall back.  threads: of the CPU, None for all
     that this process may use.  flip: run each crop mirrored too and merge the heatmaps.
     graph: which one of the bundle's, None for flip or plain.
+    `calibration` turns scores into chances, where the bundle has it.
     `provider` is the one that ONNX Runtime really uses. Raises BundleError, DeviceError.
     """
 
@@ -49,6 +50,7 @@ class Runtime:
         self.bundle = bundle
         self.spec: ModelSpec = bundle.pose_spec
         self.flip = flip
+        self.calibration = bundle.calibration(graph or ("flip" if flip else "plain"))
         self.threads = threads or usable_threads()
         self._graph = _graph(bundle, graph or ("flip" if flip else "plain"))
         self._device = device

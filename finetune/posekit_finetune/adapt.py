@@ -102,7 +102,7 @@ def adapt(source: Bundle, options: AdaptOptions, hooks: Hooks = Hooks()) -> Outc
     started = time.perf_counter()
     torch.set_num_threads(options.threads)
     hooks.on_stage("looking for persons")
-    find = dataclasses.replace(options.find, threads=options.threads, seed=options.seed)
+    find = dataclasses.replace(options.find, threads=options.threads)
     persons = find_persons(
         options.unlabeled, source.pose_spec, find, work=options.work, progress=hooks.on_count
     )
@@ -130,7 +130,9 @@ def adapt(source: Bundle, options: AdaptOptions, hooks: Hooks = Hooks()) -> Outc
         )
     hooks.on_stage("judging")
     after = watched.measure(best, before)
-    learned = dataclasses.replace(source, weights=best, sha256="")
+    # A calibration holds for the weights that it was fitted to.
+    extras = {k: v for k, v in source.extras.items() if k != "calibration.json"}
+    learned = dataclasses.replace(source, weights=best, extras=extras, sha256="")
     verdict = gate.judge(before, after, checks=[check(source, learned) for check in options.checks])
     facts = {**facts, **_spent(started, loop)}
     return dataclasses.replace(

@@ -50,7 +50,7 @@ class Recipe:
     easy: Strength = field(default_factory=Strength)
     hard: Strength = field(
         default_factory=lambda: Strength(
-            turn_deg=(20.0, 45.0), scale=(0.1, 0.15), move_px=4.0, flip=0.5
+            turn_deg=(8.0, 20.0), scale=(0.05, 0.1), move_px=2.0, flip=0.5
         )
     )
     hard_from_easy: bool = False
@@ -78,12 +78,12 @@ class Recipe:
     warm_up: int = 20  # steps
     schedule: Literal["cosine", "steps"] = "cosine"  # steps: a tenth at 70 % and 90 % (X)
     clip: float = 0.0  # largest norm of the gradient, 0: any
-    ema: float = 0.98  # decay of the averaged weights, which are what is handed out; 0: none
-    blend: float = 1.0  # share of the learned weights in what is handed out, the rest the source's
-    steps: int = 300
+    ema: float = 0.99  # decay of the averaged weights, which are what is handed out; 0: none
+    blend: float = 0.7  # M: share of the learned weights in what is handed out, rest the source's
+    steps: int = 600
     batch: int = 16  # persons a step
     labelled_batch: int = 16
-    watch_every: int = 100  # steps between two looks at the held-out persons
+    watch_every: int = 150  # steps between two looks at the held-out persons
 
     def __post_init__(self) -> None:
         for name, low, high in _RANGES:

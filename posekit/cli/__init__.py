@@ -7,8 +7,11 @@ import sys
 import typer
 
 from posekit.cli.adapt import command as adapt
+from posekit.cli.bench import command as bench
+from posekit.cli.calibrate import command as calibrate
 from posekit.cli.convert import command as convert
 from posekit.cli.doctor import command as doctor
+from posekit.cli.eval import command as evaluate
 from posekit.cli.export import command as export
 from posekit.cli.infer import command as infer
 from posekit.cli.inspect import command as inspect
@@ -34,6 +37,9 @@ app.command("inspect")(inspect)
 app.command("verify")(verify)
 app.command("convert")(convert)
 app.command("export")(export)
+app.command("eval")(evaluate)
+app.command("calibrate")(calibrate)
+app.command("bench")(bench)
 app.command("doctor")(doctor)
 
 

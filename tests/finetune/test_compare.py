@@ -18,7 +18,7 @@ def test_a_difference_is_the_paired_one_of_evaluate():
     before[random.random(before.shape) < 0.2] = np.nan
     after = before + random.normal(0.05, 0.1, before.shape)
     found = difference(HITS, before, after, groups=groups, seed=3)
-    wanted = paired_bootstrap(before, after, groups, 3)
+    wanted = paired_bootstrap(before, after, groups, seed=3)
     np.testing.assert_allclose((found.difference, found.low, found.high), wanted)
     assert found.gain == found.difference
 

@@ -42,8 +42,9 @@ def test_batch_norm_neither_sees_nor_keeps_what_is_only_looked_at(lightning, cro
 def test_other_weights_of_the_network_are_what_runs(lightning, crops):
     zero = {name: np.zeros_like(value) for name, value in lightning.weights.items()}
     told = of_bundle(lightning, weights=zero)(crops)
-    np.testing.assert_allclose(told, told[0, 0, 0, 0])
-    assert np.ptp(of_bundle(lightning)(crops)) > 0
+    # A network of nothing says the same of every picture and every keypoint.
+    np.testing.assert_allclose(told, np.broadcast_to(told[:1, :1], told.shape))
+    assert np.ptp(of_bundle(lightning)(crops), axis=0).max() > 0.01
 
 
 def test_many_crops_are_answered_as_few_are_and_none_with_none(lightning, crops):

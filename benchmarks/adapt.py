@@ -1,0 +1,225 @@
+"""What adaptation gives on a real domain: `python benchmarks/adapt.py [ROW ...]`.
+
+MoveNet, persons of 1,500 unlabelled LSPET pictures, measured on the 250 labelled `check` pictures
+(PCK@0.2 of the torso; paired intervals by bootstrap over pictures) and on COCO (what is
+forgotten), source and adapted with the same spec, without the flip test. Labels choose nothing:
+the recipe was chosen by agreement on held-out unlabelled persons. Rows that are in
+results/adapt.json are not run again; those that are missing are printed as not run. The gate's
+indicators of each row are kept for benchmarks/gate.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from accuracy import DIAGONALS, LIMBS, Array, Persons, estimate, persons_of, similarity, tight_boxes
+from results_file import FOLDER, save
+
+from posekit import Bundle
+from posekit.bundle import embedded
+from posekit.evaluate.bootstrap import paired_bootstrap
+from posekit.multiview import MultiView
+from posekit.runtime import Runtime
+from posekit_finetune import recipe
+from posekit_finetune.adapt import AdaptOptions, Hooks, Outcome, adapt
+
+ROOT = Path(__file__).resolve().parents[1]
+WORK = ROOT / "benchmarks" / "work"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run.  recipe: of posekit_finetune; settings: on top; teacher: another embedded model."""
+
+    model: str = "movenet-lightning"
+    recipe: str = "default"
+    settings: tuple[str, ...] = ()
+    seed: int = 0
+    teacher: str | None = None
+    limit: int = 2000
+
+
+SHORT = ("steps=150", "watch_every=50")
+ROWS = {
+    "lightning-0": Row(),
+    "lightning-1": Row(seed=1),
+    "thunder-0": Row("movenet-thunder"),
+    "thunder teaches lightning": Row(teacher="movenet-thunder"),
+    "paper, single": Row(recipe="single", settings=SHORT),
+    "paper, dual": Row(recipe="dual", settings=SHORT),
+    "short": Row(settings=SHORT),
+    "short, pixel loss": Row(settings=(*SHORT, "loss=mse")),
+    "short, one view teaches": Row(settings=(*SHORT, "teacher=frozen")),
+    "short, moving teacher": Row(settings=(*SHORT, "teacher=ema")),
+    "short, strong views": Row(
+        settings=(*SHORT, "hard.turn_deg=[30,60]", "hard.scale=[0.25,0.25]", "hard.cutout=5")
+    ),
+    "short, all layers": Row(settings=(*SHORT, "learn=all")),
+    "short, no blend": Row(settings=(*SHORT, "blend=1.0")),
+    "short, plain weights": Row(settings=(*SHORT, "confidence=false")),
+    "short, no amplitude": Row(settings=(*SHORT, "amplitude=0.0")),
+    "short, adam": Row(settings=(*SHORT, "optimizer=adam")),
+}
+
+
+def hits(points: Array, joints: Array, share: float = 0.2) -> Array:
+    """Which of LSPET's 12 limb joints are right, (N, 12), NaN where not labelled."""
+    truth, seen = joints[:, : len(LIMBS), :2], joints[:, : len(LIMBS), 2] > 0
+    sides = [np.linalg.norm(truth[:, a] - truth[:, b], axis=1) for a, b in DIAGONALS]
+    size = np.maximum(np.maximum(*sides), 10.0)
+    far = np.linalg.norm(points[:, LIMBS] - truth, axis=2)
+    return np.where(seen, far < share * size[:, None], np.nan)
+
+
+def recalls(values: Array) -> Array:
+    """Each person's mean OKS hit over 0.50:0.05:0.95, whose mean is AR."""
+    return (values[:, None] > np.arange(0.5, 0.96, 0.05)).mean(1)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The labelled persons that measure, and the pictures without labels."""
+
+    check: Persons
+    coco: Persons
+    unlabelled: Path
+
+    @classmethod
+    def read(cls, assets: Path) -> Data:
+        coco = assets / "coco_kpts"
+        return cls(
+            persons_of(assets / "lspet" / "check", assets / "lspet" / "check.json"),
+            persons_of(coco / "images", coco / "person_keypoints.json"),
+            assets / "lspet" / "adapt",
+        )
+
+    def measure(self, runtime: Runtime) -> dict[str, Array]:
+        """Hits per joint on check, recall per person on COCO."""
+        points = estimate(runtime, self.check, tight_boxes(self.check.joints))
+        seen = similarity(estimate(runtime, self.coco, self.coco.boxes), self.coco)
+        return {"pck": hits(points, self.check.joints), "coco": recalls(seen)}
+
+
+def plain(bundle: Bundle, threads: int) -> Runtime:
+    return Runtime(bundle, device="cpu", threads=threads, flip=False)
+
+
+def change(before: Array, after: Array, groups: Array) -> dict[str, float]:
+    """Both means, and their paired difference with its 95 % interval."""
+    difference, low, high = paired_bootstrap(before, after, groups, seed=0)
+    told = (np.nanmean(before), np.nanmean(after), difference, low, high)
+    names = ("before", "after", "difference", "low", "high")
+    return {name: round(float(value), 4) for name, value in zip(names, told, strict=True)}
+
+
+def names_of(persons: Persons) -> Array:
+    return np.unique([str(path) for path in persons.images], return_inverse=True)[1]
+
+
+def run(name: str, row: Row, data: Data, threads: int) -> dict[str, Any]:
+    """One row: adapt, measure source and adapted, and the gate's findings."""
+    source = Bundle.open(embedded()[row.model])
+    teacher = Bundle.open(embedded()[row.teacher]) if row.teacher else None
+    options = AdaptOptions(
+        (str(data.unlabelled),),
+        WORK,
+        recipe.load(row.recipe, row.settings),
+        row.recipe,
+        find=dataclasses.replace(AdaptOptions((), WORK).find, limit=row.limit),
+        seed=row.seed,
+        teacher=teacher,
+        threads=threads,
+    )
+    told = Hooks(
+        on_stage=lambda text: print(f"  {name}: {text}", flush=True),
+        on_reading=lambda reading, seconds: print(
+            f"  {name}: step {reading.step} {seconds:.0f} s score {reading.score:+.4f}", flush=True
+        ),
+    )
+    started = time.perf_counter()
+    outcome = adapt(source, options, told)
+    figures = {**dataclasses.asdict(row), "seconds": round(time.perf_counter() - started, 1)}
+    return {**figures, **_judged(outcome, source, data, threads)}
+
+
+def _judged(outcome: Outcome, source: Bundle, data: Data, threads: int) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "reason": outcome.reason,
+        "stopped": type(outcome.error).__name__ if outcome.error else None,
+        "persons": len(outcome.persons),
+        "history": [dataclasses.asdict(reading) for reading in outcome.history],
+    }
+    if outcome.adapted is None or outcome.verdict is None:
+        return said
+    before, after = (data.measure(plain(b, threads)) for b in (source, outcome.adapted))
+    pck = change(before["pck"], after["pck"], names_of(data.check))
+    coco = change(before["coco"], after["coco"], names_of(data.coco))
+    return {**said, "pck": pck, "coco": coco, "verdict": outcome.verdict.to_dict()}
+
+
+def views(data: Data, threads: int) -> dict[str, Any]:
+    """What eight views give without any learning, at eight times the cost."""
+    told = {}
+    for name in ("movenet-lightning", "movenet-thunder"):
+        bundle = Bundle.open(embedded()[name])
+        many = MultiView(bundle, views=8, device="cpu", threads=threads)
+        before, after = data.measure(plain(bundle, threads)), data.measure(many)
+        told[name] = {
+            "pck": change(before["pck"], after["pck"], names_of(data.check)),
+            "coco": change(before["coco"], after["coco"], names_of(data.coco)),
+        }
+    return told
+
+
+def line(name: str, row: dict[str, Any]) -> str:
+    if "pck" not in row:
+        return f"{name:28} {row.get('stopped') or row['reason'][:60]}"
+    pck, coco = row["pck"], row["coco"]
+    passed = "passed" if row.get("verdict", {}).get("passed", True) else "refused"
+    return (
+        f"{name:28} PCK {pck['before']:.3f} -> {pck['after']:.3f} ({pck['difference']:+.3f}, "
+        f"95 % {pck['low']:+.3f} to {pck['high']:+.3f})  COCO AR {coco['before']:.3f} -> "
+        f"{coco['after']:.3f}  {passed}"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; none: print what there is")
+    parser.add_argument("--assets", type=Path, default=ROOT.parent / "shared" / "assets")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(arguments)
+    cv2.setNumThreads(1)
+    torch.set_num_threads(options.threads)
+    path = FOLDER / "adapt.json"
+    data = Data.read(options.assets)
+    for name in options.rows:
+        done = json.loads(path.read_text())["figures"] if path.exists() else {}
+        if name in done:
+            continue
+        figures = (
+            views(data, options.threads)
+            if name == "views"
+            else run(name, ROWS[name], data, options.threads)
+        )
+        done = json.loads(path.read_text())["figures"] if path.exists() else {}
+        save("adapt", "python benchmarks/adapt.py", options.threads, {**done, name: figures})
+    done = json.loads(path.read_text())["figures"] if path.exists() else {}
+    for model, figures in done.get("views", {}).items():
+        print(line(f"{model}, 8 views", figures))
+    for name in ROWS:
+        print(line(name, done[name]) if name in done else f"{name:28} not run")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""`posekit calibrate`: teach a bundle what its scores are worth, on labelled images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer import Option
+
+if TYPE_CHECKING:
+    from posekit.estimate import Estimator
+    from posekit.evaluate import Annotations
+    from posekit.evaluate.calibrate import Samples
+
+
+# fmt: off
+def command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Embedded name or .posekit file.")],
+    images: Annotated[Path, Option(help="Folder of the images that the annotations name.")],
+    annotations: Annotated[Path, Option(help="Labels: COCO's form or MPII's list.")],
+    output: Annotated[Path, Option("-o", "--output", help="The .posekit file to write.")],
+    device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto",
+    threads: Annotated[int | None, Option(min=1, help="CPU threads; all by default.")] = None,
+    seed: Annotated[int, Option(help="Of the folds.")] = 0,
+    html_file: Annotated[Path | None, Option("--html", metavar="FILE", help="Write the reliability diagrams.")] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace existing outputs.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print the report as JSON.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
+) -> None:
+    """Fit score -> P(nearer than 0.1 of the person size) by keypoint, and store it in the bundle."""
+    from posekit import api, bundle
+    from posekit.evaluate import calibrate, outcome, read_annotations
+
+    outcome.check_free([output, html_file], overwrite=overwrite)
+    source, labels = bundle.Bundle.open(bundle.find(model)), read_annotations(annotations, images)
+    views = [name for name in ("flip", "plain") if name in source.graphs]
+    data = {name: _samples(api.load(model, device, threads, flip=name == "flip", boxes="full"), labels) for name in views}
+    found = calibrate.calibrate(data, seed)
+    calibrate.calibrated(source, found.curves, calibrate.fingerprint(labels, annotations)).save(output)
+    outcome.save_reliability(found.report, html_file, title=f"{source.name}, calibrated on {annotations.name}")
+    typer.echo(json.dumps(found.report, indent=1)) if as_json else _print(found.report, output)
+# fmt: on
+
+
+def _samples(estimator: Estimator, labels: Annotations) -> Samples:
+    """Answers in the labelled boxes and whether they are right, with a bar on a terminal."""
+    from posekit.cli.counted import counted
+    from posekit.evaluate import predict, score
+    from posekit.evaluate.calibrate import samples
+
+    runtime = estimator.runtime
+    title = f"{runtime.bundle.name}, flip {'on' if runtime.flip else 'off'}"
+    with counted(title, len(labels.images)) as on_image:
+        found = predict(estimator, labels, skeleton=runtime.spec.skeleton, on_image=on_image)
+    return samples(score(found, labels, runtime.spec), len(runtime.spec.skeleton))
+
+
+def _print(report: Mapping[str, Any], output: Path) -> None:
+    for name, entry in report.items():
+        raw, new = entry["raw"], entry["calibrated"]
+        typer.echo(
+            f"{name}: expected calibration error {raw['ece']:.3f} raw, {new['ece']:.3f} calibrated "
+            f"(held-out images, {new['keypoints']} keypoints)"
+        )
+    typer.echo(f"{output}: written")

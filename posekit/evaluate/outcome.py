@@ -1,0 +1,82 @@
+"""What `posekit eval` leaves behind: one report of plain data, a JSON file and a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posekit.atomic import write_atomic
+from posekit.errors import SourceError
+from posekit.evaluate.page import page, reliability_page
+from posekit.evaluate.score import Evaluation, compared
+from posekit.runtime import Runtime
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A model and how it was judged."""
+
+    runtime: Runtime
+    evaluation: Evaluation
+
+
+def report(runs: Sequence[Run], *, boxes: str, annotations: Path) -> dict[str, Any]:
+    """Figures of the first run, and what it gains over the second where there is one.
+
+    boxes: where they came from. Raises InputError.
+    """
+    first = runs[0]
+    result = {
+        "model": _model(first.runtime),
+        "run": {
+            "annotations": str(annotations),
+            "boxes": boxes,
+            "flip": first.runtime.flip,
+            "provider": first.runtime.provider,
+            "threads": first.runtime.threads,
+            "seed": first.evaluation.seed,
+        },
+        "figures": first.evaluation.figures(),
+    }
+    for other in runs[1:]:
+        result["comparison"] = {
+            "model": _model(other.runtime),
+            "difference": compared(first.evaluation, other.evaluation),
+            "figures": other.evaluation.figures(),
+        }
+    return result
+
+
+def save(
+    result: dict[str, Any], run: Run, *, json_file: Path | None, html_file: Path | None
+) -> None:
+    """Write the files that were asked for; each appears whole or not at all. Raises SourceError."""
+    save_json(result, json_file)
+    if html_file is not None:
+        write_atomic(html_file, page(run.evaluation, result, run.runtime.spec.skeleton))
+
+
+def save_json(result: Mapping[str, Any], path: Path | None) -> None:
+    """Write plain data where a file was asked for. Raises SourceError."""
+    if path is not None:
+        write_atomic(path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+
+
+def save_reliability(result: Mapping[str, Any], path: Path | None, *, title: str) -> None:
+    """Write the page of a calibration's report where one was asked for. Raises SourceError."""
+    if path is not None:
+        write_atomic(path, reliability_page(title, result))
+
+
+def check_free(files: Sequence[Path | None], *, overwrite: bool) -> None:
+    """Raises SourceError where an output exists, before hours are spent."""
+    for path in files:
+        if path is not None and path.exists() and not overwrite:
+            raise SourceError(f"{path}: exists; choose another name or pass --overwrite")
+
+
+def _model(runtime: Runtime) -> dict[str, Any]:
+    return {"name": runtime.bundle.name, "sha256": runtime.bundle.sha256}
