@@ -27,6 +27,17 @@ def start(*seeds: int) -> Start:
     return Start(SPEC, tuple(small_net(seed) for seed in seeds or (0,)))
 
 
+def lively_start(count: int) -> Start:
+    """Networks with gradients well above rounding, which fresh heads of N(0, 0.001) do not have."""
+    nets = [small_net(seed) for seed in range(count)]
+    for seed, net in enumerate(nets):
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for layer in (net.up[0][0], net.up[1][0], net.final_layer):
+                layer.weight.normal_(0, 0.2, generator=generator)
+    return Start(SPEC, tuple(nets))
+
+
 def material(*, labels: bool = False) -> Material:
     made = figures(PERSONS, 1, "none")
     return Material(made.persons, np.arange(PERSONS), labelled=made if labels else None)

@@ -19,7 +19,16 @@ from posekit.errors import AdaptError, DivergedError
 from posekit_finetune.loop import Loop, Start, start_of
 from posekit_finetune.members import members
 from tests.assets import ROOT
-from tests.finetune.small import PERSONS, material, pairs, small, small_net, start, weights
+from tests.finetune.small import (
+    PERSONS,
+    lively_start,
+    material,
+    pairs,
+    small,
+    small_net,
+    start,
+    weights,
+)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others() -> None:
@@ -143,12 +152,12 @@ import sys
 import torch
 from lightning_fabric import Fabric
 from posekit_finetune.loop import Loop
-from tests.finetune.small import material, small, start
+from tests.finetune.small import lively_start, material, small
 
 fabric = Fabric(accelerator="cpu", devices=1, num_nodes=2, strategy="ddp")
 fabric.launch()
 made = small(sys.argv[1], 3, "batch_norm=frozen")
-loop = Loop(start(*range(made.networks)), material(labels=True), made, fabric=fabric)
+loop = Loop(lively_start(made.networks), material(labels=True), made, fabric=fabric)
 (reached,) = loop
 if fabric.global_rank == 0:
     torch.save([net.state_dict() for net in map(loop.handed, range(made.networks))], sys.argv[2])
@@ -189,7 +198,7 @@ def test_two_processes_equal_one_at_the_same_global_batch(tmp_path: Path, name: 
         _, error = process.communicate(timeout=600)
         assert process.returncode == 0, error[-2000:]
     made = small(name, 3, "batch_norm=frozen")
-    loop = Loop(_starts(made.networks), material(labels=True), made)
+    loop = Loop(lively_start(made.networks), material(labels=True), made)
     list(loop)
     for n, two in enumerate(torch.load(out, weights_only=True)):
         for key, one in loop.handed(n).state_dict().items():

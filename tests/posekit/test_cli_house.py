@@ -81,7 +81,7 @@ def test_verify_finds_a_sound_bundle_sound(lightning: Path) -> None:
 
 def test_verify_json_gives_the_shifts(lightning: Path) -> None:
     result = json.loads(posekit("verify", str(lightning), "--json").stdout)
-    assert set(result["shift_px"]) == {"flip", "plain"}
+    assert set(result["shift_px"]) == {"flip", "maps", "plain"}
     assert all(0 <= shift <= 0.5 for shift in result["shift_px"].values())
 
 

@@ -1,0 +1,103 @@
+"""hf:// fetches from the server it is told to, says what it took, and nothing else is fetched."""
+
+import hashlib
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from posekit.checkpoints import hub
+from posekit.checkpoints.hub import fetch
+from posekit.errors import CheckpointError, MissingExtraError
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FILES = {"config.json": b'{"model_type": "vitpose"}', "model.safetensors": b"numbers", "a.md": b"x"}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """The two calls that huggingface_hub makes: what is there, and a file."""
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, *, body: bool) -> None:
+        path = self.path.partition("?")[0]
+        name = path.rpartition("/")[2]
+        if path.startswith("/api/models/some/model"):
+            siblings = [{"rfilename": each} for each in FILES]
+            data = json.dumps({"id": "some/model", "sha": COMMIT, "siblings": siblings}).encode()
+        elif path.startswith(f"/some/model/resolve/{COMMIT}/"):
+            data = FILES[name]
+        else:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Type", "application/json")
+        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Silence."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{running.server_port}")
+    yield
+    running.shutdown()
+    running.server_close()
+    thread.join()
+
+
+def test_weights_and_config_are_fetched_with_commit_and_hashes(
+    server: None, tmp_path: Path
+) -> None:
+    fetched = fetch("hf://some/model", tmp_path)
+    assert fetched.revision == COMMIT
+    assert fetched.path == tmp_path / "model"
+    taken = {name: data for name, data in FILES.items() if name != "a.md"}
+    assert fetched.sha256 == {k: hashlib.sha256(v).hexdigest() for k, v in taken.items()}
+    for name, data in taken.items():
+        assert (fetched.path / name).read_bytes() == data
+    assert not (fetched.path / "a.md").exists()
+
+
+def test_what_is_not_there_is_one_sentence(server: None, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"hf://some/other: cannot be fetched: \S"):
+        fetch("hf://some/other", tmp_path)
+    with pytest.raises(CheckpointError, match=r"no such file; it holds a\.md, config\.json"):
+        fetch("hf://some/model/x.pth", tmp_path)
+
+
+@pytest.mark.parametrize("address", ["hf://", "hf://one", "hf://a/b/c d@e f"])
+def test_other_addresses_are_refused(address: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="wanted hf://OWNER/NAME"):
+        fetch(address, tmp_path)
+
+
+def test_without_huggingface_hub_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    with pytest.raises(MissingExtraError, match=r"posekit\[hub\]"):
+        fetch("hf://some/model", tmp_path)
+
+
+def test_several_checkpoints_must_be_named() -> None:
+    with pytest.raises(CheckpointError, match="name one as hf://OWNER/NAME/FILE"):
+        hub._wanted(["a.pth", "b.pth"], None, "hf://some/model")
+    assert hub._wanted(["a.pth", "b.pth"], "b.pth", "hf://some/model") == ["b.pth"]
