@@ -235,14 +235,17 @@ def _within(source: Bundle, material: Material, options: AdaptOptions, budget_s:
 
 
 def _learn(loop: Loop, monitor: Monitor, watched: Watched, hooks: Hooks) -> Weights:
-    """Run the loop to its end; the weights at the best look, as a bundle stores them."""
+    """Run the loop to its end; the weights at the best look, as a bundle stores them.
+
+    Where no look was better than the start, the last one's: the gate says what it thinks of them.
+    """
     best: Weights = watched.source.weights
     for reached in loop:
         weights = stored(reached.net, watched.source)
         seen = watched.measure(weights, monitor.baseline)
         reading = monitor.watch(reached.step, seen, reached.report.losses)
         hooks.on_reading(reading, reached.seconds)
-        if monitor.best is reading:
+        if monitor.best is None or monitor.best is reading:
             best = weights
     return best
 

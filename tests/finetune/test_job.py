@@ -66,7 +66,7 @@ def test_a_short_run_leaves_a_report_and_no_model_that_the_gate_refused(
 def test_a_forced_model_is_marked_and_runs_at_once(pictures: Path, tmp_path: Path) -> None:
     """One step: enough to move every layer that learns, too little for the gate to be sure."""
     out = tmp_path / "mine.posekit"
-    settings = [*SHORT["settings"], "steps=1", "rate=3e-4", "warm_up=1", "ensemble_views=2"]
+    settings = [*SHORT["settings"], "steps=1", "rate=1e-4", "warm_up=1", "ensemble_views=2"]
     adapted = posekit.adapt(
         "movenet-lightning", pictures, out, **{**SHORT, "settings": settings}, force=True
     )
