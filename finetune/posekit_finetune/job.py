@@ -22,6 +22,7 @@ from posekit_finetune.adapt import AdaptOptions, Hooks, Outcome, adapt
 from posekit_finetune.data import FindOptions
 from posekit_finetune.gate import Check
 from posekit_finetune.labelled import Labelled, read_labelled
+from posekit_finetune.monitor import Reading
 
 SHARE = 0.1
 """Of a person's longer side within which a keypoint is right, where labels are given."""
@@ -37,7 +38,8 @@ class Job:
     the old domain, and their images.  teacher: another model, opened.  boxes: a detector, "full" or
     a file.  limit: most persons.  budget_s: instead of the recipe's steps.  work: for what can be
     made again, None for a folder beside the output that is removed at the end.
-    force: write a refused model, marked so.  pictures: in the report.
+    force: write a refused model, marked so.  tensorboard: a folder for its event files.
+    pictures: in the report.
     """
 
     recipe: str = "default"
@@ -55,6 +57,7 @@ class Job:
     work: str | Path | None = None
     resume: bool = False
     force: bool = False
+    tensorboard: str | Path | None = None
     pictures: bool = True
     overwrite: bool = False
 
@@ -115,13 +118,31 @@ def run(
         threads=job.threads or usable_threads(),
         checks=_checks(job, work, model),
     )
-    outcome = adapt(model, options, hooks)
+    outcome = adapt(model, options, _followed(hooks, job.tensorboard))
     adapted = _written(outcome, model, job, output, finish=finish)
     if not job.work:
         shutil.rmtree(work, ignore_errors=True)
     if outcome.error is not None:
         raise outcome.error
     return adapted
+
+
+def _followed(hooks: Hooks, folder: str | Path | None) -> Hooks:
+    """The hooks, and every look at the held-out persons to TensorBoard as well."""
+    if folder is None:
+        return hooks
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+
+    def look(reading: Reading, seconds: float) -> None:
+        figures = {**reading.values, **reading.losses, "score": reading.score}
+        for name, value in figures.items():
+            writer.add_scalar(name, value, reading.step)
+        writer.flush()
+        hooks.on_reading(reading, seconds)
+
+    return dataclasses.replace(hooks, on_reading=look)
 
 
 def _free(paths: Sequence[Path], overwrite: bool) -> None:

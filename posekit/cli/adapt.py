@@ -29,6 +29,7 @@ def command(
     threads: Annotated[int | None, Option(min=1, help="CPU threads; all by default.")] = None,
     resume: Annotated[bool, Option("--resume", help="Go on where the same command stopped.")] = False,
     force: Annotated[bool, Option("--force", help="Write the model even where the gate refuses it, marked so.")] = False,
+    tensorboard: Annotated[Path | None, Option(metavar="DIR", help="Write the curves for TensorBoard, live.")] = None,
     pictures: Annotated[bool, Option(help="Before and after pictures in the report.")] = True,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace existing outputs.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the report as JSON.")] = False,
@@ -45,7 +46,7 @@ def command(
         adapted = api.adapt(
             model, unlabeled, output, recipe=recipe, settings=[*(settings or []), *extra], check=check, check_images=check_images,
             source=source, source_images=source_images, teacher=teacher, boxes=boxes, limit=limit, budget_s=wanted, seed=seed,
-            threads=threads, resume=resume, force=force, pictures=pictures, overwrite=overwrite, hooks=progress.hooks(),
+            threads=threads, resume=resume, force=force, tensorboard=tensorboard, pictures=pictures, overwrite=overwrite, hooks=progress.hooks(),
         )
     progress.report(adapted, as_json=as_json, quiet=quiet)
     raise typer.Exit(adapted.exit_code)
