@@ -29,17 +29,13 @@ def load(
     threads: int | None = None,
     *,
     flip: bool = True,
-    views: int | None = None,
     boxes: str | Path | Finder = DETECTOR,
     options: EstimateOptions = EstimateOptions(),
 ) -> Estimator:
-    """A pose estimator for an embedded model, a `.posekit`, or an `.onnx` of `posekit export`.
+    """A pose estimator for an embedded model, `.posekit`, exported `.onnx` or checkpoint.
 
-    A checkpoint is packed in memory, which needs `posekit[export]`.
     device: auto, cpu, cuda or cuda:N; only auto may fall back.  threads: None for all.
     flip: also look at the mirrored crop, more accurate at twice the cost.
-    views: look at 1, 2, 4 or 8 turned and mirrored views and average their maps, at that many
-    times the cost; on LSPET 8 gain 4 points of PCK, on upright persons nothing. Replaces flip.
     boxes: a detector (embedded, `.posekit` or `.onnx`), a file of boxes (`.json`, `.jsonl`),
     "full" for the whole frame, or a function from Frame to Boxes.
     Raises BundleError, DeviceError, MissingExtraError, InputError.
@@ -47,8 +43,8 @@ def load(
     pose = _opened(model)
     runtime = (
         Runtime(pose, device=device, threads=threads, flip=flip)
-        if views is None
-        else MultiView(pose, views=views, device=device, threads=threads)
+        if options.views is None
+        else MultiView(pose, views=options.views, device=device, threads=threads)
     )
     if callable(boxes):
         return Estimator(runtime, boxes, options, boxes_from=getattr(boxes, "__name__", "function"))
@@ -154,7 +150,7 @@ def adapt(
         options["teacher"] = bundle.Bundle.open(bundle.find(teacher))
     paths = [unlabeled] if isinstance(unlabeled, str | Path) else unlabeled
     calls = AdaptHooks(**(hooks or {}))
-    return job.run(source, paths, out, job.Job(**options), finish=renewed, hooks=calls)
+    return job.run(source, paths, out, job=job.Job(**options), finish=renewed, hooks=calls)
 
 
 def infer(

@@ -32,6 +32,8 @@ class EstimateOptions:
     min_score: a person whose better half of keypoints scores less on average is dropped (not
         with given boxes).
     max_persons: keep the best of each frame, None for all.
+    views: average this many turned and mirrored views, 1, 2, 4 or 8, instead of the flip test, at
+        so many times the cost: gains on unusual poses, not on upright ones (see `posekit.load`).
     track: give ids and follow persons between detections.  smooth: one-euro filter, needs track.
     """
 
@@ -39,6 +41,7 @@ class EstimateOptions:
     frames_per_batch: int = 2
     min_score: float = 0.25
     max_persons: int | None = None
+    views: int | None = None
     track: bool = True
     smooth: bool = True
 
@@ -165,14 +168,14 @@ class Estimator:
             )
         calibration = self.runtime.calibration
         chances = None if calibration is None else calibration(scores)
-        ends = list(itertools.accumulate(len(warp) for warp in warps))
+        ends = list(itertools.accumulate(len(boxes) for boxes in found))
         return [
             Poses(
-                warp.to_frame(points[end - len(warp) : end]),
-                scores[end - len(warp) : end],
+                warp.to_frame(points[end - len(boxes) : end]),
+                scores[end - len(boxes) : end],
                 boxes,
                 spec.skeleton,
-                confidence=None if chances is None else chances[end - len(warp) : end],
+                confidence=None if chances is None else chances[end - len(boxes) : end],
             )
             for warp, boxes, end in zip(warps, found, ends, strict=True)
         ]

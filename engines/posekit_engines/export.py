@@ -1,131 +1,173 @@
-"""A bundle to one stand-alone ONNX file, with proof of how far it strays from its source."""
+"""A model to one deployable file, folder or bundle, with proof of how far it strays."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from time import perf_counter
+from typing import Any
 
-import numpy as np
-import onnx
 import onnxruntime
 from torch import nn
 
-from posekit import __version__, codecs
-from posekit.atomic import write_atomic
+from posekit import __version__
 from posekit.bundle import Bundle
-from posekit.errors import ExportError, InputError, SourceError
+from posekit.errors import ExportError
 from posekit.nets import build
-from posekit.types import Decode, ModelSpec, UInt8
-from posekit_engines.graph import heatmaps_graph, points_graph
-from posekit_engines.pack import check_crops, loaded
-from posekit_engines.parity import Parity, compare, normalised, source_answer
-from posekit_engines.to_onnx import inline_weights, network_graph
+from posekit.types import ModelSpec
+from posekit_engines import parity_page, repack, strays, triton_repository
+from posekit_engines.answer import answer
+from posekit_engines.crops import Checks, crops_of
+from posekit_engines.handout import together
+from posekit_engines.options import ExportOptions
+from posekit_engines.pack import loaded
+from posekit_engines.standalone import write
+from posekit_engines.strays import Truth, truth
+from posekit_engines.to_onnx import bundle_weights
 
-Outputs = Literal["points", "heatmaps", "raw"]
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """outputs: points (crops to keypoints), heatmaps (crops to merged maps) or raw (the network
-    alone on a normalised image).  flip: with the flip test inside; raw has none.
-    decode: None for the model's own.  batch: a fixed N, None for any.
-    budget_px: largest mean shift from the source network.
-    """
-
-    outputs: Outputs = "points"
-    flip: bool = True
-    decode: Decode | None = None
-    batch: int | None = None
-    budget_px: float = 0.05
-    overwrite: bool = False
+Report = dict[str, Any]
+REPORT, PAGE = ".parity.json", ".parity.html"
 
 
-def export_onnx(source: Bundle, output: str | Path, options: ExportOptions) -> Parity:
-    """Write `output` and `<output>.parity.json`, both or neither.
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A model on its way out: its source, the spec with the options in it, and the network."""
 
-    Parity is measured on the file's own bytes in ONNX Runtime's CPU provider, against the torch
-    network in float32 and the numpy codecs.
-    Raises ExportError, ParityError, SourceError, InputError.
+    source: Bundle
+    spec: ModelSpec
+    net: nn.Module
+    options: ExportOptions
+
+
+def export(source: Bundle, output: str | Path, options: ExportOptions) -> Report:
+    """Write `output` with `<output>.parity.json` and `.parity.html` beside it, all or none.
+
+    source: a bundle, or a checkpoint as `pack.unpacked` gives it.  Parity is measured on the
+    file's own bytes in ONNX Runtime's CPU provider, against the torch network in float32 and the
+    numpy codecs. Returns the report.
+    Raises ExportError, ParityError, SourceError, InputError, MissingExtraError.
     """
     output = Path(output)
-    report = output.with_name(output.name + ".parity.json")
-    for path in (output, report):
-        if path.exists() and not options.overwrite:
-            raise SourceError(f"{path}: exists; choose another -o or pass --overwrite")
+    target = options.target(output)
+    options.check_for(target)
+    options = replace(options, to=target)
     spec = source.pose_spec
     if options.decode is not None:
         spec = replace(spec, decode=options.decode)
-    if options.batch is not None and options.batch < 1:
-        raise InputError(f"--batch {options.batch}: wanted 1 or more")
-    net = loaded(build(spec), source.weights)
-    data = _model(net, source, spec, options=options).SerializeToString()
-    parity = measure(data, net, spec, options=options, crops=_crops(source, spec, options))
-    parity.check(options.budget_px, str(output))
+    build_plan = _plan_builder() if target == "tensorrt" else None
+    job = Job(source, spec, loaded(build(spec), source.weights), options)
+    beside = [output.with_name(output.name + end) for end in (".data", REPORT, PAGE)]
+    with together([output, *beside], overwrite=options.overwrite) as folder:
+        path = folder / output.name
+        if build_plan is not None:
+            report: Report = build_plan(job, path)
+        else:
+            report = _MAKERS[target](job, path)
+        folder.joinpath(beside[1].name).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    return report
+
+
+def _plan_builder() -> Any:
+    """`build(job, path) -> report` of the module that makes TensorRT plans. Raises ExportError."""
+    name = "posekit_engines.to_tensorrt"
+    if importlib.util.find_spec(name) is None:
+        raise ExportError(
+            "--to tensorrt: this posekit cannot build plans yet (they come with the extra "
+            "'tensorrt' of a later version); write ONNX with --to onnx, which trtexec reads"
+        )
+    return importlib.import_module(name).build
+
+
+def judged(job: Job, path: Path, told: Mapping[str, Any], *, page: Path) -> Report:
+    """Measure the stand-alone file at `path`, write the page of pictures, return the report.
+
+    Raises ParityError where it strays too far and nobody insists.
+    """
+    start = perf_counter()
+    checks, source = _source(job)
+    given = answer(path, checks, job.spec, options=job.options)
+    parity, found = strays.report(given, source, checks, spec=job.spec)
+    found["within_budget"] = not strays.within(found, job.options.budget)
+    found["forced"] = job.options.force and not found["within_budget"]
+    if not job.options.force:
+        strays.refuse(found, job.options.budget, str(job.source.name))
+    size = sum(each.stat().st_size for each in path.parent.glob(f"{path.name}*"))
     said = {
-        "posekit": __version__,
-        "model": {"name": source.name, "sha256": source.sha256},
-        "outputs": options.outputs,
-        "flip": options.flip and options.outputs != "raw",
-        "decode": spec.decode,
-        "precision": "fp32",
-        "runtime": f"onnxruntime {onnxruntime.__version__}, CPUExecutionProvider",
-        "budget_px": options.budget_px,
+        **head(job),
         **parity.to_dict(),
+        **found,
+        "bytes": size,
+        **told,
+        "parity_s": round(perf_counter() - start, 1),
     }
-    write_atomic(output, data)
-    write_atomic(report, json.dumps(said, indent=1) + "\n")
-    return parity
+    said["table"] = parity_page.rows(said)
+    page.write_text(parity_page.page(said, given, source, checks=checks), "utf-8")
+    return said
 
 
-def _model(
-    net: nn.Module, source: Bundle, spec: ModelSpec, *, options: ExportOptions
-) -> onnx.ModelProto:
-    """The stand-alone graph, checked in full, with the spec in its metadata."""
-    model = network_graph(net, spec)
-    if options.outputs == "points":
-        model = points_graph(model, spec, flip=options.flip)
-    elif options.outputs == "heatmaps":
-        model = heatmaps_graph(model, spec, flip=options.flip)
-    model = inline_weights(model, source.weights)
-    for value in (*model.graph.input, *model.graph.output):
-        if options.batch is not None:
-            value.type.tensor_type.shape.dim[0].dim_value = options.batch
-    said = {
+def _source(job: Job) -> tuple[Checks, Truth]:
+    """As many check crops as time allows, and the source's answer to them."""
+    checks = crops_of(job.options.check, job.spec)
+    first = truth(job.net, checks.first(1).crops, job.spec, flip=job.options.merges)
+    checks = strays.affordable(checks, 2 * first.crop_s)
+    return checks, truth(job.net, checks.crops, job.spec, flip=job.options.merges)
+
+
+def head(job: Job) -> Report:
+    """What was exported, and where it was measured."""
+    options, budget = job.options, job.options.budget
+    return {
         "posekit": __version__,
-        "name": source.name,
-        "source_sha256": source.sha256,
+        "model": {"name": job.source.name, "sha256": job.source.sha256},
+        "architecture": job.spec.architecture,
         "outputs": options.outputs,
-        "flip": json.dumps(options.flip and options.outputs != "raw"),
-        "spec": json.dumps(spec.to_dict()),
+        "flip": options.merges,
+        "decode": job.spec.decode,
+        "affine": options.affine,
+        "batch": options.batch,
+        "precision": options.precision,
+        "runtime": f"onnxruntime {onnxruntime.__version__}, CPUExecutionProvider",
+        "budget_px": budget.mean_px,
+        "budget_p99_px": budget.p99_px,
     }
-    onnx.helper.set_model_props(model, said)
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"{source.name}: the exported graph is not valid: {error}") from error
-    return model
 
 
-def _crops(source: Bundle, spec: ModelSpec, options: ExportOptions) -> UInt8:
-    crops: UInt8 = source.reference.get("crops", np.zeros(0, np.uint8))
-    crops = crops if len(crops) else check_crops(spec)
-    return crops if options.batch is None else np.resize(crops, (options.batch, *crops.shape[1:]))
+def _onnx(job: Job, path: Path) -> Report:
+    start = perf_counter()
+    told = write(job.source, job.net, job.spec, options=job.options, path=path)
+    told["export_s"] = round(perf_counter() - start, 1)
+    return {"to": "onnx", **judged(job, path, told, page=path.with_name(path.name + PAGE))}
 
 
-def measure(
-    data: bytes, net: nn.Module, spec: ModelSpec, *, options: ExportOptions, crops: UInt8
-) -> Parity:
-    """Run an exported file's bytes and compare with the source; maps are decoded by codecs."""
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    flip = options.flip and options.outputs != "raw"
-    source = source_answer(net, crops, spec, flip=flip)
-    if options.outputs == "points":
-        points, scores = session.run(["points", "scores"], {"crops": crops})
-        return compare(points, scores, source, crops=len(crops))
-    raw = options.outputs == "raw"
-    given = {"image": normalised(crops, spec)} if raw else {"crops": crops}
-    (maps,) = session.run(["heatmaps"], given)
-    points, scores = codecs.decode(maps, spec)
-    return compare(points, scores, source, crops=len(crops))
+def _triton(job: Job, path: Path) -> Report:
+    name = triton_repository.model_name(path.name)
+    version = path / name / "1"
+    version.mkdir(parents=True)
+    file = version / "model.onnx"
+    start = perf_counter()
+    told = write(job.source, job.net, job.spec, options=job.options, path=file)
+    told["export_s"] = round(perf_counter() - start, 1)
+    report = judged(job, file, told, page=path.with_name(path.name + PAGE))
+    triton_repository.describe(path, name, job.spec, options=job.options)
+    return {"to": "triton", **report}
+
+
+def _bundle(job: Job, path: Path) -> Report:
+    """The points graph in its precision is judged alone, then packed with the rest."""
+    start = perf_counter()
+    file = path.with_name("points.onnx")
+    stored = replace(job.source, weights=bundle_weights(job.net))  # float16, as a bundle has them
+    told = write(stored, job.net, job.spec, options=job.options, path=file)
+    told["export_s"] = round(perf_counter() - start, 1)
+    report = judged(job, file, told, page=path.with_name(path.name + PAGE))
+    packed = repack.repacked(job.source, job.spec, options=job.options, points=file, parity=report)
+    path.write_bytes(packed.to_bytes())
+    report["bytes"] = path.stat().st_size
+    return {"to": "bundle", **report}
+
+
+_MAKERS = {"onnx": _onnx, "triton": _triton, "bundle": _bundle}

@@ -49,18 +49,27 @@ class _Nodes:
         return name
 
 
-def points_graph(network: onnx.ModelProto, spec: ModelSpec, *, flip: bool) -> onnx.ModelProto:
+def points_graph(
+    network: onnx.ModelProto, spec: ModelSpec, *, flip: bool, affine: bool = False
+) -> onnx.ModelProto:
     """The points graph around a network graph (`image` -> `heatmaps`, as `network_graph` makes it).
 
     The network's nodes and external initialisers are kept as they are; N stays dynamic. The same
-    input gives the same bytes. Raises ExportError.
+    input gives the same bytes.  affine: a second input `warp` float32 (N, 2, 3), crop px to frame
+    px, and points in frame px. Raises ExportError.
     """
     after = _Nodes("decode/")
     maps = _merge_flip(after, spec) if flip else "heatmaps"
-    _decode(after, maps, spec, scale=0.5 if flip else 1.0)
+    name = "crop_points" if affine else "points"
+    _decode(after, maps, spec, scale=0.5 if flip else 1.0, name=name)
     count = len(spec.skeleton)
     outputs = [_value("points", [count, 2]), _value("scores", [count])]
-    return _wrapped(network, spec, after, flip=flip, outputs=outputs)
+    if not affine:
+        return _wrapped(network, spec, after, flip=flip, outputs=outputs)
+    _to_frame(after)
+    model = _wrapped(network, spec, after, flip=flip, outputs=outputs)
+    model.graph.input.append(_value("warp", [2, 3]))
+    return model
 
 
 def heatmaps_graph(network: onnx.ModelProto, spec: ModelSpec, *, flip: bool) -> onnx.ModelProto:
@@ -153,7 +162,14 @@ def _merge_flip(g: _Nodes, spec: ModelSpec, maps: str = "heatmaps") -> str:
     return g.add("Add", upright, back)
 
 
-def _decode(g: _Nodes, maps: str, spec: ModelSpec, *, scale: float) -> None:
+def _to_frame(g: _Nodes) -> None:
+    """`Warp.to_frame`: crop_points (N, K, 2) by `warp` (N, 2, 3) to points."""
+    linear = g.add("Transpose", g.add("Gather", "warp", np.array([0, 1]), axis=2), perm=[0, 2, 1])
+    offset = g.add("Transpose", g.add("Gather", "warp", np.array([2]), axis=2), perm=[0, 2, 1])
+    g.add("Add", g.add("MatMul", "crop_points", linear), offset, name="points")
+
+
+def _decode(g: _Nodes, maps: str, spec: ModelSpec, *, scale: float, name: str = "points") -> None:
     """`codecs.decode`: argmax, refinement, cells to crop pixels."""
     width, height = spec.heatmap_size
     flat = g.add("Reshape", maps, np.array([0, 0, height * width]))
@@ -170,7 +186,7 @@ def _decode(g: _Nodes, maps: str, spec: ModelSpec, *, scale: float) -> None:
         step = {"quarter": _quarter_step, "dark": _dark_step, "udp": _udp_step}[spec.decode]
         cells = g.add("Add", cells, g.add("Where", positive, step(g, where, spec.blur), 0.0))
     scaled = g.add("Mul", cells, np.array(spec.map_scale))
-    g.add("Add", scaled, np.array(spec.map_offset), name="points")
+    g.add("Add", scaled, np.array(spec.map_offset), name=name)
     number = g.add("Where", g.add("IsNaN", peak), np.float32(0), peak)
     g.add("Squeeze", number, np.array([2]), name="scores")
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
@@ -16,13 +19,14 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 
 from posekit import __version__, bundle, checkpoints
-from posekit.bundle import Bundle
-from posekit.checkpoints import Converted, Overrides
+from posekit.bundle import Bundle, Weights
+from posekit.checkpoints import Converted, Overrides, hub
 from posekit.errors import ExportError, SourceError
 from posekit.nets import build
+from posekit.runtime import open_session
 from posekit.types import ModelSpec, UInt8
 from posekit_engines.graph import heatmaps_graph, points_graph
-from posekit_engines.parity import source_answer
+from posekit_engines.parity import compare, source_answer
 from posekit_engines.to_onnx import bundle_weights, network_graph
 
 _LARGEST = float(np.finfo(np.float16).max)
@@ -33,14 +37,37 @@ def convert(
 ) -> Converted:
     """Read a checkpoint and write its bundle; what was decided is in the result's items.
 
-    Raises CheckpointError, ExportError, SourceError (output exists, or cannot be written).
+    source: a file or folder, or hf://OWNER/NAME[@REVISION], which is fetched first.
+    Raises CheckpointError, ExportError, SourceError (output exists, or cannot be written),
+    MissingExtraError.
     """
     output = Path(output)
     if output.exists() and not overwrite:
         raise SourceError(f"{output}: exists; choose another -o or pass --overwrite")
+    if str(source).startswith(hub.SCHEME):
+        with TemporaryDirectory(prefix="posekit-") as folder:
+            fetched = hub.fetch(str(source), Path(folder))
+            return _converted(fetched.path, output, overrides, fetched=fetched.to_dict())
+    return _converted(source, output, overrides, fetched={})
+
+
+def _converted(
+    source: str | Path, output: Path, overrides: Overrides, *, fetched: Mapping[str, Any]
+) -> Converted:
+    """Convert and save; `fetched` is what provenance adds of a download."""
     converted = checkpoints.load(source, overrides)
-    pack(converted, output.stem, Path(source)).save(output)
+    packed = pack(converted, output.stem, Path(source))
+    replace(packed, provenance={**packed.provenance, **fetched}).save(output)
     return converted
+
+
+def read(source: str | Path) -> Bundle:
+    """A checkpoint with each family's defaults, as `export` takes it: float32, no graphs.
+
+    Raises CheckpointError.
+    """
+    path = Path(source)
+    return unpacked(checkpoints.load(source), path.stem, path)
 
 
 def pack(converted: Converted, name: str, source: Path) -> Bundle:
@@ -48,24 +75,64 @@ def pack(converted: Converted, name: str, source: Path) -> Bundle:
 
     Weights become float16.  Raises ExportError where one does not fit.
     """
-    spec = converted.spec
-    net = loaded(build(spec), converted.weights)
-    weights = bundle_weights(net)
-    network = network_graph(net, spec)
+    return assembled(unpacked(converted, name, source))
+
+
+def unpacked(converted: Converted, name: str, source: Path) -> Bundle:
+    """A converted checkpoint with float32 weights and without graphs: what `export` starts from.
+
+    Its `sha256` is the checkpoint's.
+    """
+    provenance = _provenance(converted, source)
+    return Bundle(
+        name=name,
+        spec=converted.spec,
+        weights=converted.weights,
+        graphs={},
+        licences={"code": "Apache-2.0", "weights": "unknown: those of the source"},
+        provenance=provenance,
+        sha256=str(provenance["sha256"]),
+    )
+
+
+def assembled(source: Bundle, spec: ModelSpec | None = None) -> Bundle:
+    """`source` with new graphs, float16 weights, check crops and parity, its own spec or `spec`.
+
+    parity.json says for each graph how far it is from the network in torch with the source's own
+    weights, so it holds what float16 costs.  Raises ExportError where a weight does not fit.
+    """
+    spec = spec or source.pose_spec
+    exact = loaded(build(spec), source.weights)
+    weights = bundle_weights(exact)
+    network = network_graph(exact, spec)
     graphs = {
         view: points_graph(network, spec, flip=view == "flip").SerializeToString()
         for view in ("flip", "plain")
     }
+    parity = _parity(graphs, weights, exact, spec=spec)
     graphs["maps"] = heatmaps_graph(network, spec, flip=False).SerializeToString()
-    return Bundle(
-        name=name,
-        spec=spec,
-        weights=weights,
-        graphs=graphs,
-        licences={"code": "Apache-2.0", "weights": "unknown: those of the source"},
-        provenance=_provenance(converted, source),
-        extras={"reference.safetensors": save(_reference(loaded(net, weights), spec))},
+    parts = {
+        "reference.safetensors": save(_reference(loaded(build(spec), weights), spec)),
+        "parity.json": json.dumps(parity, indent=1, sort_keys=True).encode(),
+    }
+    extras = {key: part for key, part in source.extras.items() if not key.endswith(".plan")}
+    return replace(
+        source, spec=spec, weights=weights, graphs=graphs, extras={**extras, **parts}, sha256=""
     )
+
+
+def _parity(
+    graphs: Mapping[str, bytes], weights: Weights, net: nn.Module, *, spec: ModelSpec
+) -> dict[str, Any]:
+    """How far each points graph is from `net` on the check crops; for parity.json."""
+    crops = check_crops(spec)
+    found = {}
+    for view, graph in graphs.items():
+        session = open_session(graph, weights, device="cpu", threads=1)
+        points, scores = session.run(["points", "scores"], {"crops": crops})
+        truth = source_answer(net, crops, spec, flip=view == "flip")
+        found[view] = compare(points, scores, truth, crops=len(crops)).to_dict()
+    return found
 
 
 def loaded(net: nn.Module, weights: Mapping[str, NDArray[Any]]) -> nn.Module:

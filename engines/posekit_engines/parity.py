@@ -13,7 +13,7 @@ from posekit import codecs
 from posekit.errors import ParityError
 from posekit.types import Float32, ModelSpec, UInt8
 
-SURE = 0.2
+SURE = 0.3
 """Keypoints scored below this by the source are no keypoints: their argmax may be anywhere."""
 
 

@@ -34,7 +34,7 @@ def renewed(bundle: Bundle) -> Bundle:
     for view in ("flip", "plain"):
         answer = source_answer(net, crops, spec, flip=view == "flip")
         reference[f"{view}_points"], reference[f"{view}_scores"] = answer
-        parity = _measured(bundle, view, crops, answer)
+        parity = _measured(bundle, view, crops, answer=answer)
         if not parity.mean_px <= BUDGET_PX:
             raise ParityError(
                 f"{bundle.name}: graph {view} strays {parity.mean_px:.3f} px on average from its "
@@ -54,6 +54,7 @@ def _measured(
     bundle: Bundle,
     view: str,
     crops: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+    *,
     answer: tuple[Float32, Float32],
 ) -> Parity:
     session = open_session(bundle.graphs[view], bundle.weights, device="cpu", threads=1)

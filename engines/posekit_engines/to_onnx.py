@@ -232,14 +232,31 @@ def _plain(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION)
 
 
-def inline_weights(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
+def inline_weights(
+    model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]], *, exact: bool = False
+) -> onnx.ModelProto:
     """A stand-alone copy of `model`: each external initialiser takes its value from `weights`.
 
+    exact: in the value's own type (the Cast behind it takes any) instead of the graph's float16.
     Raises ExportError where one is missing or differs in shape.
     """
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
-    for tensor in whole.graph.initializer:
+    for tensor, value in external_values(whole, weights):
+        dtype = value.dtype if exact else helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value, dtype), tensor.name))
+    return whole
+
+
+def external_values(
+    model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]]
+) -> list[tuple[onnx.TensorProto, NDArray[Any]]]:
+    """Each external initialiser of `model` with its value.
+
+    Raises ExportError where one is missing or differs in shape.
+    """
+    found = []
+    for tensor in model.graph.initializer:
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         value = weights.get(tensor.name)
@@ -247,6 +264,5 @@ def inline_weights(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]]) 
             got = "nothing" if value is None else f"shape {list(value.shape)}"
             want = list(tensor.dims)
             raise ExportError(f"{tensor.name}: the graph wants shape {want}, weights hold {got}")
-        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value, dtype), tensor.name))
-    return whole
+        found.append((tensor, value))
+    return found

@@ -7,7 +7,7 @@ import hashlib
 import json
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,10 @@ AGREED = 0.95
 there is nothing to learn: 0.97 on a domain where adaptation changed nothing, 0.80 on LSPET."""
 
 
+Checker = Callable[[Bundle, Bundle], Check]
+"""Compares the source with the adapted model on labelled persons."""
+
+
 @dataclass(frozen=True)
 class AdaptOptions:
     """What is learned from, how, and within what.
@@ -57,7 +61,7 @@ class AdaptOptions:
     teacher: Bundle | None = None
     resume: bool = False
     threads: int = 1
-    checks: tuple[Callable[[Bundle, Bundle], Check], ...] = ()
+    checks: tuple[Checker, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,30 +124,51 @@ def adapt(source: Bundle, options: AdaptOptions, hooks: Hooks = Hooks()) -> Outc
         )
         return dataclasses.replace(outcome, reason=reason)
     hooks.on_stage("learning")
-    loop, monitor = _loop(source, material, options, hooks), Monitor(before)
+    loop = _loop(source, material, options)
+    loop.stopped = hooks.stopped
+    learned = _learned(outcome, loop, watched, on_reading=hooks.on_reading)
+    if learned.error is None:
+        hooks.on_stage("judging")
+        learned = _judged(learned, loop, watched, checks=options.checks)
+    return dataclasses.replace(learned, facts={**facts, **_spent(started, loop)})
+
+
+def _learned(
+    outcome: Outcome, loop: Loop, watched: Watched, *, on_reading: Callable[[Reading, float], None]
+) -> Outcome:
+    """The outcome with the best weights in it, or with why learning was stopped."""
+    monitor = Monitor(outcome.before)
+    told = dataclasses.replace(outcome, recipe=loop.recipe)
     try:
-        best = _learn(loop, monitor, watched, hooks)
+        best = _learn(loop, monitor, watched, on_reading=on_reading)
     except (CollapsedError, DivergedError) as error:
-        facts = {**facts, **_spent(started, loop)}
         return dataclasses.replace(
-            outcome, reason=str(error), error=error, history=tuple(monitor.history), facts=facts
+            told, reason=str(error), error=error, history=tuple(monitor.history)
         )
-    hooks.on_stage("judging")
-    after = watched.measure(best, before)
     # A calibration holds for the weights that it was fitted to.
+    source = watched.source
     extras = {k: v for k, v in source.extras.items() if k != "calibration.json"}
-    learned = dataclasses.replace(source, weights=best, extras=extras, sha256="")
-    verdict = gate.judge(before, after, checks=[check(source, learned) for check in options.checks])
-    facts = {**facts, **_spent(started, loop)}
+    adapted = dataclasses.replace(source, weights=best, extras=extras, sha256="")
+    return dataclasses.replace(told, adapted=adapted, history=tuple(monitor.history))
+
+
+def _judged(
+    outcome: Outcome, loop: Loop, watched: Watched, *, checks: Sequence[Checker]
+) -> Outcome:
+    """The outcome with the gate's verdict."""
+    if outcome.adapted is None:
+        raise AssertionError("only what was learned is judged")
+    adapted, source = outcome.adapted, watched.source
+    after = watched.measure(adapted.weights, outcome.before)
+    made = [check(source, adapted) for check in checks]
+    verdict = gate.judge(outcome.before, after, checks=made)
+    provenance = _provenance(source, outcome.facts, loop.recipe, verdict=verdict)
     return dataclasses.replace(
         outcome,
-        adapted=dataclasses.replace(learned, provenance=_provenance(source, facts, verdict)),
+        adapted=dataclasses.replace(adapted, provenance=provenance),
         verdict=verdict,
         reason="; ".join(verdict.reasons),
         after=after,
-        history=tuple(monitor.history),
-        facts=facts,
-        recipe=loop.recipe,
     )
 
 
@@ -197,7 +222,7 @@ def _key(fingerprint: str, bundle: Bundle, views: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def _loop(source: Bundle, material: Material, options: AdaptOptions, hooks: Hooks) -> Loop:
+def _loop(source: Bundle, material: Material, options: AdaptOptions) -> Loop:
     """The loop, as long as the budget allows; a resumed one goes on."""
     told = json.dumps([options.recipe.to_dict(), options.seed, options.budget_s], sort_keys=True)
     key = _key(material.persons.fingerprint + told, source, 0)
@@ -207,19 +232,13 @@ def _loop(source: Bundle, material: Material, options: AdaptOptions, hooks: Hook
     recipe = options.recipe
     fabric = Fabric(accelerator="auto", devices=1)
     if options.budget_s is not None:
-        recipe = _within(source, material, options, options.budget_s)
-    return Loop(
-        source,
-        material,
-        recipe,
-        seed=options.seed,
-        fabric=fabric,
-        state=state,
-        stopped=hooks.stopped,
-    )
+        recipe = _within(source, material, options, budget_s=options.budget_s)
+    return Loop(source, material, recipe, seed=options.seed, fabric=fabric, state=state)
 
 
-def _within(source: Bundle, material: Material, options: AdaptOptions, budget_s: float) -> Recipe:
+def _within(
+    source: Bundle, material: Material, options: AdaptOptions, *, budget_s: float
+) -> Recipe:
     """The recipe with as many steps as fit; remembered, so that a resumed run has as many."""
     recipe = options.recipe
     path = options.work / f"steps-{_key(str(budget_s) + str(recipe), source, 0)}.txt"
@@ -234,7 +253,9 @@ def _within(source: Bundle, material: Material, options: AdaptOptions, budget_s:
     return dataclasses.replace(recipe, steps=steps, watch_every=watch)
 
 
-def _learn(loop: Loop, monitor: Monitor, watched: Watched, hooks: Hooks) -> Weights:
+def _learn(
+    loop: Loop, monitor: Monitor, watched: Watched, *, on_reading: Callable[[Reading, float], None]
+) -> Weights:
     """Run the loop to its end; the weights at the best look, as a bundle stores them.
 
     Where no look was better than the start, the last one's: the gate says what it thinks of them.
@@ -244,7 +265,7 @@ def _learn(loop: Loop, monitor: Monitor, watched: Watched, hooks: Hooks) -> Weig
         weights = stored(reached.net, watched.source)
         seen = watched.measure(weights, monitor.baseline)
         reading = monitor.watch(reached.step, seen, reached.report.losses)
-        hooks.on_reading(reading, reached.seconds)
+        on_reading(reading, reached.seconds)
         if monitor.best is None or monitor.best is reading:
             best = weights
     return best
@@ -290,13 +311,20 @@ def _spent(started: float, loop: Loop) -> dict[str, Any]:
     }
 
 
-def _provenance(source: Bundle, facts: Mapping[str, Any], verdict: Verdict) -> dict[str, Any]:
+def _provenance(
+    source: Bundle, facts: Mapping[str, Any], recipe: Recipe, *, verdict: Verdict
+) -> dict[str, Any]:
     """Where an adapted bundle comes from; the chain of parents grows by one."""
     parents = [*source.provenance.get("parents", []), source.sha256]
     kept = {k: v for k, v in source.provenance.items() if k not in ("parents", "adapted")}
-    told = {key: facts[key] for key in ("recipe", "numbers", "seed", "data_fingerprint", "posekit")}
+    told = {key: facts[key] for key in ("recipe", "seed", "data_fingerprint", "posekit")}
     return {
         **kept,
         "parents": parents,
-        "adapted": {**told, "passed": verdict.passed, "reasons": list(verdict.reasons)},
+        "adapted": {
+            **told,
+            "numbers": recipe.to_dict(),
+            "passed": verdict.passed,
+            "reasons": list(verdict.reasons),
+        },
     }

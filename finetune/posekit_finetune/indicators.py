@@ -166,12 +166,7 @@ def measure(
     before it learned, on the same persons; None where this is that network.
     Raises InputError.
     """
-    rows = np.arange(len(persons))
-    rows = rows[np.asarray(index) if np.size(index) else []]
-    if not len(rows):
-        raise InputError("indicators: wanted at least one held-out person, got none")
-    if source is not None and (not np.array_equal(source.rows, rows) or source.seed != seed):
-        raise InputError("indicators: the source was measured on other persons or other views")
+    rows = _rows(persons, index, source, seed=seed)
     seen = looks.answers(predict, persons, rows, seed=seed)
     spec = persons.spec
     side = float(max(spec.input_size))
@@ -202,6 +197,17 @@ def measure(
         skeleton=spec.skeleton,
         side=side,
     )
+
+
+def _rows(persons: Persons, index: ArrayLike, source: Indicators | None, *, seed: int) -> Int64:
+    """Rows that `index` names, those of the source. Raises InputError."""
+    rows = np.arange(len(persons))
+    rows = rows[np.asarray(index) if np.size(index) else []]
+    if not len(rows):
+        raise InputError("indicators: wanted at least one held-out person, got none")
+    if source is not None and (not np.array_equal(source.rows, rows) or source.seed != seed):
+        raise InputError("indicators: the source was measured on other persons or other views")
+    return rows
 
 
 def gap(a: Indicators, b: Indicators) -> float:
@@ -294,13 +300,13 @@ def _consistency(seen: Answers, spec: ModelSpec, side: float) -> dict[str, Float
 def _crossed(a: Float32, b: Float32, ends: Int64, *, side: float) -> tuple[Bools, Bools]:
     """Which pairs of `b` lie crosswise to `a`'s, and which lie apart in `a` at all; (..., P)."""
     left, right = ends.T
-    straight = _raw(a, b, left, left) + _raw(a, b, right, right)
-    cross = _raw(a, b, left, right) + _raw(a, b, right, left)
-    apart = _raw(a, a, left, right) > NEAR * side
+    straight = _raw(a, b, of_a=left, of_b=left) + _raw(a, b, of_a=right, of_b=right)
+    cross = _raw(a, b, of_a=left, of_b=right) + _raw(a, b, of_a=right, of_b=left)
+    apart = _raw(a, a, of_a=left, of_b=right) > NEAR * side
     return np.asarray(cross < 0.5 * straight), np.asarray(apart)
 
 
-def _raw(a: Float32, b: Float32, of_a: Int64, of_b: Int64) -> Float64:
+def _raw(a: Float32, b: Float32, *, of_a: Int64, of_b: Int64) -> Float64:
     offset = a[..., of_a, :].astype(np.float64) - b[..., of_b, :]
     return np.asarray(np.hypot(offset[..., 0], offset[..., 1]), np.float64)
 
@@ -332,7 +338,7 @@ def _source(
 def _lengths(points: Float32, skeleton: Skeleton) -> Float64:
     """The body's bones (n, B), in mean bones of their person."""
     bones = _bones(skeleton)[0]
-    lengths = _raw(points, points, bones[:, 0], bones[:, 1])
+    lengths = _raw(points, points, of_a=bones[:, 0], of_b=bones[:, 1])
     usual = lengths.mean(1, keepdims=True) if lengths.size else lengths
     out = np.zeros_like(lengths)
     return np.asarray(np.divide(lengths, usual, out=out, where=usual > 0), np.float64)

@@ -18,7 +18,7 @@ from posekit.errors import InputError, RejectedError, SourceError
 from posekit.evaluate.measures import errors
 from posekit.runtime import usable_threads
 from posekit_finetune import predict, recipe, report
-from posekit_finetune.adapt import AdaptOptions, Hooks, Outcome, adapt
+from posekit_finetune.adapt import AdaptOptions, Checker, Hooks, Outcome, adapt
 from posekit_finetune.data import FindOptions
 from posekit_finetune.gate import Check
 from posekit_finetune.labelled import Labelled, read_labelled
@@ -26,8 +26,6 @@ from posekit_finetune.monitor import Reading
 
 SHARE = 0.1
 """Of a person's longer side within which a keypoint is right, where labels are given."""
-
-Checker = Callable[[Bundle, Bundle], Check]
 
 
 @dataclass(frozen=True)
@@ -90,8 +88,8 @@ def run(
     model: Bundle,
     unlabeled: Sequence[str | Path],
     output: str | Path,
-    job: Job,
     *,
+    job: Job,
     finish: Callable[[Bundle], Bundle],
     hooks: Hooks = Hooks(),
 ) -> Adapted:
@@ -119,7 +117,7 @@ def run(
         checks=_checks(job, work, model),
     )
     outcome = adapt(model, options, _followed(hooks, job.tensorboard))
-    adapted = _written(outcome, model, job, output, finish=finish)
+    adapted = _written(outcome, model, job, output=output, finish=finish)
     if not job.work:
         shutil.rmtree(work, ignore_errors=True)
     if outcome.error is not None:
@@ -133,7 +131,7 @@ def _followed(hooks: Hooks, folder: str | Path | None) -> Hooks:
         return hooks
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(str(folder))
 
     def look(reading: Reading, seconds: float) -> None:
         figures = {**reading.values, **reading.losses, "score": reading.score}
@@ -157,8 +155,8 @@ def _written(
     outcome: Outcome,
     model: Bundle,
     job: Job,
-    output: Path,
     *,
+    output: Path,
     finish: Callable[[Bundle], Bundle],
 ) -> Adapted:
     status = _status(outcome, job)
@@ -211,11 +209,13 @@ def _checks(job: Job, work: Path, model: Bundle) -> tuple[Checker, ...]:
             raise InputError(f"{labels}: wanted the folder of its images in {option}")
         labelled = read_labelled(labels, images, model.pose_spec, work=work)
         name = f"PCK@{SHARE}" + ("" if decides else " on the source domain")
-        made.append(functools.partial(_checked, labelled, name, decides))
+        made.append(functools.partial(_checked, labelled=labelled, name=name, decides=decides))
     return tuple(made)
 
 
-def _checked(labelled: Labelled, name: str, decides: bool, before: Bundle, after: Bundle) -> Check:
+def _checked(
+    before: Bundle, after: Bundle, *, labelled: Labelled, name: str, decides: bool
+) -> Check:
     """Which labelled keypoints both models put within SHARE of the person's longer side."""
     seen = np.where(labelled.weights[..., None] > 0, labelled.points, np.nan)
     spans = np.nanmax(np.nanmax(seen, 1) - np.nanmin(seen, 1), 1)

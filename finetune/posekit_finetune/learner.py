@@ -129,7 +129,7 @@ def shaken(net: nn.Module, share: float, seed: int) -> None:
                 parameter.add_(share * parameter.pow(2).mean().sqrt() * noise)
 
 
-def average(average: nn.Module, net: nn.Module, decay: float, count: int) -> None:
+def average(average: nn.Module, net: nn.Module, *, decay: float, count: int) -> None:
     """One step of the exponential average; the first steps count evenly.
 
     Buffers (batch norm's statistics) are averaged too, counters copied.

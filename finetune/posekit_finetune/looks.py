@@ -67,7 +67,7 @@ def _block(predict: Predict, persons: Persons, rows: Int64, *, seed: int) -> Ans
     points, scores = codecs.decode(maps, spec)
     carried, inside = [], []
     for name, matrix in zip(LOOKS, warps(randoms, spec), strict=True):
-        crops = views.cut(patches, persons.offset, matrix, spec).crops
+        crops = views.cut(patches, persons.offset, matrix, spec=spec).crops
         crops = spoiled(randoms, crops) if name == "odd" else crops
         found, _ = codecs.decode(predict(crops), spec)
         back = views.between(matrix, views.identity(len(rows)))

@@ -77,8 +77,9 @@ class Reached:
 class Loop:
     """Iterate over it: it learns, and yields a Reached every `recipe.watch_every` steps.
 
-    state: file for going on after a kill, or None.  stopped: asked after each step; where it says
-    so the state is saved and KeyboardInterrupt raised.  Raises DivergedError.
+    state: file for going on after a kill, or None.  `stopped`, which
+    may be replaced, is asked after each step: where it says so the state is saved and
+    KeyboardInterrupt raised.  Raises DivergedError.
     """
 
     def __init__(
@@ -90,13 +91,13 @@ class Loop:
         seed: int = 0,
         fabric: Fabric | None = None,
         state: Path | None = None,
-        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self.recipe, self.material, self.seed = recipe, material, seed
         start = bundle if isinstance(bundle, Start) else start_of(bundle)
         self.spec = start.spec
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
-        self._path, self._stopped = state, stopped
+        self._path = state
+        self.stopped: Callable[[], bool] = lambda: False
         self.step = 0
         self.seconds = 0.0
         self._saved = time.perf_counter()
@@ -157,7 +158,7 @@ class Loop:
                 if self.step % self.recipe.watch_every == 0 or self.step == self.recipe.steps:
                     yield Reached(self.step, self.handed(), self.networks, report, self.seconds)
                 self._save()
-                if self._stopped():
+                if self.stopped():
                     self.save()
                     raise KeyboardInterrupt
 
@@ -177,7 +178,7 @@ class Loop:
         if recipe.anchor:
             self._pull()
         for average, student in zip(self.networks.averages, self.networks.students, strict=False):
-            learner.average(average, student, recipe.ema, self.step)
+            learner.average(average, student, decay=recipe.ema, count=self.step)
         return report
 
     def _pull(self) -> None:
@@ -214,7 +215,23 @@ class Loop:
             maps = np.asarray(material.taught.maps[rows], np.float32)
             ensemble = torch.from_numpy(maps).to(self.fabric.device)
         randoms = [np.random.default_rng((self.seed, 1, int(place))) for place in places]
-        return Batch(randoms, material.persons.patches[rows], ensemble, self._labels(step))
+        return Batch(
+            randoms,
+            material.persons.patches[rows],
+            ensemble,
+            self._disputed(rows),
+            self._labels(step),
+        )
+
+    def _disputed(self, rows: Int64) -> torch.Tensor | None:
+        """Where the ensemble is as sure as usual and the source's answer lies elsewhere."""
+        taught, source = self.material.taught, self.material.source
+        if not self.recipe.dispute or taught is None or source is None:
+            return None
+        far = np.linalg.norm(taught.points[rows] - source.points[rows], axis=2)
+        apart = far > 0.05 * max(self.spec.input_size)
+        sure = taught.scores[rows] > 0.75 * self.networks.teacher_peak
+        return torch.from_numpy((apart & sure).astype(np.float32)).to(self.fabric.device)
 
     def _rows(self, places: Int64) -> Int64:
         """Persons at these places of an endless sequence that shuffles the set again and again."""
@@ -314,7 +331,7 @@ def start_of(*bundles: Bundle) -> Start:
 
 
 def loaded(bundle: Bundle) -> nn.Module:
-    """A bundle's network in torch, float32, evaluation mode."""
+    """A bundle's network in torch, float32, evaluation mode. Raises AdaptError where it misfits."""
     net = build(bundle.pose_spec)
     state = {k: torch.from_numpy(v.astype(np.float32)) for k, v in bundle.weights.items()}
     missing, surplus = net.load_state_dict(state, strict=False)

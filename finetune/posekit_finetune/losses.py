@@ -57,7 +57,7 @@ def spatial_kl(logits: Tensor, target: Target, power: float = 2.0) -> Tensor:
     return (divergence * target.weight).mean()
 
 
-def amplitude(maps: Tensor, target: Target, height: Tensor, power: float = 2.0) -> Tensor:
+def amplitude(maps: Tensor, target: Target, height: Tensor, *, power: float = 2.0) -> Tensor:
     """Mean squared difference of the student's peak near the target's and `height` (B, K).
 
     Keeps scores where they were, which `spatial_kl` leaves free.
@@ -116,7 +116,7 @@ def peaks(maps: Tensor) -> tuple[Tensor, Tensor]:
     return height, torch.stack([flat % width, flat // width], 2).float()
 
 
-def rendered(cells: Tensor, height: Tensor, like: Tensor, sigma: float) -> Tensor:
+def rendered(cells: Tensor, height: Tensor, like: Tensor, *, sigma: float) -> Tensor:
     """Clean Gaussians at cells (B, K, 2) of these heights (B, K), as maps `like` (B, K, h, w).
 
     Re-rendered targets cannot decay. Source: Kim et al., ECCV 2022 (UniFrame).

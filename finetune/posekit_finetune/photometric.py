@@ -18,7 +18,7 @@ Random = np.random.Generator
 _FULL = 30.0
 
 
-def augment(random: Random, crop: UInt8, operations: int, magnitude: float) -> UInt8:
+def augment(random: Random, crop: UInt8, operations: int, *, magnitude: float) -> UInt8:
     """`operations` of the list in a row, drawn with replacement, on uint8 (H, W, 3)."""
     for index in random.integers(0, len(OPERATIONS), operations):
         crop = OPERATIONS[index](random, crop, magnitude / _FULL)

@@ -65,6 +65,7 @@ class Recipe:
     keep: float = 1.0  # share of the most confident joints that count (UniFrame: 0.5)
     agree_px: float = 0.0  # two teachers must agree within this, crop px; 0: no matter (SSPCM)
     mask: bool = True  # leave out cells that the teacher did not see (X: all count)
+    dispute: float = 0.0  # how much more a joint counts where a sure ensemble and the source differ
     focus: float = 0.0  # how much more often persons are drawn on whom teacher and source differ
     supervised: float = 1.0
     consistency: float = 1.0
@@ -112,6 +113,7 @@ _RANGES = (
     ("rate", 1e-9, 1),
     ("ema", 0, 0.99999),
     ("blend", 0, 1),
+    ("dispute", 0, 1000),
     ("watch_every", 1, 10_000_000),
 )
 
@@ -164,11 +166,11 @@ def overridden(made: Made, table: dict[str, Any]) -> Made:
             near = difflib.get_close_matches(name, list(kinds), 1)
             hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(kinds)}"
             raise RecipeError(f"recipe: there is no {name!r}{hint}")
-        changes[name] = _checked(name, value, getattr(made, name), kinds[name])
+        changes[name] = _checked(name, value, getattr(made, name), kind=kinds[name])
     return dataclasses.replace(made, **changes)
 
 
-def _checked(name: str, value: Any, default: Any, kind: Any) -> Any:
+def _checked(name: str, value: Any, default: Any, *, kind: Any) -> Any:
     if isinstance(default, Strength):
         if not isinstance(value, dict):
             raise RecipeError(f"recipe: {name} is a table of a view's numbers, got {value!r}")

@@ -42,11 +42,13 @@ class Batch:
 
     patches: uint8 (B, PH, PW, 3).  ensemble: the teacher's maps in the canonical crop, float32
     (B, K, h, w), where the recipe's teacher is the ensemble.
+    disputed: (B, K), 1 where it is sure and the source says something else, or None.
     """
 
     randoms: Sequence[Random]
     patches: UInt8
     ensemble: Tensor | None = None
+    disputed: Tensor | None = None
     labels: Labels | None = None
 
 
@@ -102,7 +104,12 @@ class Step:
             total, heights = 0.0 * taught[0].sum().detach(), []
             for matrix in hard_matrices:
                 for student, maps in zip(students, taught, strict=True):
-                    target = self._target(maps, views.between(easy.matrix, matrix), taught)
+                    target = self._target(
+                        maps,
+                        views.between(easy.matrix, matrix),
+                        taught,
+                        disputed=batch.disputed,
+                    )
                     hard = self._hard(batch, matrix, target)  # line 4
                     told = self._answer(student, hard)  # line 5
                     total = total + self._loss(told, target)  # line 6
@@ -136,7 +143,7 @@ class Step:
         return self._cut(batch.patches, easy), hard
 
     def _cut(self, patches: UInt8, matrix: Float64) -> Views:
-        return views.cut(patches, self.offset, matrix, self.spec)
+        return views.cut(patches, self.offset, matrix, spec=self.spec)
 
     def _teach(self, easy: Views, batch: Batch) -> list[Tensor]:
         """The teacher's maps for each student, in the easy view."""
@@ -157,11 +164,21 @@ class Step:
             return [losses.nearest_pair(maps[0::2], maps[1::2])] * 2
         return maps
 
-    def _target(self, maps: Tensor, matrix: Float64, taught: list[Tensor]) -> losses.Target:
+    def _target(
+        self,
+        maps: Tensor,
+        matrix: Float64,
+        taught: list[Tensor],
+        *,
+        disputed: Tensor | None = None,
+    ) -> losses.Target:
         """A teacher's maps as a student should see them in its own view."""
         recipe, spec = self.recipe, self.spec
         height, cells = losses.peaks(maps.detach())
-        weight = views.sides(self._trust(height, taught), matrix, spec)
+        trust = self._trust(height, taught)
+        if disputed is not None:
+            trust = trust * (1 + recipe.dispute * disputed)
+        weight = views.sides(trust, matrix, spec)
         if recipe.target == "maps":
             carried, defined = views.carry(maps, matrix, spec)
             area = torch.from_numpy(np.abs(np.linalg.det(matrix[:, :, :2])).astype(np.float32))
@@ -170,7 +187,9 @@ class Step:
         else:  # drawn in the student's view: a carried Gaussian would lose height
             tall = height if recipe.target == "gaussian-height" else torch.ones_like(height)
             moved = self._moved(cells, matrix)
-            carried = losses.rendered(moved, views.sides(tall, matrix, spec), maps, spec.sigma)
+            carried = losses.rendered(
+                moved, views.sides(tall, matrix, spec), maps, sigma=spec.sigma
+            )
             last = torch.tensor(spec.heatmap_size, device=maps.device) - 1
             seen = ((moved >= 0) & (moved <= last)).all(2).float()
             defined = torch.ones_like(maps[:, :1])
@@ -216,7 +235,7 @@ class Step:
             batch.randoms,
             self._cut(batch.patches, matrix),
             joints,
-            strength,
+            strength=strength,
             spec=self.spec,
             repeat_joints=self.recipe.repeat_joints,
         )
@@ -237,7 +256,7 @@ class Step:
                 if recipe.amplitude:
                     ratio = self.networks.source_peak / self.networks.teacher_peak
                     height = (target.maps.amax((2, 3)) * ratio).clamp(0, 0.95)
-                    amplitude = losses.amplitude(told.maps, target, height, recipe.power)
+                    amplitude = losses.amplitude(told.maps, target, height, power=recipe.power)
                     loss = loss + recipe.amplitude * amplitude
         if recipe.aim and told.aim is not None:
             loss = loss + recipe.aim * losses.aim(told.aim, target)

@@ -94,7 +94,7 @@ def draw_warps(randoms: Sequence[Random], strength: Strength, spec: ModelSpec) -
     return np.concatenate([linear, shift[:, :, None]], 2)
 
 
-def cut(patches: UInt8, offset: tuple[float, float], matrix: Float64, spec: ModelSpec) -> Views:
+def cut(patches: UInt8, offset: tuple[float, float], matrix: Float64, *, spec: ModelSpec) -> Views:
     """Views of patches uint8 (B, PH, PW, 3); patch px = canonical crop px + offset.
 
     matrix: (B, 2, 3) canonical crop px to view px. Beyond the patch it is black.
@@ -112,8 +112,8 @@ def spoil(
     randoms: Sequence[Random],
     views: Views,
     joints: Float32,
-    strength: Strength,
     *,
+    strength: Strength,
     spec: ModelSpec,
     repeat_joints: bool = False,
 ) -> Views:
@@ -125,14 +125,16 @@ def spoil(
     crops = views.crops.copy()
     for random, crop, points in zip(randoms, crops, joints, strict=True):
         if strength.operations:
-            crop[:] = photometric.augment(random, crop, strength.operations, strength.magnitude)
+            crop[:] = photometric.augment(
+                random, crop, strength.operations, magnitude=strength.magnitude
+            )
         if strength.cutout:
-            _cut_out(random, crop, points, strength.cutout, spec=spec, repeat=repeat_joints)
+            _cut_out(random, crop, points, count=strength.cutout, spec=spec, repeat=repeat_joints)
     return Views(crops, views.matrix)
 
 
 def _cut_out(
-    random: Random, crop: UInt8, points: Float32, count: int, *, spec: ModelSpec, repeat: bool
+    random: Random, crop: UInt8, points: Float32, *, count: int, spec: ModelSpec, repeat: bool
 ) -> None:
     """JC-n: rectangles of the mean colour around joints, 20 to 38 px on a crop 192 wide.
 

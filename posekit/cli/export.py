@@ -1,10 +1,10 @@
-"""`posekit export`: one stand-alone file that runs anywhere, with its parity report."""
+"""`posekit export`: one deployable file that runs anywhere, with its parity report."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer import Option
@@ -12,24 +12,44 @@ from typer import Option
 
 # fmt: off
 def command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Embedded name or .posekit file.")],
-    output: Annotated[Path, Option("-o", "--output", help="The .onnx file to write.")],
-    to: Annotated[Literal["onnx"], Option(help="What to write.")] = "onnx",
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Embedded name, .posekit file or checkpoint.")],
+    output: Annotated[Path, Option("-o", "--output", help="What to write: .onnx, .posekit, or a folder for triton.")],
+    to: Annotated[Literal["onnx", "tensorrt", "triton", "bundle"] | None, Option(help="By default onnx for a name that ends so, else a bundle.")] = None,
     outputs: Annotated[Literal["points", "heatmaps", "raw"], Option(help="points: uint8 crops to keypoints; heatmaps: crops to merged maps; raw: the network alone.")] = "points",
     flip: Annotated[bool, Option(help="With the flip test inside the graph.")] = True,
     decode: Annotated[Literal["argmax", "quarter", "dark", "udp"] | None, Option(help="Refinement inside the graph; the model's own by default.")] = None,
+    affine: Annotated[bool, Option("--affine", help="Take crop-to-frame warps (N, 2, 3) too and give frame pixels.")] = False,
     batch: Annotated[int | None, Option(min=1, help="Fix N; any N by default.")] = None,
-    budget: Annotated[float, Option(help="Largest mean shift from the source network, crop px.")] = 0.05,
+    precision: Annotated[Literal["fp32", "fp16", "bf16", "int8"], Option(help="Of the arithmetic; bf16 for tensorrt only.")] = "fp32",
+    calibrate: Annotated[str | None, Option(metavar="DIR|VIDEO", help="Persons to calibrate int8 on; embedded crops by default.")] = None,
+    check: Annotated[str | None, Option(metavar="DIR|VIDEO", help="Persons to measure parity on; embedded crops by default.")] = None,
+    budget: Annotated[float | None, Option(help="Largest mean shift from the source, crop px: 0.05, fp16 0.1, int8 0.5.")] = None,
+    force: Annotated[bool, Option("--force", help="Hand out what is over its budget too.")] = False,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing output.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the parity report as JSON.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
-    """Write a model as stand-alone ONNX and prove how far it strays from its source."""
+    """Write a model for deployment and prove how far it strays from its source."""
     from posekit import api
 
-    report = api.export(model, output, outputs=outputs, flip=flip, decode=decode, batch=batch, budget_px=budget, overwrite=overwrite)
+    report = api.export(model, output, to=to, outputs=outputs, flip=flip, decode=decode, affine=affine, batch=batch, precision=precision, calibrate=calibrate, check=check, budget_px=budget, force=force, overwrite=overwrite)
     if as_json:
         typer.echo(json.dumps(report, indent=1))
     else:
-        typer.echo(f"{output}: {report['points']} keypoints on {report['crops']} check crops stray {report['mean_px']:.4f} px on average, {report['max_px']:.4f} at most; report in {output}.parity.json")
+        _print(report, output)
 # fmt: on
+
+
+def _print(report: dict[str, Any], output: Path) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+    for name, value in report["table"]:
+        table.add_row(name, value)
+    console = Console(highlight=False, markup=False)
+    console.print(table)
+    if report["forced"]:
+        typer.echo("posekit: over its budget; written because of --force", err=True)
+    typer.echo(f"{output}: written, with {output.name}.parity.json and .parity.html")

@@ -14,7 +14,7 @@ FORMATS = "jsonl, coco, csv, parquet, openpose, labelstudio, dlc"
 # fmt: off
 def command(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Video, image, folder, glob, webcam index, rtsp:// or http:// URL.")],
-    model: Annotated[str, Option("-m", "--model", help="Embedded name or .posekit file.")] = "movenet-thunder",
+    model: Annotated[str, Option("-m", "--model", help="Embedded name, .posekit, exported .onnx or checkpoint.")] = "movenet-thunder",
     output: Annotated[Path, Option("-o", "--output", help="Folder for the results.")] = Path("posekit_output"),
     formats: Annotated[str, Option("--format", help=f"Comma-separated: {FORMATS}.")] = "jsonl",
     device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto",
@@ -48,10 +48,10 @@ def command(
     from posekit.outputs import OutputOptions
     from posekit.video import ReadOptions
 
-    follow = EstimateOptions(detect_every=1 if boxes else detect_every, min_score=min_score, max_persons=max_persons, track=track, smooth=smooth)
+    follow = EstimateOptions(detect_every=1 if boxes else detect_every, min_score=min_score, max_persons=max_persons, views=int(views) if views else None, track=track, smooth=smooth)
     files = OutputOptions(output, tuple(formats.split(",")), overlay=video, codec=codec, overwrite=overwrite, segment_s=segment)
     options = infer.InferOptions(files, ReadOptions(every=every, start_s=start, end_s=end, live=live), show=show)
-    estimator = api.load(model, device, threads, flip=flip, views=int(views) if views else None, boxes=boxes or detector, options=follow)
+    estimator = api.load(model, device, threads, flip=flip, boxes=boxes or detector, options=follow)
     if views and not quiet:
         typer.echo(f"posekit: {views} views a person, {views} times the network's time", err=True)
     with Progress(silent=quiet or as_json) as progress:

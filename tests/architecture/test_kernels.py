@@ -14,7 +14,7 @@ def missing_places(root: Path) -> list[str]:
     """What each `kernels/<name>.cu` under `root` lacks."""
     engines = root / "engines/posekit_engines"
     ops = _functions(engines / "ops.py")
-    twins = _functions(root / "posekit/codecs.py") | _functions(root / "posekit/geometry.py")
+    twins = _functions(engines / "twin.py") | _functions(root / "posekit/codecs.py")
     tests = {
         name for path in (root / "tests/engines").glob("test_*.py") for name in _functions(path)
     }
@@ -24,7 +24,7 @@ def missing_places(root: Path) -> list[str]:
         if name not in ops:
             missing.append(f"{name}: no ops.{name}")
         if name not in twins:
-            missing.append(f"{name}: no numpy twin in codecs or geometry")
+            missing.append(f"{name}: no numpy twin in twin.py or codecs")
         if not any(test.startswith(f"test_{name}") for test in tests):
             missing.append(f"{name}: no test_{name}… in tests/engines")
     return missing
@@ -43,7 +43,7 @@ def test_kernels_have_op_twin_and_test() -> None:
 
 PLACES = {
     "engines/posekit_engines/ops.py": "def crop(): ...",
-    "posekit/geometry.py": "def crop(): ...",
+    "engines/posekit_engines/twin.py": "def crop(): ...",
     "tests/engines/test_kernels.py": "def test_crop_matches_numpy(): ...",
 }
 

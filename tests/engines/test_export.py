@@ -1,21 +1,35 @@
-"""An exported file stands alone, says what it is, and equals its source."""
+"""An exported file stands alone, says what it is, and proves how far it is from its source."""
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from typer.testing import CliRunner
 
 import posekit
-from posekit import bundle
+from posekit import api, bundle
 from posekit.bundle import Bundle
-from posekit.cli import app
-from posekit.errors import BundleError, InputError, ParityError, SourceError
-from posekit_engines.export import ExportOptions, export_onnx
-from posekit_engines.parity import compare
+from posekit.errors import (
+    BundleError,
+    CheckpointError,
+    ExportError,
+    InputError,
+    ParityError,
+    SourceError,
+)
+from posekit.geometry import Warp
+from posekit.runtime import Runtime
+from posekit_engines import handout, standalone
+from posekit_engines.crops import embedded
+from posekit_engines.export import export
+from posekit_engines.options import BUDGETS, ExportOptions
+
+PLAIN = ExportOptions(flip=False)
 
 
 @pytest.fixture(scope="module")
@@ -24,104 +38,246 @@ def lightning() -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def exported(lightning: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(lightning: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     path = tmp_path_factory.mktemp("export") / "lightning.onnx"
-    export_onnx(lightning, path, ExportOptions())
-    return path
+    return path, export(lightning, path, ExportOptions())
 
 
-def test_the_file_stands_alone_and_answers_as_the_bundle(exported: Path, lightning: Bundle) -> None:
-    onnx.checker.check_model(str(exported), full_check=True)
-    session = onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
+def session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def said(path: Path) -> dict[str, str]:
+    model = onnx.load(str(path), load_external_data=False)
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def test_the_file_stands_alone_and_answers_as_the_bundle(
+    written: tuple[Path, Any], lightning: Bundle
+) -> None:
+    onnx.checker.check_model(str(written[0]), full_check=True)
     reference = lightning.reference
     for count in (1, 3):
-        points, scores = session.run(None, {"crops": reference["crops"][:count]})
+        points, scores = session(written[0]).run(None, {"crops": reference["crops"][:count]})
         # The stored answer is rounded: scores to 0.01, points to 1/8 px.
         np.testing.assert_allclose(scores, reference["flip_scores"][:count], atol=0.006)
         sure = reference["flip_scores"][:count] > 0.2
         np.testing.assert_allclose(points[sure], reference["flip_points"][:count][sure], atol=0.1)
 
 
-def test_its_metadata_holds_the_whole_spec(exported: Path, lightning: Bundle) -> None:
-    said = {entry.key: entry.value for entry in onnx.load(str(exported)).metadata_props}
-    assert posekit.ModelSpec.from_dict(json.loads(said["spec"])) == lightning.spec
-    assert said["source_sha256"] == lightning.sha256
+def test_its_metadata_holds_the_whole_spec_and_infer_runs_it(
+    written: tuple[Path, Any], lightning: Bundle
+) -> None:
+    facts = said(written[0])
+    assert posekit.ModelSpec.from_dict(json.loads(facts["spec"])) == lightning.spec
+    assert facts["source_sha256"] == lightning.sha256
+    estimator = posekit.load(written[0], "cpu", 1, boxes="full")
+    assert estimator.runtime.spec == lightning.spec
 
 
-def test_the_report_stands_beside_it(exported: Path) -> None:
-    report = json.loads(exported.with_name("lightning.onnx.parity.json").read_text())
-    assert report["mean_px"] <= report["p99_px"] <= report["max_px"] <= report["budget_px"]
-    assert report["points"] > 20
-
-
-def test_infer_runs_it_like_the_bundle(exported: Path) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (200, 150, 3), np.uint8)
-    boxes = np.array([[0, 0, 149, 199]])
-    one, two = (
-        posekit.load(model, "cpu", 1)(picture, boxes) for model in (exported, "movenet-lightning")
+def test_the_report_says_what_was_measured_and_lies_beside(written: tuple[Path, Any]) -> None:
+    path, report = written
+    assert json.loads(path.with_name("lightning.onnx.parity.json").read_text()) == json.loads(
+        json.dumps(report)
     )
-    np.testing.assert_allclose(one.scores, two.scores, atol=1e-4)
+    assert 8 <= report["crops"] <= 16
+    assert report["points"] > 50
+    assert report["crop_px"]["p99"] <= 0.01
+    assert report["frame_px"]["max"] >= report["crop_px"]["max"] > 0  # 256 px shown in 192
+    assert report["oks"]["min"] > 0.999
+    assert report["flips"]["gap"] < 1e-5
+    assert report["maps"] < 1e-4
+    assert report["not_finite"] == 0
+    assert report["within_budget"]
+    assert report["contained"]["weights"]["float16"] > 2_000_000
+    assert report["bytes"] == path.stat().st_size
 
 
-def test_heatmaps_are_the_merge_that_codecs_decode(lightning: Bundle, tmp_path: Path) -> None:
-    for outputs in ("heatmaps", "raw"):
-        path = tmp_path / f"{outputs}.onnx"
-        parity = export_onnx(lightning, path, ExportOptions(outputs=outputs, batch=2))
-        assert parity.max_px < 0.05
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        assert session.get_inputs()[0].shape[0] == 2
-        assert session.get_outputs()[0].shape == [2, 17, 48, 48]
+def test_the_page_needs_nothing_from_outside(written: tuple[Path, Any]) -> None:
+    text = written[0].with_name("lightning.onnx.parity.html").read_text()
+    assert text.count("<figure>") == 8
+    assert "data:image/jpeg;base64" in text
+    assert 'src="http' not in text
+    assert "href" not in text
 
 
-def test_without_flip_and_with_another_decode(lightning: Bundle, tmp_path: Path) -> None:
-    path = tmp_path / "plain.onnx"
-    export_onnx(lightning, path, ExportOptions(flip=False, decode="quarter"))
-    said = {entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}
-    assert json.loads(said["spec"])["decode"] == "quarter"
-    assert len(posekit.load(path, "cpu", 1, flip=False).runtime.spec.skeleton) == 17
-    with pytest.raises(BundleError, match="--no-flip"):
-        posekit.load(path, "cpu", 1)
+def test_points_in_frame_pixels_are_the_crop_points_moved(
+    lightning: Bundle, tmp_path: Path
+) -> None:
+    path = tmp_path / "affine.onnx"
+    options = dataclasses.replace(PLAIN, affine=True, batch=2)
+    report = export(lightning, path, options)
+    assert report["crop_px"]["max"] < 0.01
+    checks = embedded(lightning.pose_spec)
+    warp = Warp(checks.warp.matrix[:2]).inverse()
+    given = {"crops": checks.crops[:2], "warp": warp.matrix.astype(np.float32)}
+    points, _ = session(path).run(None, given)
+    plain = Runtime(lightning, device="cpu", threads=1, flip=False)
+    wanted, scores = plain.infer(checks.crops[:2])
+    sure = scores > 0.3
+    np.testing.assert_allclose(points[sure], warp.to_crop(wanted)[sure], atol=2e-3)
+    with pytest.raises(BundleError, match="frame px"):
+        posekit.load(path)
 
 
-def test_an_export_over_its_budget_is_not_written(lightning: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("outputs", ["heatmaps", "raw"])
+def test_maps_are_what_codecs_decode(outputs: Any, lightning: Bundle, tmp_path: Path) -> None:
+    path = tmp_path / "maps.onnx"
+    report = export(lightning, path, ExportOptions(outputs=outputs, batch=3))
+    assert report["crop_px"]["max"] < 0.05
+    assert session(path).get_inputs()[0].shape[0] == 3
+    assert session(path).get_outputs()[0].shape == [3, 17, 48, 48]
+
+
+def test_over_its_budget_nothing_is_written_unless_forced(
+    lightning: Bundle, tmp_path: Path
+) -> None:
+    options = dataclasses.replace(PLAIN, budget_px=-1)
     with pytest.raises(ParityError, match="wanted at most -1") as caught:
-        export_onnx(lightning, tmp_path / "x.onnx", ExportOptions(flip=False, budget_px=-1))
+        export(lightning, tmp_path / "x.onnx", options)
     assert caught.value.exit_code == 4
+    assert not list(tmp_path.iterdir())
+    report = export(lightning, tmp_path / "x.onnx", dataclasses.replace(options, force=True))
+    assert report["forced"]
+    assert not report["within_budget"]
+    assert "forced" in (tmp_path / "x.onnx.parity.html").read_text()
+
+
+def test_a_disk_that_fills_leaves_the_old_output(
+    lightning: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on file size stops the write in the middle, as a full disk does."""
+    import resource
+    import signal
+
+    old = tmp_path / "x.onnx"
+    old.write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(SourceError, match="no room left"):
+            export(lightning, old, dataclasses.replace(PLAIN, overwrite=True))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
+    assert old.read_bytes() == b"old"
+
+
+def test_a_rename_that_fails_is_undone(tmp_path: Path) -> None:
+    """A folder in the way of the second old file stops the swap after the first was done."""
+    first, second = tmp_path / "a", tmp_path / "b"
+
+    def write() -> None:
+        with handout.together([first, second], overwrite=True) as folder:
+            for name in ("a", "b"):
+                (folder / name).write_text("new")
+            (folder / "b.old").mkdir()
+
+    for path in (first, second):
+        path.write_text("old")
+    with pytest.raises(SourceError):
+        write()
+    assert [path.read_text() for path in (first, second)] == ["old", "old"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_an_unwritable_target_is_one_sentence(lightning: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SourceError, match="a file stands where its folder should be"):
+        export(lightning, tmp_path / "file" / "x.onnx", PLAIN)
+
+
+def test_large_weights_stand_beside_the_graph(
+    lightning: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standalone, "LIMIT", 1000)
+    path = tmp_path / "big.onnx"
+    report = export(lightning, path, PLAIN)
+    data = path.with_name("big.onnx.data")
+    assert path.stat().st_size < data.stat().st_size
+    assert report["bytes"] == path.stat().st_size + data.stat().st_size
+    onnx.checker.check_model(str(path), full_check=True)
+    assert len(session(path).run(None, {"crops": lightning.reference["crops"]})) == 2
+    with pytest.raises(ExportError, match="in one piece"):
+        export(lightning, tmp_path / "y.onnx", dataclasses.replace(PLAIN, precision="fp16"))
+
+
+def test_crops_of_the_user_are_persons_of_his_pictures(lightning: Bundle, tmp_path: Path) -> None:
+    picture = np.full((300, 400, 3), 90, np.uint8)
+    picture[22:278, 72:328] = Bundle.open(bundle.find("movenet-thunder")).reference["crops"][1]
+    cv2.imwrite(str(tmp_path / "one.png"), picture[..., ::-1])
+    report = export(lightning, tmp_path / "x.onnx", dataclasses.replace(PLAIN, check=tmp_path))
+    assert report["crops_from"] == str(tmp_path)
+    assert report["worst"][0]["name"].startswith("one.png, person")
+    assert report["points"] >= 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"batch": 0}, "wanted 1 or more"),
+        ({"precision": "bf16"}, "no bf16 convolution"),
+        ({"affine": True, "outputs": "raw"}, "--outputs raw has none"),
+        ({"calibrate": "x"}, "is for --precision int8"),
+        ({"to": "bundle", "batch": 2}, "a bundle holds its own graphs"),
+    ],
+)
+def test_options_that_contradict_one_another(
+    changes: dict[str, Any], wanted: str, lightning: Bundle, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=wanted):
+        export(lightning, tmp_path / "x.onnx", dataclasses.replace(PLAIN, **changes))
     assert not list(tmp_path.iterdir())
 
 
-def test_parity_counts_what_the_source_is_sure_of() -> None:
-    points, scores = np.zeros((1, 2, 2), np.float32), np.array([[0.9, 0.1]], np.float32)
-    moved = points + np.float32([[[3, 4], [300, 0]]])
-    parity = compare(moved, scores, (points, scores), crops=1)
-    assert (parity.mean_px, parity.max_px, parity.points) == (5.0, 5.0, 1)
-
-
-def test_existing_files_and_wrong_numbers_are_refused(lightning: Bundle, exported: Path) -> None:
+def test_what_cannot_be_exported_says_why(tmp_path: Path, written: tuple[Path, Any]) -> None:
+    out = tmp_path / "x.onnx"
+    with pytest.raises(BundleError, match="is an export already"):
+        api.export(written[0], out)
     with pytest.raises(SourceError, match="--overwrite"):
-        export_onnx(lightning, exported, ExportOptions())
-    with pytest.raises(InputError, match="wanted 1 or more"):
-        export_onnx(lightning, exported.with_name("y.onnx"), ExportOptions(batch=0))
+        api.export("movenet-lightning", written[0])
+    with pytest.raises(BundleError, match="person detector"):
+        api.export("nanodet-person", out)
+    with pytest.raises(CheckpointError, match="downloads nothing by itself"):
+        api.export("https://example.org/x.pth", out)
+    empty = tmp_path / "empty.pth"
+    empty.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="0 bytes"):
+        api.export(empty, out)
+    assert not out.exists()
 
 
-def test_a_foreign_onnx_is_refused(tmp_path: Path) -> None:
-    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-    node = onnx.helper.make_node("Identity", ["x"], ["y"])
-    output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
-    graph = onnx.helper.make_graph([node], "g", [value], [output])
-    model = onnx.helper.make_model(
-        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+def test_budgets_are_the_published_bars() -> None:
+    assert (BUDGETS["fp32"].mean_px, BUDGETS["fp32"].maps) == (0.05, 1e-4)
+    assert (BUDGETS["fp16"].mean_px, BUDGETS["fp16"].p99_px, BUDGETS["fp16"].maps) == (
+        0.1,
+        0.3,
+        5e-3,
     )
-    onnx.save(model, str(tmp_path / "foreign.onnx"))
-    with pytest.raises(BundleError, match="no posekit metadata"):
-        posekit.load(tmp_path / "foreign.onnx")
+    assert BUDGETS["int8"].mean_px == 0.5
 
 
-def test_the_command_writes_and_reports(tmp_path: Path) -> None:
-    path = tmp_path / "l.onnx"
-    said = CliRunner().invoke(
-        app, ["export", "movenet-lightning", "-o", str(path), "--no-flip", "--json"]
+def test_openvino_reads_the_file_and_agrees(written: tuple[Path, Any], lightning: Bundle) -> None:
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    model = openvino.Core().compile_model(
+        str(written[0]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
-    assert said.exit_code == 0, said.output
-    assert json.loads(said.stdout)["mean_px"] < 0.05
-    assert path.exists()
+    crops = lightning.reference["crops"][:2]
+    points, scores = list(model({"crops": crops}).values())
+    wanted = session(written[0]).run(None, {"crops": crops})
+    np.testing.assert_allclose(scores, wanted[1], atol=1e-3)
+    sure = wanted[1] > 0.3
+    np.testing.assert_allclose(points[sure], wanted[0][sure], atol=0.05)
+
+
+@pytest.mark.slow
+def test_half_precision_is_in_the_file_and_within_its_bars(
+    lightning: Bundle, tmp_path: Path
+) -> None:
+    report = export(lightning, tmp_path / "x.onnx", dataclasses.replace(PLAIN, precision="fp16"))
+    assert report["contained"]["values"]["float16"] > 100
+    assert report["crop_px"]["mean"] <= 0.1
+    assert report["crop_px"]["p99"] <= 0.3
+    assert said(tmp_path / "x.onnx")["precision"] == "fp16"

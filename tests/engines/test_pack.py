@@ -1,5 +1,7 @@
 """A checkpoint becomes a bundle that runs and says what was assumed."""
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +10,19 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from posekit import api
 from posekit.bundle import Bundle
 from posekit.checkpoints import Overrides
 from posekit.cli import app
 from posekit.errors import ExportError, SourceError
 from posekit.nets import build
-from posekit.runtime import Runtime, verify
+from posekit.runtime import Runtime, open_session, verify
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
-from posekit_engines.pack import convert
+from posekit_engines.export import export
+from posekit_engines.options import ExportOptions
+from posekit_engines.pack import assembled, convert, loaded, read
+from posekit_engines.parity import source_maps
 from tests.states import FLAT, blank, renamed, saved
 
 
@@ -36,7 +42,8 @@ def test_a_converted_checkpoint_becomes_a_bundle_that_runs(color: Any, tmp_path:
     assert bundle.spec == converted.spec
     assert bundle.provenance["color"] == f"{color} (flag)"
     assert bundle.provenance["convention"] == "msra (family default, assumed)"
-    assert set(verify(bundle)) == {"flip", "plain"}
+    assert set(verify(bundle)) == {"flip", "maps", "plain"}
+    assert set(json.loads(bundle.extras["parity.json"])) == {"flip", "plain"}
     crops = np.random.default_rng(0).integers(0, 256, (2, 96, 64, 3), np.uint8)
     image = crops if color == "rgb" else crops[..., ::-1]
     scaled = (image - np.array(bundle.pose_spec.mean)) / np.array(bundle.pose_spec.std)
@@ -77,3 +84,64 @@ def test_the_command_prints_what_it_assumed(tmp_path: Path) -> None:
     assert "color: rgb (flag)" in result.output
     assert "convention: msra (family default, assumed)" in result.output
     assert output.exists()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with random weights: many of its tensors are equal (biases, norms)."""
+    torch.manual_seed(5)
+    net = build(ModelSpec("simple-baseline-r18", (64, 64), (16, 16), COCO_17))
+    path = tmp_path_factory.mktemp("small") / "net_64x64.pth"
+    return saved(renamed(dict(net.state_dict()), FLAT), path)
+
+
+@pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.slow)])
+def test_replaced_weights_are_used_in_every_layer_without_a_new_graph(
+    step: int, small: Path
+) -> None:
+    """Each tensor is changed alone; the old graph must follow the network in torch.
+
+    A graph that holds one tensor for two equal ones would change two layers, or none.
+    """
+    packed = assembled(read(small))
+    spec = packed.pose_spec
+    crops = np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    before = _maps(packed, crops)
+    for name in sorted(packed.weights)[::step]:
+        old = packed.weights[name]
+        change = np.linspace(0.5, 1.5, old.size).reshape(old.shape)
+        weights = {**packed.weights, name: (old * change + 0.25).astype(np.float16)}
+        after = _maps(dataclasses.replace(packed, weights=weights), crops)
+        wanted = source_maps(loaded(build(spec), weights), crops, spec, flip=False)
+        peak = float(np.abs(wanted).max())
+        np.testing.assert_allclose(after, wanted, atol=1e-4 * peak, err_msg=name)
+        assert float(np.abs(after - before).max()) > 1e-3 * peak, name
+
+
+def _maps(packed: Bundle, crops: Any) -> Any:
+    session = open_session(packed.graphs["maps"], packed.weights, device="cpu", threads=1)
+    return session.run(None, {"crops": crops})[0]
+
+
+def test_a_bundle_is_exported_again_and_keeps_the_chain(small: Path, tmp_path: Path) -> None:
+    first, second, third = (tmp_path / f"{n}.posekit" for n in (1, 2, 3))
+    export(read(small), first, ExportOptions())
+    export(Bundle.open(first), second, ExportOptions(decode="quarter"))
+    export(Bundle.open(second), third, ExportOptions())
+    opened = [Bundle.open(path) for path in (first, second, third)]
+    assert [each.provenance["parents"] for each in opened] == [
+        [],
+        [opened[0].sha256],
+        [opened[0].sha256, opened[1].sha256],
+    ]
+    assert opened[2].pose_spec.decode == "quarter"
+    assert opened[2].provenance["sha256"] == read(small).sha256  # the checkpoint's
+    assert opened[1].provenance["export"]["decode"] == "quarter"
+    assert third.with_name("3.posekit.parity.json").is_file()
+    said = CliRunner().invoke(app, ["inspect", str(third)])
+    assert f"{opened[0].sha256[:12]} -> {opened[1].sha256[:12]} -> this" in said.stdout
+
+
+def test_a_checkpoint_is_a_model_like_any_other(small: Path) -> None:
+    estimator = api.load(small, "cpu", 1, boxes="full")
+    assert estimator.runtime.spec.architecture == "simple-baseline-r18"

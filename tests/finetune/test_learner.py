@@ -160,7 +160,7 @@ def test_the_average_starts_as_the_plain_mean() -> None:
             for name, parameter in names.items():
                 parameter.add_(count)
                 total[name] += parameter
-        learner.average(average, net, 0.999, count)
+        learner.average(average, net, decay=0.999, count=count)
     for name, value in average.named_parameters():
         torch.testing.assert_close(value.detach(), total[name] / 4, rtol=1e-4, atol=1e-5)
 

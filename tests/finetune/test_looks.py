@@ -80,7 +80,7 @@ def test_spoiling_changes_the_picture_and_not_where_things_are():
     spoiled = looks.spoiled(randoms(6), crops)
     assert np.abs(spoiled.astype(int) - crops).mean() > 5
     still = views.identity(6)
-    assert spoiled.shape == views.cut(persons.patches, persons.offset, still, SPEC).crops.shape
+    assert spoiled.shape == views.cut(persons.patches, persons.offset, still, spec=SPEC).crops.shape
     peaks = [drawn_model(each).max((2, 3)) for each in (crops, spoiled)]
     cells = [drawn_model(each).reshape(6, 9, -1).argmax(2) for each in (crops, spoiled)]
     assert (cells[0] == cells[1]).mean() > 0.8

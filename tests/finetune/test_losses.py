@@ -81,7 +81,9 @@ def test_a_detached_target_gets_no_gradient(loss: object) -> None:
 
 
 def test_amplitude_is_nought_at_the_height_and_grows_beside_it() -> None:
-    wanted = losses.rendered(torch.tensor([[[2.0, 3.0]]]), torch.ones(1, 1), maps(1)[:1, :1], 1.0)
+    wanted = losses.rendered(
+        torch.tensor([[[2.0, 3.0]]]), torch.ones(1, 1), maps(1)[:1, :1], sigma=1.0
+    )
     height = torch.full((1, 1), 0.8)
     assert float(losses.amplitude(0.8 * wanted, target(wanted), height)) == pytest.approx(
         0, abs=1e-9
@@ -120,7 +122,7 @@ def test_rendered_gaussians_stand_where_they_should() -> None:
 def test_nearest_pair_is_chosen_joint_by_joint() -> None:
     def at(*columns: int) -> Tensor:
         cells = torch.tensor([[[float(c), 2.0] for c in columns]])
-        return losses.rendered(cells, torch.ones(1, 2), torch.zeros(1, 2, 6, 5), 1.0)
+        return losses.rendered(cells, torch.ones(1, 2), torch.zeros(1, 2, 6, 5), sigma=1.0)
 
     now, before = at(0, 4), at(2, 0)
     other, other_before = at(4, 4), at(2, 2)

@@ -105,7 +105,10 @@ def test_cutout_is_a_grey_square_of_53_px_of_192_at_20() -> None:
 
 def test_augment_depends_on_its_generator_alone() -> None:
     crop = blobs(5)
-    first, again = (photometric.augment(random(), crop, 2, 20) for _ in range(2))
+    first, again = (photometric.augment(random(), crop, 2, magnitude=20) for _ in range(2))
     np.testing.assert_array_equal(first, again)
-    drawn = {photometric.augment(np.random.default_rng(n), crop, 2, 20).tobytes() for n in range(9)}
+    drawn = {
+        photometric.augment(np.random.default_rng(n), crop, 2, magnitude=20).tobytes()
+        for n in range(9)
+    }
     assert len(drawn) > 5

@@ -186,7 +186,7 @@ def test_pictures_and_points_move_alike(name: str) -> None:
     spec = SPECS[name]
     points = points_in(spec, 6)
     matrix = views.draw_warps(randoms(6, 2), WARPS["all"], spec)
-    seen = views.cut(dotted(spec, points), offset_of(spec), matrix, spec)
+    seen = views.cut(dotted(spec, points), offset_of(spec), matrix, spec=spec)
     assert seen.crops.shape == (6, *spec.input_size[::-1], 3)
     grey = torch.from_numpy(seen.crops[:, :, :, 0].astype(np.float64))[:, None]
     pixels = dataclasses.replace(spec, map_scale=(1, 1), map_offset=(0, 0))
@@ -198,7 +198,7 @@ def test_pictures_and_points_move_alike(name: str) -> None:
 def test_the_identity_view_is_the_canonical_crop() -> None:
     patches = np.random.default_rng(1).integers(0, 256, (2, *patch_size(TALL)[::-1], 3), np.uint8)
     x, y = (int(v) for v in offset_of(TALL))
-    seen = views.cut(patches, offset_of(TALL), views.identity(2), TALL)
+    seen = views.cut(patches, offset_of(TALL), views.identity(2), spec=TALL)
     np.testing.assert_array_equal(seen.crops, patches[:, y : y + 256, x : x + 192])
 
 
@@ -209,7 +209,7 @@ def test_joint_cutout_covers_its_joints_and_nothing_far() -> None:
     joints = np.full((count, JOINTS, 2), (60.0, 240.0), np.float32)  # at the feet
     made = views.spoil(
         randoms(count), views.Views(crops, views.identity(count)), joints,
-        Strength(cutout=1), spec=TALL,
+        strength=Strength(cutout=1), spec=TALL,
     ).crops  # fmt: skip
     assert (crops == 255).all()
     hit = (made != 255).any(3)
@@ -228,7 +228,7 @@ def test_bgr_networks_are_given_their_own_mean() -> None:
     crops = np.full((1, 256, 192, 3), 255, np.uint8)
     joints = np.full((1, JOINTS, 2), 100, np.float32)
     seen = views.Views(crops, views.identity(1))
-    made = views.spoil(randoms(1), seen, joints, Strength(cutout=1), spec=spec)
+    made = views.spoil(randoms(1), seen, joints, strength=Strength(cutout=1), spec=spec)
     assert made.crops[(made.crops != 255).any(3)][0].tolist() == [30, 20, 10]  # crops are RGB
     there = views.to_image(made.crops, spec)
     assert there[:, :, 100, 100].abs().max() < 0.6 / 57  # the network sees zeros
@@ -245,7 +245,7 @@ def test_joints_are_drawn_once_unless_the_reference_is_wanted() -> None:
     for repeat in (False, True):
         made = views.spoil(
             randoms(60), views.Views(crops, views.identity(60)), joints,
-            Strength(cutout=5), spec=spec, repeat_joints=repeat,
+            strength=Strength(cutout=5), spec=spec, repeat_joints=repeat,
         ).crops  # fmt: skip
         hit = (made != 255).any((1, 3))
         hits[repeat] = hit.reshape(60, 5, 400).any(2).sum(1)

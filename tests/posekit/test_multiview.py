@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import posekit
-from posekit import Bundle, codecs
+from posekit import Bundle, EstimateOptions, codecs
 from posekit.bundle import find
 from posekit.errors import InputError
 from posekit.geometry import Warp
@@ -97,7 +97,9 @@ def test_two_views_are_nearly_the_flip_test() -> None:
 
 
 def test_an_estimator_takes_views(tmp_path: Path) -> None:
-    estimator = posekit.load("movenet-lightning", "cpu", 1, views=4, boxes="full")
+    estimator = posekit.load(
+        "movenet-lightning", "cpu", 1, boxes="full", options=EstimateOptions(views=4)
+    )
     poses = estimator(image(), np.array([[60, 20, 240, 280], [0, 0, 300, 300]], np.float32))
     assert poses.points.shape == (2, 17, 2)
     assert len(estimator(image(), np.zeros((0, 4), np.float32))) == 0

@@ -1,0 +1,135 @@
+"""Is the gate right? `python benchmarks/gate.py [RESULTS.json ...]`.
+
+Reads runs whose true change was measured with labels: results/adapt.json and results/harmful.json,
+or the files named. A row of `figures` that counts has
+
+    run, domain, model, seed     what it was
+    verdict                      `Verdict.to_dict()`: findings with before, after and interval
+    truth                        {"difference", "low", "high"}: paired change of PCK with labels
+
+and may have `planted: true`. Rows without `verdict` or `truth` are counted as not judged. The rule
+is applied anew to the stored findings, so that the table is that of the gate as it is now. Truth:
+harmful where the interval's upper bound is below 0, helpful where its lower one is above, else no
+evidence. Spearman's correlation of each indicator's change with the true change, over all runs and
+over those that were not planted. Writes results/gate.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from results_file import FOLDER, save
+from scipy.stats import rankdata
+
+from posekit_finetune.compare import Finding
+from posekit_finetune.gate import decide
+
+KINDS = ("harmful", "no evidence", "helpful")
+LEAST_RUNS = 5
+
+
+def truth_of(told: dict[str, float]) -> str:
+    """What labels say of a run."""
+    if told["high"] < 0:
+        return "harmful"
+    return "helpful" if told["low"] > 0 else "no evidence"
+
+
+def judged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each row with the rule's present answer; labels are never shown to it."""
+    result = []
+    for row in rows:
+        findings = [Finding.from_dict(each) for each in row["verdict"]["findings"]]
+        passed, reasons = decide(findings)
+        result.append(
+            {
+                "run": row["run"],
+                "domain": row.get("domain"),
+                "model": row.get("model"),
+                "seed": row.get("seed"),
+                "planted": bool(row.get("planted")),
+                "truth": truth_of(row["truth"]),
+                "difference": row["truth"]["difference"],
+                "passed": passed,
+                "reasons": list(reasons),
+                "changes": {each.name: each.difference for each in findings},
+            }
+        )
+    return result
+
+
+def table(rows: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """How many of each kind passed and were refused."""
+    return {
+        kind: {
+            word: sum(row["truth"] == kind and row["passed"] == passed for row in rows)
+            for word, passed in (("passed", True), ("refused", False))
+        }
+        for kind in KINDS
+    }
+
+
+def spearman(a: list[float], b: list[float]) -> float | None:
+    """Rank correlation over pairs that are both known; None for fewer than LEAST_RUNS."""
+    known = [(x, y) for x, y in zip(a, b, strict=True) if math.isfinite(x) and math.isfinite(y)]
+    if len(known) < LEAST_RUNS:
+        return None
+    first, second = (rankdata(values) for values in zip(*known, strict=True))
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    return round(float(np.corrcoef(first, second)[0, 1]), 3)
+
+
+def correlations(rows: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Spearman's correlation of each indicator's change with the true one."""
+    true = [row["difference"] for row in rows]
+    names = list(dict.fromkeys(name for row in rows for name in row["changes"]))
+    told = {name: [row["changes"].get(name, math.nan) for row in rows] for name in names}
+    told["flip + teacher"] = [a + b for a, b in zip(told["flip"], told["teacher"], strict=True)]
+    return {name: spearman(values, true) for name, values in told.items()}
+
+
+def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """All that is written."""
+    usable = [row for row in rows if row.get("verdict") and row.get("truth")]
+    told = judged(usable)
+    real = [row for row in told if not row["planted"]]
+    return {
+        "runs": len(told),
+        "not_judged": len(rows) - len(usable),
+        "planted": table([row for row in told if row["planted"]]),
+        "trained": table(real),
+        "worst_passed": min((row["difference"] for row in told if row["passed"]), default=None),
+        "spearman": {"all": correlations(told), "trained": correlations(real)} if told else {},
+        "rows": [{key: row[key] for key in row if key != "changes"} for row in told],
+    }
+
+
+def main() -> None:
+    """Judge and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path, nargs="*")
+    options = parser.parse_args()
+    paths = options.results or [FOLDER / "adapt.json", FOLDER / "harmful.json"]
+    rows: list[dict[str, Any]] = []
+    for path in paths:
+        if not path.exists():
+            print(f"{path.name}: not run")
+            continue
+        found = json.loads(path.read_text())["figures"]
+        rows += found["rows"] if isinstance(found, dict) else found
+    told = figures(rows)
+    print(json.dumps({key: told[key] for key in told if key != "rows"}, indent=1))
+    for row in told["rows"]:
+        word = "passed" if row["passed"] else "refused"
+        print(f"{row['truth']:12} {row['difference']:+.3f} {word:8} {row['run']}")
+    save("gate", "python benchmarks/gate.py", 1, told)
+
+
+if __name__ == "__main__":
+    main()

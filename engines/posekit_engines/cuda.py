@@ -1,0 +1,350 @@
+"""What posekit asks of CUDA: one small interface, served by pycuda or by cuda-bindings.
+
+`open_device` takes the driver package that is there; a `Device` then hands out buffers, streams,
+events, compiled kernels and captured graphs, and asks nothing else of CUDA.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from posekit.errors import InputError, KernelError, MissingExtraError
+from posekit_engines import nvrtc
+
+Compiled = Callable[[str, tuple[int, int]], bytes]
+Choice = Literal["auto", "pycuda", "cuda-bindings"]
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """One GPU.  capability: compute capability.  driver: CUDA version that it supports."""
+
+    index: int
+    name: str
+    capability: tuple[int, int]
+    memory_bytes: int
+    driver: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a kernel runs.  argument: its one parameter, a struct, as bytes."""
+
+    grid: tuple[int, int, int]
+    threads: int
+    shared_bytes: int
+    argument: bytes
+
+
+class Driver(Protocol):
+    """The driver's calls, addresses and handles being integers; stream 0 is the default one.
+
+    Every call raises KernelError (a kernel) or DeviceError (all else) where CUDA refuses.
+    """
+
+    name: str
+    info: DeviceInfo
+
+    def allocate(self, size: int) -> int:
+        """The address of new bytes on the GPU."""
+        ...
+
+    def release(self, address: int) -> None:
+        """Give them back."""
+        ...
+
+    def allocate_pinned(self, size: int) -> int:
+        """The address of new page-locked bytes of the host."""
+        ...
+
+    def release_pinned(self, address: int) -> None:
+        """Give them back."""
+        ...
+
+    def upload(self, address: int, source: int, size: int, *, stream: int) -> None:
+        """Queue a copy from the host's `source`."""
+        ...
+
+    def download(self, target: int, address: int, size: int, *, stream: int) -> None:
+        """Queue a copy to the host's `target`."""
+        ...
+
+    def load(self, image: bytes) -> int:
+        """A module of a cubin or PTX."""
+        ...
+
+    def function(self, module: int, name: str) -> int:
+        """A kernel of a module."""
+        ...
+
+    def launch(self, function: int, launch: Launch, stream: int) -> None:
+        """Queue a kernel."""
+        ...
+
+    def make_stream(self) -> int:
+        """A stream that does not wait for the default one."""
+        ...
+
+    def release_stream(self, stream: int) -> None:
+        """When its work is done."""
+        ...
+
+    def finish(self, stream: int) -> None:
+        """Wait for the stream."""
+        ...
+
+    def make_event(self) -> int:
+        """An event with a time."""
+        ...
+
+    def release_event(self, event: int) -> None:
+        """At any time."""
+        ...
+
+    def record(self, event: int, stream: int) -> None:
+        """Mark the end of what is queued now."""
+        ...
+
+    def wait(self, stream: int, event: int) -> None:
+        """What the stream is given from now on waits for the event."""
+        ...
+
+    def elapsed_ms(self, start: int, end: int) -> float:
+        """Between two events that were reached."""
+        ...
+
+    def begin_capture(self, stream: int) -> None:
+        """Record what this thread queues on the stream."""
+        ...
+
+    def end_capture(self, stream: int) -> int:
+        """The recorded work as a graph."""
+        ...
+
+    def replay(self, graph: int, stream: int) -> None:
+        """Queue a graph."""
+        ...
+
+    def release_graph(self, graph: int) -> None:
+        """When it has run."""
+        ...
+
+
+class Device:
+    """A GPU in use. What it hands out is released when nobody holds it any more."""
+
+    def __init__(self, driver: Driver, compiled: Compiled = nvrtc.compiled) -> None:
+        self.driver = driver
+        self.info = driver.info
+        self._compiled = compiled
+        self._functions: dict[str, int] = {}
+
+    def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
+        """Memory on the GPU for an array, not cleared. Raises DeviceError (none left)."""
+        return Buffer(self.driver, shape, np.dtype(dtype))
+
+    def uploaded(self, array: NDArray[Any], stream: Stream | None = None) -> Buffer:
+        """A new buffer that holds `array`. Raises DeviceError."""
+        buffer = self.buffer(array.shape, array.dtype)
+        buffer.upload(array, stream)
+        return buffer
+
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An array in page-locked memory: copies from and to it need not wait."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        address = self.driver.allocate_pinned(max(size, 1))
+        memory = (ctypes.c_ubyte * max(size, 1)).from_address(address)
+        _release_with(memory, self.driver.release_pinned, address)
+        array: NDArray[Any] = np.ndarray(shape, np.dtype(dtype), buffer=memoryview(memory))
+        return array
+
+    def stream(self) -> Stream:
+        """A new queue of work."""
+        return Stream(self.driver)
+
+    def event(self) -> Event:
+        """A new mark in a queue, with its time."""
+        return Event(self.driver)
+
+    def launch(self, kernel: str, name: str, *, launch: Launch, stream: Stream | None) -> None:
+        """Queue the function `name` of `kernel`.cu, compiled at its first use.
+
+        Raises KernelError, MissingExtraError.
+        """
+        if name not in self._functions:
+            image = self._compiled(kernel, self.info.capability)
+            self._functions[name] = self.driver.function(self.driver.load(image), name)
+        self.driver.launch(self._functions[name], launch, _handle(stream))
+
+    @contextlib.contextmanager
+    def capture(self, stream: Stream) -> Iterator[Graph]:
+        """What the block queues on `stream` becomes the graph, ready after the block.
+
+        Nothing of it runs yet. Kernels must have been launched once before, buffers and pinned
+        arrays must exist: CUDA allows neither loading nor allocating while it records.
+        """
+        graph = Graph(self.driver)
+        self.driver.begin_capture(stream.handle)
+        try:
+            yield graph
+        except BaseException:
+            with contextlib.suppress(KernelError):  # the first error is the one to tell
+                self.driver.release_graph(self.driver.end_capture(stream.handle))
+            raise
+        graph.ready(self.driver.end_capture(stream.handle))
+
+
+class Buffer:
+    """An array on the GPU, C-contiguous: `address`, `shape`, `dtype`, `nbytes`."""
+
+    def __init__(self, driver: Driver, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._driver = driver
+        self.shape, self.dtype = tuple(int(n) for n in shape), dtype
+        self.nbytes = int(np.prod(self.shape)) * dtype.itemsize
+        self.address = driver.allocate(max(self.nbytes, 1))
+        _release_with(self, driver.release, self.address)
+
+    def __repr__(self) -> str:
+        return f"Buffer({self.dtype}, {self.shape}, at {self.address:#x})"
+
+    def upload(self, array: NDArray[Any], stream: Stream | None = None) -> None:
+        """Copy `array` here, or its rows to the first of these; pinned memory does not wait.
+
+        With a stream, `array` must stay as it is until the stream has come to the copy.
+        Raises InputError, DeviceError.
+        """
+        fits = array.dtype == self.dtype and array.shape[1:] == self.shape[1:]
+        if not fits or array.nbytes > self.nbytes or not array.flags.c_contiguous:
+            raise InputError(
+                f"upload: wanted {self.dtype} {self.shape} (or fewer rows), contiguous, got "
+                f"{array.dtype} {array.shape}"
+            )
+        if array.nbytes:
+            source = array.ctypes.data
+            self._driver.upload(self.address, source, array.nbytes, stream=_handle(stream))
+        if stream is None:
+            self._driver.finish(0)
+
+    def download(self, out: NDArray[Any] | None = None, stream: Stream | None = None) -> Any:
+        """What is here, as an array: `out` where given (its rows). With a stream: later.
+
+        Raises InputError, DeviceError.
+        """
+        if out is None:
+            out = np.empty(self.shape, self.dtype)
+        if out.dtype != self.dtype or out.nbytes > self.nbytes or not out.flags.c_contiguous:
+            raise InputError(f"download: wanted {self.dtype} {self.shape}, got {out.shape}")
+        if out.nbytes:
+            target = out.ctypes.data
+            self._driver.download(target, self.address, out.nbytes, stream=_handle(stream))
+        if stream is None:
+            self._driver.finish(0)
+        return out
+
+
+class Stream:
+    """A queue of work on the GPU."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self.handle = driver.make_stream()
+        _release_with(self, driver.release_stream, self.handle)
+
+    def finish(self) -> None:
+        """Wait until all that was queued is done. Raises DeviceError, KernelError."""
+        self._driver.finish(self.handle)
+
+    def wait(self, event: Event) -> None:
+        """What is queued from now on waits for `event`, recorded on another stream."""
+        self._driver.wait(self.handle, event.handle)
+
+
+class Event:
+    """A mark in a stream."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self.handle = driver.make_event()
+        _release_with(self, driver.release_event, self.handle)
+
+    def record(self, stream: Stream) -> None:
+        """Set the mark behind what is queued now."""
+        self._driver.record(self.handle, stream.handle)
+
+    def since_ms(self, start: Event) -> float:
+        """Milliseconds from `start` to this mark; both must have been reached."""
+        return self._driver.elapsed_ms(start.handle, self.handle)
+
+
+class Graph:
+    """Recorded work, queued again as one: see `Device.capture`."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._handle: int | None = None
+
+    def ready(self, handle: int) -> None:
+        """Take over the recorded graph."""
+        self._handle = handle
+        _release_with(self, self._driver.release_graph, handle)
+
+    def replay(self, stream: Stream) -> None:
+        """Queue all of it on `stream`. Raises KernelError (nothing was recorded)."""
+        if self._handle is None:
+            raise KernelError("graph: nothing was recorded yet; leave the `with` block first")
+        self._driver.replay(self._handle, stream.handle)
+
+
+def _release_with(holder: object, release: Callable[[int], None], handle: int) -> None:
+    """Release when the holder goes; at the program's end CUDA frees all by itself."""
+    weakref.finalize(holder, release, handle).atexit = False
+
+
+def _handle(stream: Stream | None) -> int:
+    return 0 if stream is None else stream.handle
+
+
+def open_device(index: int = 0, driver: Choice = "auto") -> Device:
+    """GPU number `index`, through pycuda where it is installed, else cuda-bindings.
+
+    Raises MissingExtraError (no such package), DeviceError (no driver, no such GPU).
+    """
+    return Device(open_driver(chosen(driver), index))
+
+
+def chosen(driver: Choice) -> Choice:
+    """The package that `driver` names, or for auto the first that is installed.
+
+    Raises MissingExtraError, InputError.
+    """
+    packages = {"pycuda": "pycuda", "cuda-bindings": "cuda"}
+    wanted: list[Choice] = ["pycuda", "cuda-bindings"] if driver == "auto" else [driver]
+    for name in wanted:
+        if name not in packages:
+            raise InputError(f"driver: {name!r}; wanted auto, pycuda or cuda-bindings")
+        if importlib.util.find_spec(packages[name]) is not None:
+            return name
+    extra = {"pycuda": "pycuda"}.get(driver, "gpu")
+    raise MissingExtraError(
+        f"{' and '.join(wanted)} not installed: pip install 'posekit[{extra}]' to use the GPU"
+    )
+
+
+def open_driver(name: Choice, index: int) -> Driver:
+    """The adapter of the package `name` on GPU number `index`. Raises DeviceError."""
+    if name == "pycuda":
+        from posekit_engines.driver_pycuda import PycudaDriver
+
+        return PycudaDriver(index)
+    from posekit_engines.driver_bindings import BindingsDriver
+
+    return BindingsDriver(index)

@@ -1,0 +1,50 @@
+"""Several outputs that appear together or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from posekit.atomic import explained, partial
+from posekit.errors import SourceError
+
+
+@contextlib.contextmanager
+def together(outputs: Sequence[Path], *, overwrite: bool) -> Iterator[Path]:
+    """A hidden folder beside the outputs: what the block puts there under their names appears.
+
+    After an exception nothing has changed. An output that the block did not write is removed: it
+    belonged to what is replaced. The first output names the others in messages; all share a folder.
+    Raises SourceError (exists, cannot be written, no room).
+    """
+    first = outputs[0]
+    for path in outputs:
+        if path.exists() and not overwrite:
+            raise SourceError(f"{path}: exists; choose another -o or pass --overwrite")
+    folder = partial(first)
+    try:
+        with explained(first):
+            first.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+            folder.mkdir()
+            yield folder
+            _swap(folder, outputs)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _swap(folder: Path, outputs: Sequence[Path]) -> None:
+    """Old outputs into the folder, new ones out of it; undone where a rename fails."""
+    done: list[tuple[Path, Path]] = []
+    try:
+        for path in outputs:
+            for old, new in ((path, folder / f"{path.name}.old"), (folder / path.name, path)):
+                if old.exists():
+                    old.replace(new)
+                    done.append((old, new))
+    except OSError:
+        for old, new in reversed(done):
+            new.replace(old)
+        raise

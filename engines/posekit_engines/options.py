@@ -1,0 +1,99 @@
+"""What to export, and how far it may stray: one frozen record for every target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from posekit.errors import InputError
+from posekit.types import Decode
+
+Outputs = Literal["points", "heatmaps", "raw"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Target = Literal["onnx", "tensorrt", "triton", "bundle"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The largest strays from the source network that are handed out without --force.
+
+    mean_px, p99_px: shift of keypoints that the source is sure of, crop px; None: not bounded.
+    maps: largest difference of a heatmap, as a share of the source's highest peak; it is what
+        counts where the source is sure of no keypoint, since then no shift could be measured.
+    """
+
+    mean_px: float
+    p99_px: float | None
+    maps: float
+
+
+BUDGETS: dict[Precision, Budget] = {
+    "fp32": Budget(0.05, None, 1e-4),
+    "fp16": Budget(0.1, 0.3, 5e-3),
+    "bf16": Budget(0.5, None, 5e-2),
+    "int8": Budget(0.5, None, 5e-2),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """to: what to write; None: told by the output's name.
+    outputs: points (crops to keypoints), heatmaps (crops to merged maps) or raw (the network
+    alone on a normalised image).  flip: with the flip test inside; raw has none.
+    decode: None for the model's own.  affine: also take crop-to-frame warps, give frame px.
+    batch: a fixed N, None for any.  calibrate: folder, image or video for int8.
+    check: folder, image or video to measure parity on.  budget_px: mean shift, None: by precision.
+    force: hand out what is over its budget too; the report says so.
+    """
+
+    to: Target | None = None
+    outputs: Outputs = "points"
+    flip: bool = True
+    decode: Decode | None = None
+    affine: bool = False
+    batch: int | None = None
+    precision: Precision = "fp32"
+    calibrate: str | Path | None = None
+    check: str | Path | None = None
+    budget_px: float | None = None
+    force: bool = False
+    overwrite: bool = False
+
+    @property
+    def merges(self) -> bool:
+        """Whether the flip test is inside."""
+        return self.flip and self.outputs != "raw"
+
+    @property
+    def budget(self) -> Budget:
+        """That of the precision, but the mean asked for; a bundle's weights are float16."""
+        usual = BUDGETS[self.precision]
+        mean_px = usual.mean_px if self.budget_px is None else self.budget_px
+        rounded = BUDGETS["fp16"].maps if self.to == "bundle" else 0.0
+        return Budget(mean_px, usual.p99_px, max(usual.maps, rounded))
+
+    def target(self, output: Path) -> Target:
+        """`to`, or what the output's name says: .onnx is ONNX, all else a bundle."""
+        return self.to or ("onnx" if output.suffix.lower() == ".onnx" else "bundle")
+
+    def check_for(self, target: Target) -> None:
+        """Raises InputError where the options contradict one another or the target."""
+        if self.batch is not None and self.batch < 1:
+            raise InputError(f"--batch {self.batch}: wanted 1 or more")
+        if self.affine and self.outputs != "points":
+            raise InputError(
+                f"--affine moves points to the frame; --outputs {self.outputs} has none"
+            )
+        if self.precision == "bf16" and target != "tensorrt":
+            raise InputError(
+                "--precision bf16: ONNX Runtime's CPU has no bf16 convolution, so nothing could "
+                "run or check the file; use fp16, or --to tensorrt"
+            )
+        if self.calibrate is not None and self.precision != "int8":
+            raise InputError(f"--calibrate is for --precision int8, not {self.precision}")
+        if target == "bundle" and (self.outputs != "points" or self.affine or self.batch):
+            raise InputError(
+                "--to bundle: a bundle holds its own graphs; --outputs, --affine and --batch "
+                "shape stand-alone files, made by --to onnx"
+            )

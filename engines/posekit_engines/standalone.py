@@ -1,0 +1,158 @@
+"""Stand-alone ONNX: the graph with its weights inside or, where they are many, beside it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from torch import nn
+
+from posekit import __version__
+from posekit.bundle import Bundle
+from posekit.errors import ExportError
+from posekit.geometry import Warp
+from posekit.types import ModelSpec
+from posekit_engines.crops import Checks, crops_of
+from posekit_engines.graph import heatmaps_graph, points_graph
+from posekit_engines.options import ExportOptions
+from posekit_engines.parity import normalised
+from posekit_engines.to_onnx import external_values, inline_weights, network_graph
+
+LIMIT = 1_900_000_000
+"""Bytes of weights from which they stand in a file of their own: protobuf ends at 2 GiB."""
+_ALIGN = 4096  # so that a runtime may map the file into memory
+_CALIBRATE = 64
+Feed = dict[str, NDArray[Any]]
+
+
+def graph(net: nn.Module, spec: ModelSpec, options: ExportOptions) -> onnx.ModelProto:
+    """The graph that the options ask for, weights external. Raises ExportError."""
+    network = network_graph(net, spec)
+    if options.outputs == "points":
+        return points_graph(network, spec, flip=options.flip, affine=options.affine)
+    if options.outputs == "heatmaps":
+        return heatmaps_graph(network, spec, flip=options.flip)
+    return network
+
+
+def feeds(checks: Checks, spec: ModelSpec, options: ExportOptions) -> list[Feed]:
+    """The graph's inputs for each check crop, N = 1."""
+    return [feed(checks, [n], spec, options=options) for n in range(len(checks))]
+
+
+def feed(checks: Checks, rows: Sequence[int], spec: ModelSpec, *, options: ExportOptions) -> Feed:
+    """The graph's inputs for the check crops `rows`."""
+    crops = checks.crops[list(rows)]
+    if options.outputs == "raw":
+        return {"image": normalised(crops, spec)}
+    if not options.affine:
+        return {"crops": crops}
+    warp = Warp(checks.warp.matrix[list(rows)]).inverse().matrix.astype(np.float32)
+    return {"crops": crops, "warp": warp}
+
+
+def write(
+    source: Bundle, net: nn.Module, spec: ModelSpec, *, options: ExportOptions, path: Path
+) -> dict[str, Any]:
+    """Write the stand-alone file, `.data` beside it where its weights are many; checked in full.
+
+    Returns what is in it. Raises ExportError; OSError where it cannot be written.
+    """
+    model = graph(net, spec, options)
+    total = sum(value.nbytes for _, value in external_values(model, source.weights))
+    told: dict[str, Any] = {}
+    if total > LIMIT:
+        if options.precision != "fp32":
+            raise ExportError(
+                f"{source.name}: {total / 1e9:.1f} GB of weights; --precision "
+                f"{options.precision} needs a graph in one piece, up to {LIMIT / 1e9:g} GB"
+            )
+        _write_data(model, source.weights, path.with_name(path.name + ".data"))
+    else:
+        model, told = precise(inline_weights(model, source.weights, exact=True), source, options)
+    if options.batch is not None:
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = options.batch
+    onnx.helper.set_model_props(model, _metadata(source, spec, options))
+    path.write_bytes(model.SerializeToString())
+    check(path, source.name)
+    return {**told, "contained": contained(model)}
+
+
+def precise(
+    model: onnx.ModelProto, source: Bundle, options: ExportOptions
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """A stand-alone float32 model in the precision asked for, and what was decided on the way."""
+    if options.precision == "fp32":
+        return model, {}
+    spec = source.pose_spec
+    if options.precision == "fp16":
+        from posekit_engines.precision import to_fp16
+
+        done, told = to_fp16(model, feeds(crops_of(options.check, spec), spec, options))
+        return done, {"decided": told}
+    from posekit_engines.quantize import to_int8
+
+    checks = crops_of(options.calibrate, spec, count=_CALIBRATE)
+    done, told = to_int8(model, feeds(checks, spec, options))
+    return done, {"calibrated_on": f"{len(checks)} crops, {checks.where}", "decided": told}
+
+
+def _write_data(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]], path: Path) -> None:
+    """One tensor after another into `path`; the model's initialisers point there."""
+    with path.open("wb") as file:
+        for tensor, value in external_values(model, weights):
+            file.write(b"\0" * (-file.tell() % _ALIGN))
+            start = file.tell()
+            data = np.ascontiguousarray(value)
+            file.write(data.tobytes())
+            tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(data.dtype)
+            del tensor.external_data[:]
+            said = {"location": path.name, "offset": start, "length": data.nbytes}
+            for key, number in said.items():
+                tensor.external_data.add(key=key, value=str(number))
+
+
+def _metadata(source: Bundle, spec: ModelSpec, options: ExportOptions) -> dict[str, str]:
+    return {
+        "posekit": __version__,
+        "name": source.name,
+        "source_sha256": source.sha256,
+        "outputs": "points in frame px (--affine)" if options.affine else options.outputs,
+        "flip": json.dumps(options.merges),
+        "precision": options.precision,
+        "spec": json.dumps(spec.to_dict()),
+    }
+
+
+def check(path: Path, name: str) -> None:
+    """Raises ExportError unless the file passes ONNX's full check."""
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"{name}: the exported graph is not valid: {error}") from error
+
+
+def contained(model: onnx.ModelProto) -> dict[str, dict[str, int]]:
+    """What really is in a file, by type: numbers in initialisers, and tensors between operators.
+
+    Integers are shapes and indices, or bytes of an int8 file.
+    """
+    weights: Counter[str] = Counter()
+    for tensor in model.graph.initializer:
+        weights[_type_name(tensor.data_type)] += int(np.prod(tensor.dims))
+    values = Counter(
+        _type_name(value.type.tensor_type.elem_type)
+        for value in onnx.shape_inference.infer_shapes(model).graph.value_info
+    )
+    return {"weights": dict(weights.most_common()), "values": dict(values.most_common())}
+
+
+def _type_name(kind: int) -> str:
+    return str(onnx.TensorProto.DataType.Name(kind)).lower()

@@ -1,0 +1,165 @@
+"""Drives the real host code against the stand-in libcuda: run by test_kernels_host.py.
+
+Arguments: the driver package, and `planted` to try each mistake in a process of its own. Prints
+one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from posekit.errors import PosekitError
+from posekit.geometry import Warp
+from posekit.skeletons import COCO_17
+from posekit.types import Boxes, ModelSpec
+from posekit_engines import ops, twin
+from posekit_engines.cuda import Device, Launch, open_device
+
+PERSONS = 3
+SPEC = ModelSpec("movenet", (64, 96), (48, 64), COCO_17, decode="dark", map_offset=(1.5, 1.5))
+
+
+def changed_argument(**fields: Any) -> Callable[[Launch], Launch]:
+    """Give the struct of decode_flip other values."""
+
+    def change(launch: Launch) -> Launch:
+        argument = np.frombuffer(launch.argument, ops.DECODE_FLIP).copy()
+        for name, value in fields.items():
+            argument[name] = value(argument) if callable(value) else value
+        return replace(launch, argument=argument.tobytes())
+
+    return change
+
+
+# Mistakes in the launch of decode_flip: each must be refused, fault or change the answer.
+PLANTED: dict[str, Callable[[Launch], Launch]] = {
+    "grid swapped": lambda launch: replace(launch, grid=(PERSONS, 17, 1)),
+    "a person too few": lambda launch: replace(launch, grid=(17, PERSONS - 1, 1)),
+    "half the threads": lambda launch: replace(launch, threads=64),
+    "no room for the patch": lambda launch: replace(launch, shared_bytes=32),
+    "shared memory in floats": lambda launch: replace(
+        launch, shared_bytes=launch.shared_bytes // 4
+    ),
+    "mirrored maps left out": changed_argument(mirrored=0),
+    "maps and mirrored swapped": changed_argument(
+        maps=lambda a: a["mirrored"], mirrored=lambda a: a["maps"]
+    ),
+    "mirror and blur swapped": changed_argument(
+        mirror=lambda a: a["blur"], blur=lambda a: a["mirror"]
+    ),
+    "strides in bytes": changed_argument(strides=lambda a: 2 * a["strides"]),
+    "width before height": changed_argument(size=lambda a: a["size"][:, ::-1]),
+    "no shift": changed_argument(share=0, toward=0),
+    "no way to the frame": changed_argument(to_frame=0),
+    "an argument cut short": lambda launch: replace(launch, argument=launch.argument[:-8]),
+}
+
+
+def main() -> None:
+    driver, planting = sys.argv[1], len(sys.argv) > 2
+    try:
+        device = open_device(0, driver)  # type: ignore[arg-type]
+        answer = step(device, graph=not planting)
+    except PosekitError as error:
+        answer = {"error": str(error)}
+    if planting:
+        answer = {name: in_a_child(device, change) for name, change in PLANTED.items()}
+    print(json.dumps(answer))
+
+
+def in_a_child(device: Device, change: Callable[[Launch], Launch]) -> str:
+    """How the step ends with a mistake planted: a mistake may end the process."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        plant(device, change)
+        try:
+            answer = f"off by {step(device, graph=False)['points']}"
+        except PosekitError as error:
+            answer = str(error)
+        os.write(writing, answer.encode())
+        os._exit(0)
+    os.close(writing)
+    _, status = os.waitpid(child, 0)
+    with os.fdopen(reading) as file:
+        return file.read() or f"ended by signal {status}"
+
+
+def plant(device: Device, change: Callable[[Launch], Launch]) -> None:
+    """Change what decode_flip's launch tells the driver."""
+    real = device.driver.launch
+
+    def launch(function: int, launch: Launch, stream: int) -> None:
+        decoding = len(launch.argument) == ops.DECODE_FLIP.itemsize
+        real(function, change(launch) if decoding else launch, stream)
+
+    device.driver.launch = launch  # type: ignore[method-assign]
+
+
+def step(device: Device, *, graph: bool) -> dict[str, Any]:
+    """One batch: frame up, crop, (maps in place of a network), decode, points down."""
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (120, 160, 3), np.uint8)
+    xyxy = np.array([[5, 8, 70, 100], [40, 20, 150, 119], [-10, -5, 60, 60]], np.float32)
+    to_frame = Warp.from_boxes(Boxes(xyxy), SPEC).inverse()
+    maps = random.standard_normal((2 * PERSONS, 17, 64, 48)).astype(np.float16)
+
+    pinned_image, stream = device.pinned(image.shape, np.uint8), device.stream()
+    pinned_points = device.pinned((PERSONS, 17, 3), np.float32)
+    frame = device.buffer(image.shape, np.uint8)
+    row = ops.frame_table([(frame.address, 160, 120, 480)], "rgb")
+    frames = ops.Frames(device.uploaded(row), device.uploaded(np.zeros(PERSONS, np.int32)))
+    matrices = device.uploaded(to_frame.matrix.astype(np.float32))
+    crops = device.buffer((2 * PERSONS, 3, 96, 64), np.float16)
+    heatmaps, tables = device.uploaded(maps), ops.DecodeTables.of(device, SPEC)
+    points = device.buffer((PERSONS, 17, 3), np.float32)
+
+    def once() -> None:
+        frame.upload(pinned_image, stream)
+        cut = ops.Crops.of(crops, PERSONS, flip=True)
+        ops.crop_normalize(device, frames, SPEC, crops=cut, to_frame=matrices, stream=stream)
+        layout = ops.Maps.of(heatmaps, PERSONS, flip=True)
+        ops.decode_flip(device, layout, tables, out=points, to_frame=matrices, stream=stream)
+        points.download(pinned_points, stream)
+
+    pinned_image[:] = image
+    once()
+    stream.finish()
+    wanted = twin.decode_flip(maps[:PERSONS], SPEC, mirrored=maps[PERSONS:], to_frame=to_frame)
+    cut, mirrored = twin.crop_normalize([image], SPEC, to_frame=to_frame, frame_of=[0] * PERSONS)
+    result = {
+        "points": float(np.abs(pinned_points - wanted).max()),
+        "crops": float(np.abs(crops.download() - np.concatenate([cut, mirrored])).max()),
+        "device": device.info.name,
+        "driver": device.driver.name,
+    }
+    return {**result, **(replayed(device, once, stream, pinned_points, wanted) if graph else {})}
+
+
+def replayed(device: Device, once: Any, stream: Any, points: Any, wanted: Any) -> dict[str, Any]:
+    """The same step recorded and replayed, between two events."""
+    points[:] = 0
+    with device.capture(stream) as graph:
+        once()
+    before = float(np.abs(points).max())  # recording runs nothing
+    start, end = device.event(), device.event()
+    start.record(stream)
+    graph.replay(stream)
+    end.record(stream)
+    stream.finish()
+    return {
+        "before": before,
+        "replayed": float(np.abs(points - wanted).max()),
+        "ms": end.since_ms(start),
+    }
+
+
+if __name__ == "__main__":
+    main()

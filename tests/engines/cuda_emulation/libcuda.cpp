@@ -1,0 +1,301 @@
+// A stand-in for libcuda.so.1, for tests only: posekit's real host code runs against it. Memory is
+// the host's, each buffer ending before a page that nobody may touch; a launch runs the kernel's
+// own source (emulation.cpp). Every call is one line of the file POSEKIT_TRACE. It is stricter than
+// a driver: what CUDA leaves undefined or would notice later is an error here.
+#include <dlfcn.h>
+#include <sys/mman.h>
+
+#include <cstdarg>
+#include <map>
+#include <set>
+#include <string>
+
+#include "emulation.cpp"
+
+typedef unsigned long long Address;
+
+namespace {
+
+enum { OK = 0, INVALID = 1, NO_MEMORY = 2, BAD_IMAGE = 200, NOT_FOUND = 500, FAULT = 700 };
+constexpr size_t PAGE = 4096;
+
+struct Module {
+    std::string image;
+};
+
+struct Function {
+    const Kernel* kernel;
+};
+
+struct Recorded {
+    std::function<int()> work;
+};
+
+struct Stream {
+    bool capturing = false;
+    std::vector<Recorded> recorded;
+};
+
+struct Graph {
+    std::vector<Recorded> work;
+};
+
+std::map<Address, std::pair<size_t, size_t>> device, host;  // start: bytes, pages mapped
+std::set<void*> streams;
+FILE* trace = nullptr;
+
+void say(const char* format, ...) {
+    if (!trace) {
+        const char* path = getenv("POSEKIT_TRACE");
+        trace = fopen(path ? path : "/dev/null", "a");
+        setvbuf(trace, nullptr, _IOLBF, 0);
+    }
+    va_list list;
+    va_start(list, format);
+    vfprintf(trace, format, list);
+    va_end(list);
+    fputc('\n', trace);
+}
+
+int refuse(const char* reason) {
+    say("refused %s", reason);
+    return FAULT;
+}
+
+bool holds(const std::map<Address, std::pair<size_t, size_t>>& heap, Address start, size_t size) {
+    auto each = heap.upper_bound(start);
+    if (each == heap.begin()) return false;
+    --each;
+    return start + size <= each->first + each->second.first;
+}
+
+// Ends at a page that faults when it is touched, but for what 16-byte alignment leaves.
+Address guarded(std::map<Address, std::pair<size_t, size_t>>& heap, size_t size) {
+    const size_t kept = (size + 15) / 16 * 16, pages = (kept + PAGE - 1) / PAGE * PAGE;
+    char* start = (char*)mmap(nullptr, pages + PAGE, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    mprotect(start + pages, PAGE, PROT_NONE);
+    const Address address = (Address)(start + pages - kept);
+    memset((void*)address, 0xff, size);
+    heap[address] = {size, pages};
+    return address;
+}
+
+int give_back(std::map<Address, std::pair<size_t, size_t>>& heap, Address address) {
+    const auto each = heap.find(address);
+    if (each == heap.end()) return INVALID;
+    const size_t pages = each->second.second, kept = (each->second.first + 15) / 16 * 16;
+    munmap((char*)address + kept - pages, pages + PAGE);
+    heap.erase(each);
+    return OK;
+}
+
+// Run now, or keep for the graph that this stream records.
+int queue(void* stream, std::function<int()> work) {
+    if (!stream) return work();
+    if (!streams.count(stream)) return refuse("a stream that does not exist");
+    Stream* each = (Stream*)stream;
+    if (!each->capturing) return work();
+    each->recorded.push_back({work});
+    return OK;
+}
+
+bool recording() {
+    for (void* each : streams)
+        if (((Stream*)each)->capturing) return true;
+    return false;
+}
+
+int run(const Kernel& kernel, const unsigned* grid, unsigned threads, unsigned shared,
+        const std::string& argument) {
+    say("launch %s grid %u %u %u threads %u shared %u", kernel.name, grid[0], grid[1], grid[2],
+        threads, shared);
+    if (threads != THREADS) return refuse("a block that is not of THREADS");
+    if (!grid[0] || !grid[1] || !grid[2] || grid[1] > 65535) return refuse("an impossible grid");
+    emulated::launch({grid[0], grid[1], grid[2]}, {threads, 1, 1}, shared, 1,
+                     [&] { kernel.run(argument.data()); });
+    return OK;
+}
+
+}  // namespace
+
+extern "C" {
+
+int cuInit(unsigned) { return OK; }
+// NVRTC asks for the driver's private tables where it finds a driver; there are none here.
+int cuGetExportTable(const void** table, const void*) { return *table = nullptr, NOT_FOUND; }
+int cuDriverGetVersion(int* version) { return *version = 13050, OK; }
+int cuDeviceGetCount(int* count) { return *count = 1, OK; }
+int cuDeviceGet(int* out, int) { return *out = 0, OK; }
+int cuDeviceGetName(char* name, int size, int) {
+    return snprintf(name, size, "posekit's stand-in"), OK;
+}
+int cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = 1ull << 33, OK; }
+int cuDeviceGetAttribute(int* value, int attribute, int) {
+    *value = attribute == 75 ? 8 : attribute == 10 ? 32 : attribute == 1 ? 1024 : 0;
+    return OK;
+}
+int cuDeviceComputeCapability(int* major, int* minor, int) { return *major = 8, *minor = 0, OK; }
+int cuDevicePrimaryCtxRetain(void** context, int) { return *context = (void*)1, OK; }
+int cuDevicePrimaryCtxRelease_v2(int) { return OK; }
+int cuCtxSetCurrent(void*) { return OK; }
+int cuCtxGetCurrent(void** context) { return *context = (void*)1, OK; }
+int cuCtxPushCurrent_v2(void*) { return OK; }
+int cuCtxPopCurrent_v2(void** context) {
+    if (context) *context = (void*)1;
+    return OK;
+}
+int cuCtxGetDevice(int* out) { return *out = 0, OK; }
+int cuCtxGetApiVersion(void*, unsigned* version) { return *version = 13050, OK; }
+int cuCtxDetach(void*) { return OK; }
+int cuCtxSynchronize() { return say("finish 0"), OK; }
+
+int cuModuleLoadData(void** out, const void* image) {
+    if (recording()) return refuse("a module loaded while a graph is recorded");
+    if (memcmp(image, "\x7f" "ELF", 4)) return BAD_IMAGE;
+    // The size of an ELF file: where its section headers end.
+    const char* bytes = (const char*)image;
+    const size_t headers = *(const uint64_t*)(bytes + 0x28);
+    const size_t count = *(const uint16_t*)(bytes + 0x3c), each = *(const uint16_t*)(bytes + 0x3a);
+    *out = new Module{std::string(bytes, std::max(headers + count * each, (size_t)64))};
+    return OK;
+}
+int cuModuleLoadDataEx(void** out, const void* image, unsigned, void*, void*) {
+    return cuModuleLoadData(out, image);
+}
+int cuModuleUnload(void*) { return OK; }
+int cuModuleGetFunction(void** out, void* module, const char* name) {
+    const Kernel* kernel = find(name);
+    const std::string section = std::string(".text.") + name;
+    if (!kernel || ((Module*)module)->image.find(section) == std::string::npos) return NOT_FOUND;
+    say("function %s", name);
+    *out = new Function{kernel};
+    return OK;
+}
+int cuFuncGetAttribute(int* value, int, void*) { return *value = 0, OK; }
+int cuFuncSetBlockShape(void*, int, int, int) { return OK; }
+
+int cuMemAlloc_v2(Address* out, size_t size) {
+    if (recording()) return refuse("memory allocated while a graph is recorded");
+    if (!size) return INVALID;
+    if (size > 1ull << 33) return NO_MEMORY;
+    return *out = guarded(device, size), OK;
+}
+int cuMemFree_v2(Address address) { return give_back(device, address); }
+int cuMemHostAlloc(void** out, size_t size, unsigned) {
+    return *out = (void*)guarded(host, size), OK;
+}
+int cuMemAllocHost_v2(void** out, size_t size) { return cuMemHostAlloc(out, size, 0); }
+int cuMemFreeHost(void* address) { return give_back(host, (Address)address); }
+
+int cuMemcpyHtoDAsync_v2(Address target, const void* source, size_t size, void* stream) {
+    if (!holds(device, target, size)) return refuse("an upload beyond a buffer");
+    if (recording() && !holds(host, (Address)source, size))
+        return refuse("a recorded upload from memory that is not pinned");
+    return queue(stream, [=] {
+        say("upload %zu", size);
+        memcpy((void*)target, source, size);
+        return OK;
+    });
+}
+int cuMemcpyDtoHAsync_v2(void* target, Address source, size_t size, void* stream) {
+    if (!holds(device, source, size)) return refuse("a download beyond a buffer");
+    if (recording() && !holds(host, (Address)target, size))
+        return refuse("a recorded download to memory that is not pinned");
+    return queue(stream, [=] {
+        say("download %zu", size);
+        memcpy(target, (void*)source, size);
+        return OK;
+    });
+}
+
+int cuStreamCreate(void** out, unsigned) {
+    *out = new Stream;
+    streams.insert(*out);
+    return OK;
+}
+int cuStreamDestroy_v2(void* stream) { return streams.erase(stream) ? OK : INVALID; }
+int cuStreamSynchronize(void* stream) {
+    if (stream && (!streams.count(stream) || ((Stream*)stream)->capturing))
+        return refuse("waiting for a stream that records");
+    say("finish %d", stream != nullptr);
+    return OK;
+}
+int cuStreamWaitEvent(void*, void*, unsigned) { return say("wait"), OK; }
+int cuEventCreate(void** out, unsigned) { return *out = new int(0), OK; }
+int cuEventDestroy_v2(void* event) { return delete (int*)event, OK; }
+int cuEventRecord(void* event, void* stream) {
+    return queue(stream, [=] { return say("record"), *(int*)event = 1, OK; });
+}
+int cuEventElapsedTime_v2(float* ms, void* start, void* end) {
+    return *ms = 1.5f, *(int*)start && *(int*)end ? OK : INVALID;
+}
+int cuEventElapsedTime(float* ms, void* start, void* end) {
+    return cuEventElapsedTime_v2(ms, start, end);
+}
+
+int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                   unsigned bz, unsigned shared, void* stream, void** arguments, void** extra) {
+    const Kernel& kernel = *((Function*)function)->kernel;
+    const void* argument = arguments ? arguments[0] : nullptr;
+    if (!arguments && extra && extra[0] == (void*)1 && extra[2] == (void*)2) {
+        argument = extra[1];  // pycuda: one packed buffer, and its size
+        if (*(size_t*)extra[3] != kernel.bytes) return refuse("an argument of another size");
+    }
+    if (!argument) return refuse("a launch without its argument");
+    const std::string copy((const char*)argument, kernel.bytes);
+    const unsigned threads = bx * by * bz;
+    return queue(stream, [=, &kernel] {
+        const unsigned grid[3] = {gx, gy, gz};
+        return run(kernel, grid, threads, shared, copy);
+    });
+}
+
+int cuStreamBeginCapture_v2(void* stream, int) {
+    if (!streams.count(stream)) return refuse("recording the default stream");
+    say("begin capture");
+    ((Stream*)stream)->capturing = true;
+    ((Stream*)stream)->recorded.clear();
+    return OK;
+}
+int cuStreamEndCapture(void* stream, void** graph) {
+    Stream* each = (Stream*)stream;
+    if (!each->capturing) return refuse("ending a recording that was not begun");
+    each->capturing = false;
+    say("end capture of %zu", each->recorded.size());
+    return *graph = new Graph{each->recorded}, OK;
+}
+int cuGraphInstantiateWithFlags(void** out, void* graph, unsigned long long) {
+    return *out = new Graph(*(Graph*)graph), OK;
+}
+int cuGraphDestroy(void* graph) { return delete (Graph*)graph, OK; }
+int cuGraphExecDestroy(void* graph) { return delete (Graph*)graph, OK; }
+int cuGraphLaunch(void* graph, void* stream) {
+    if (!streams.count(stream)) return refuse("a graph without its stream");
+    say("replay");
+    for (const Recorded& each : ((Graph*)graph)->work)
+        if (int status = each.work()) return status;
+    return OK;
+}
+
+int cuGetErrorName(int, const char** text) { return *text = "STAND_IN", OK; }
+int cuGetErrorString(int status, const char** text) {
+    *text = status == FAULT ? "the stand-in refused" : "the stand-in's error";
+    return OK;
+}
+
+int posekit_missing() { return 801; }
+int cuGetProcAddress_v2(const char* name, void** out, int, Address, int* found);
+}
+
+// What is asked for by name: this library's own functions, a newer version first.
+extern "C" int cuGetProcAddress_v2(const char* name, void** out, int, Address, int* found) {
+    Dl_info own;
+    dladdr((void*)cuInit, &own);
+    void* library = dlopen(own.dli_fname, RTLD_NOW | RTLD_NOLOAD);
+    void* function = dlsym(library, (std::string(name) + "_v2").c_str());
+    if (!function) function = dlsym(library, name);
+    *out = function ? function : (void*)posekit_missing;
+    if (found) *found = 0;
+    return OK;
+}

@@ -1,0 +1,92 @@
+"""What the checks of the kernels need: compilers, and the wheels that scripts/toolchain installs.
+
+A check skips, counted, where its tool is missing; with POSEKIT_REQUIRE_TOOLS=1 it fails.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from posekit_engines import kernels
+from tests.assets import ROOT
+
+HERE = Path(__file__).parent
+TOOLCHAIN = ROOT / ".toolchain"
+# Vectors are read through casts, and numpy rounds each product: no aliasing rule, no contraction.
+FLAGS = ("-std=c++20", "-fno-strict-aliasing", "-ffp-contract=off", "-mf16c", "-mfma")
+QUIET = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
+
+
+def missing(tool: str, install: str = "run scripts/toolchain") -> NoReturn:
+    """End the test: skipped, or failed where tools are required."""
+    if os.environ.get("POSEKIT_REQUIRE_TOOLS") == "1":
+        pytest.fail(f"{tool} is missing and POSEKIT_REQUIRE_TOOLS is set: {install}")
+    pytest.skip(f"{tool} is missing: {install}")
+
+
+def program(name: str) -> str:
+    """The path of a program that the system has."""
+    return shutil.which(name) or missing(name)
+
+
+def wheels() -> Path:
+    """The folder of the toolchain's Python packages."""
+    found = sorted(TOOLCHAIN.glob("lib/python*/site-packages"))
+    return found[0] if found else missing("the CUDA toolchain")
+
+
+def in_wheels(pattern: str, tool: str) -> Path:
+    """The file of NVIDIA's wheels that matches."""
+    found = sorted(wheels().glob(f"nvidia/*/{pattern}"))
+    return found[0] if found else missing(tool)
+
+
+def cached(name: str, *parts: str) -> Path:
+    """Where something made from `parts` and this folder's sources is kept between runs."""
+    sources = sorted([*HERE.glob("*.h"), *HERE.glob("*.cpp"), *kernels.FOLDER.glob("*.cu*")])
+    text = "\0".join([*parts, *(each.read_text(encoding="utf-8") for each in sources)])
+    folder = ROOT / ".pytest_cache" / "kernels" / hashlib.sha256(text.encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
+def build(
+    name: str,
+    source: str,
+    *options: str,
+    compiler: str = "g++",
+    folder: Path = kernels.FOLDER,
+) -> Path:
+    """Compile one of this folder's sources with the kernels in `folder`; the result is kept."""
+    command = [
+        program(compiler),
+        *FLAGS,
+        *options,
+        *kernels.definitions(),
+        f"-DPOSEKIT_KERNELS={folder}",
+        f"-I{HERE}",
+        str(HERE / source),
+    ]
+    output = cached(name, *command) if folder == kernels.FOLDER else folder / name
+    if not output.exists():
+        partial = output.with_name(f".{output.name}.{os.getpid()}")
+        done = subprocess.run([*command, "-o", str(partial)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[:4000]
+        partial.replace(output)
+    return output
+
+
+@functools.cache
+def emulation() -> Path:
+    """The kernels as a library for this CPU; POSEKIT_EMULATION names another one (mutants)."""
+    if named := os.environ.get("POSEKIT_EMULATION"):
+        return Path(named)
+    return build("emulation.so", "emulation.cpp", "-O2", *QUIET, "-shared", "-fPIC")

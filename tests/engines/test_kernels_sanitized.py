@@ -1,0 +1,66 @@
+"""The kernels' own source under clang's sanitizers: races, memory, undefined behaviour (slow)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from posekit_engines import kernels
+from tests.engines.cuda_emulation import tools
+
+pytestmark = pytest.mark.slow
+
+THREADS = ("-O1", "-g", "-w", "-fsanitize=thread", "-DEMULATED_THREADS", "-pthread")
+MEMORY = ("-O1", "-g", "-w", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+KINDS = {"thread": THREADS, "memory": MEMORY}
+
+
+def sanitized(kind: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The run of the kernels in `folder`; address-space randomness off, which TSan needs."""
+    program = tools.build(
+        f"sanitized-{kind}", "sanitized.cpp", *KINDS[kind], compiler="clang++", folder=folder
+    )
+    return subprocess.run(
+        [tools.program("setarch"), "-R", str(program)],
+        env={**os.environ, "ASAN_OPTIONS": "detect_stack_use_after_return=0"},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sanitizers_find_nothing(kind: str) -> None:
+    done = sanitized(kind, kernels.FOLDER)
+    assert done.returncode == 0, done.stderr[:3000]
+    assert "Sanitizer: " not in done.stderr  # of a finding; ASan also remarks on fibers
+    assert "runtime error" not in done.stderr
+    assert len(done.stdout.splitlines()) == 14
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "old", "new", "report"),
+    [
+        ("thread", "decode_flip.cu", "keys[threadIdx.x >> 5] = best;\n    __syncthreads();",
+         "keys[threadIdx.x >> 5] = best;", "data race"),
+        ("thread", "decode_flip.cu", "rows[cell] = sum;\n    }\n    __syncthreads();",
+         "rows[cell] = sum;\n    }", "data race"),
+        ("memory", "decode_flip.cu", "per_row * p.height", "per_row * p.height + 1",
+         "heap-buffer-overflow"),
+        ("memory", "crop_normalize.cu", "(u32)y >= (u32)frame.height", "false",
+         "heap-buffer-overflow"),
+        ("memory", "device.cuh", "((u64)address & 15) == 0", "true", "a vector at an odd address"),
+    ],
+)  # fmt: skip
+def test_sanitizers_find_what_is_planted(
+    kind: str, file: str, old: str, new: str, report: str, tmp_path: Path
+) -> None:
+    for each in kernels.FOLDER.glob("*.cu*"):
+        shutil.copy(each, tmp_path)
+    text = (tmp_path / file).read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / file).write_text(text.replace(old, new, 1), encoding="utf-8")
+    assert report in sanitized(kind, tmp_path).stderr
