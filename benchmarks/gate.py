@@ -40,6 +40,19 @@ def truth_of(told: dict[str, float]) -> str:
     return "helpful" if told["low"] > 0 else "no evidence"
 
 
+def rows_of(found: Any) -> list[dict[str, Any]]:
+    """Rows of a results file; adapt.json names its runs and calls their true change `pck`."""
+    if isinstance(found, list):
+        return found
+    if "rows" in found:
+        return list(found["rows"])
+    named = {name: row for name, row in found.items() if name != "views"}
+    return [
+        {**row, "run": name, "domain": "lspet", "truth": row.get("pck")}
+        for name, row in named.items()
+    ]
+
+
 def judged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each row with the rule's present answer; labels are never shown to it."""
     result = []
@@ -122,7 +135,7 @@ def main() -> None:
             print(f"{path.name}: not run")
             continue
         found = json.loads(path.read_text())["figures"]
-        rows += found["rows"] if isinstance(found, dict) else found
+        rows += rows_of(found)
     told = figures(rows)
     print(json.dumps({key: told[key] for key in told if key != "rows"}, indent=1))
     for row in told["rows"]:

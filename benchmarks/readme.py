@@ -141,6 +141,40 @@ def memory(data: dict[str, Any]) -> str:
     )
 
 
+def adapt(data: dict[str, Any]) -> str:
+    rows = [
+        "Adaptation to LSPET's 1,500 pictures of athletes, no label used, measured on 250 labelled "
+        "ones (PCK at 0.2 of the torso, paired 95 % interval over pictures) and on the 256 COCO "
+        "persons (what is forgotten), plain crops, no flip test:",
+        "",
+        "| run | PCK before | after | difference | COCO AR before | after | gate |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in data["figures"].items():
+        if "pck" not in row:
+            continue
+        pck, coco = row["pck"], row["coco"]
+        rows.append(
+            f"| {name} | {pck['before']:.3f} | {pck['after']:.3f} | {pck['difference']:+.3f} "
+            f"({pck['low']:+.3f} to {pck['high']:+.3f}) | {coco['before']:.3f} | "
+            f"{coco['after']:.3f} | {'passed' if row['verdict']['passed'] else 'refused'} |"
+        )
+    return "\n".join([*rows, "", where(data)])
+
+
+def calibration(data: dict[str, Any]) -> str:
+    told = [
+        f"{name} ({graph}) {row['raw']['ece']:.3f} to {row['calibrated']['ece']:.3f}"
+        for name, graphs in data["figures"]["models"].items()
+        for graph, row in graphs.items()
+        if isinstance(row, dict) and "calibrated" in row
+    ]
+    return (
+        "Expected calibration error on held-out COCO persons, from the raw score to "
+        f"`confidence`: {', '.join(told)}. {where(data)}"
+    )
+
+
 SECTIONS = {
     "accuracy": accuracy,
     "detector": detector,
@@ -148,6 +182,8 @@ SECTIONS = {
     "graph-cpu": graph,
     "smoothing": smoothing,
     "memory": memory,
+    "adapt": adapt,
+    "calibration": calibration,
 }
 
 
