@@ -54,7 +54,9 @@ ROWS = {
     "lightning-0": Row(),
     "lightning-1": Row(seed=1),
     "thunder-0": Row("movenet-thunder"),
-    "thunder teaches lightning": Row(teacher="movenet-thunder"),
+    "thunder, 800 persons": Row(
+        "movenet-thunder", settings=("steps=240", "watch_every=80"), limit=800
+    ),
     "paper, single": Row(recipe="single", settings=SHORT),
     "paper, dual": Row(recipe="dual", settings=SHORT),
     "short": Row(settings=SHORT),

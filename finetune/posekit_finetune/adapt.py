@@ -19,7 +19,7 @@ from torch import nn
 
 from posekit import __version__
 from posekit.bundle import Bundle, Weights
-from posekit.errors import AdaptError, CollapsedError, DivergedError
+from posekit.errors import AdaptError, CollapsedError, DivergedError, InputError
 from posekit.types import Int64
 from posekit_finetune import gate, indicators, predict
 from posekit_finetune.data import FindOptions, find_persons
@@ -101,7 +101,8 @@ class Outcome:
 def adapt(source: Bundle, options: AdaptOptions, hooks: Hooks = Hooks()) -> Outcome:
     """Learn from unlabelled pictures, keep the best weights, and let the gate judge them.
 
-    Raises DataError, before learning; a refusal is in the verdict, a collapse in `error`.
+    Raises DataError and InputError, before learning; a refusal is in the verdict, a collapse in
+    `error`.
     """
     started = time.perf_counter()
     torch.set_num_threads(options.threads)
@@ -207,10 +208,24 @@ def _taught(
             progress=hooks.on_count,
         )
 
+    if options.teacher is not None:
+        _fits(options.teacher, source)
     own = asked(source, options.recipe.ensemble_views)
     plain = asked(source, 1)
     other = own if options.teacher is None else asked(options.teacher, 8)
     return Material(persons, rows, other, plain), own
+
+
+def _fits(teacher: Bundle, student: Bundle) -> None:
+    """Raises InputError where the teacher's maps are not those of the student, cell for cell."""
+    theirs, ours = teacher.pose_spec, student.pose_spec
+    shared = ("input_size", "heatmap_size", "map_scale", "map_offset", "padding", "skeleton")
+    differ = [name for name in shared if getattr(theirs, name) != getattr(ours, name)]
+    if differ:
+        raise InputError(
+            f"--teacher {teacher.name}: its {', '.join(differ)} differ from {student.name}'s; only "
+            "a teacher with the same crop, heatmaps and skeleton can teach yet"
+        )
 
 
 def _key(fingerprint: str, bundle: Bundle, views: int) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from posekit import codecs
 from posekit.bundle import SUFFIX, Bundle
-from posekit.errors import InputError, RejectedError, SourceError
+from posekit.errors import InputError, PosekitError, RejectedError, SourceError
 from posekit.evaluate.measures import errors
 from posekit.runtime import usable_threads
 from posekit_finetune import predict, recipe, report
@@ -116,7 +116,12 @@ def run(
         threads=job.threads or usable_threads(),
         checks=_checks(job, work, model),
     )
-    outcome = adapt(model, options, _followed(hooks, job.tensorboard))
+    try:
+        outcome = adapt(model, options, _followed(hooks, job.tensorboard))
+    except PosekitError:  # nothing to go on from; Ctrl-C keeps the folder for --resume
+        if not job.work:
+            shutil.rmtree(work, ignore_errors=True)
+        raise
     adapted = _written(outcome, model, job, output=output, finish=finish)
     if not job.work:
         shutil.rmtree(work, ignore_errors=True)

@@ -20,7 +20,7 @@ def command(
     check_images: Annotated[Path | None, Option(help="Their images.")] = None,
     source: Annotated[Path | None, Option(help="COCO JSON of the old domain: how much is forgotten.")] = None,
     source_images: Annotated[Path | None, Option(help="Its images.")] = None,
-    teacher: Annotated[str | None, Option(help="A stronger model that teaches; keypoints are mapped by name.")] = None,
+    teacher: Annotated[str | None, Option(help="Another model that teaches, of the same crop, heatmaps and skeleton.")] = None,
     boxes: Annotated[str, Option(help="Detector, 'full' for whole pictures, or a file of boxes.")] = "nanodet-person",
     limit: Annotated[int, Option(min=50, help="Most persons.")] = 2000,
     budget: Annotated[str | None, Option(help="Time for learning, as 20min or 90s, instead of the recipe's steps.")] = None,

@@ -103,7 +103,16 @@ def test_bad_input_ends_before_learning(pictures: Path, tmp_path: Path) -> None:
         cv2.imwrite(str(same / f"{number}.png"), picture(0))
     with pytest.raises(DataError):
         posekit.adapt("movenet-lightning", same, tmp_path / "b.posekit", boxes="full")
+    with pytest.raises(InputError, match="movenet-thunder"):
+        posekit.adapt(
+            "movenet-lightning",
+            pictures,
+            tmp_path / "c.posekit",
+            teacher="movenet-thunder",
+            boxes="full",
+        )
     assert not list(tmp_path.glob("*.html"))
+    assert not list(tmp_path.glob("*.work"))
 
 
 def test_graphs_that_do_not_follow_their_weights_are_not_handed_out() -> None:
