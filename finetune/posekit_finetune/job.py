@@ -103,7 +103,25 @@ def run(
     _free([output, *pages], job.overwrite)
     work = Path(job.work) if job.work else output.with_name(output.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
-    options = AdaptOptions(
+    try:
+        options = _options(model, unlabeled, job, work=work)
+        outcome = adapt(model, options, _followed(hooks, job.tensorboard))
+    except PosekitError:  # nothing to go on from; Ctrl-C keeps the folder for --resume
+        if not job.work:
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+    adapted = _written(outcome, model, job, output=output, finish=finish)
+    if not job.work:
+        shutil.rmtree(work, ignore_errors=True)
+    if outcome.error is not None:
+        raise outcome.error
+    return adapted
+
+
+def _options(
+    model: Bundle, unlabeled: Sequence[str | Path], job: Job, *, work: Path
+) -> AdaptOptions:
+    return AdaptOptions(
         tuple(str(path) for path in unlabeled),
         work,
         recipe.load(job.recipe, job.settings),
@@ -116,18 +134,6 @@ def run(
         threads=job.threads or usable_threads(),
         checks=_checks(job, work, model),
     )
-    try:
-        outcome = adapt(model, options, _followed(hooks, job.tensorboard))
-    except PosekitError:  # nothing to go on from; Ctrl-C keeps the folder for --resume
-        if not job.work:
-            shutil.rmtree(work, ignore_errors=True)
-        raise
-    adapted = _written(outcome, model, job, output=output, finish=finish)
-    if not job.work:
-        shutil.rmtree(work, ignore_errors=True)
-    if outcome.error is not None:
-        raise outcome.error
-    return adapted
 
 
 def _followed(hooks: Hooks, folder: str | Path | None) -> Hooks:
