@@ -102,7 +102,6 @@ class Loop:
         self.seconds = 0.0
         self._saved = time.perf_counter()
         torch.manual_seed(seed)
-        torch.set_flush_denormal(True)
         self._build(start.nets)
         if state is not None and state.exists():
             self._restore(torch.load(state, weights_only=True))
@@ -168,7 +167,11 @@ class Loop:
             group["lr"] = learner.rate_at(self.step, recipe)
         for student in self.networks.students:
             mode(student, recipe.batch_norm)
-        report = self._step(batch, consistency=self.step >= recipe.alone_steps)
+        torch.set_flush_denormal(True)  # a dying map's gradients are so small that they crawl
+        try:
+            report = self._step(batch, consistency=self.step >= recipe.alone_steps)
+        finally:
+            torch.set_flush_denormal(False)  # it holds for the whole thread
         if not all(np.isfinite(value) for value in report.losses.values()):
             raise DivergedError(
                 f"step {self.step}: the loss is {report.losses}; the old weights stand. Try a "

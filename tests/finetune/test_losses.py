@@ -111,7 +111,7 @@ def test_peaks_are_x_then_y() -> None:
 
 def test_rendered_gaussians_stand_where_they_should() -> None:
     drawn = losses.rendered(
-        torch.tensor([[[1.0, 4.0]]]), torch.full((1, 1), 0.6), maps(1)[:1, :1], 2.0
+        torch.tensor([[[1.0, 4.0]]]), torch.full((1, 1), 0.6), maps(1)[:1, :1], sigma=2.0
     )
     height, cells = losses.peaks(drawn)
     assert cells.tolist() == [[[1.0, 4.0]]]
