@@ -299,7 +299,7 @@ def _facts(
     source: Bundle, persons: Persons, options: AdaptOptions, *, signal: float
 ) -> dict[str, Any]:
     return {
-        "labels used": "none",
+        "labels used": "none to learn from; some to judge by" if options.checks else "none",
         "model": source.name,
         "model_sha256": source.sha256,
         "persons": len(persons),
