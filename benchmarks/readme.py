@@ -152,6 +152,11 @@ def adapt(data: dict[str, Any]) -> str:
     ]
     for name, row in data["figures"].items():
         if "pck" not in row:
+            end = row["history"][-1]
+            rows.append(
+                f"| {name} | | | {row['stopped']} at step {end['step']}: mean peak "
+                f"{end['values']['response']:.3f} | | | stopped |"
+            )
             continue
         pck, coco = row["pck"], row["coco"]
         rows.append(
