@@ -92,6 +92,11 @@ class ExportOptions:
             )
         if self.calibrate is not None and self.precision != "int8":
             raise InputError(f"--calibrate is for --precision int8, not {self.precision}")
+        if self.precision == "int8" and self.calibrate is None:
+            raise InputError(
+                "--precision int8: calibrated and checked on the same few crops it would flatter "
+                "itself; give pictures of your own with --calibrate FOLDER|VIDEO"
+            )
         if target == "bundle" and (self.outputs != "points" or self.affine or self.batch):
             raise InputError(
                 "--to bundle: a bundle holds its own graphs; --outputs, --affine and --batch "

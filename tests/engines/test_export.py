@@ -221,6 +221,7 @@ def test_crops_of_the_user_are_persons_of_his_pictures(lightning: Bundle, tmp_pa
         ({"precision": "bf16"}, "no bf16 convolution"),
         ({"affine": True, "outputs": "raw"}, "--outputs raw has none"),
         ({"calibrate": "x"}, "is for --precision int8"),
+        ({"precision": "int8"}, "give pictures of your own"),
         ({"to": "bundle", "batch": 2}, "a bundle holds its own graphs"),
     ],
 )
