@@ -15,7 +15,7 @@ import numpy as np
 
 from posekit import video
 from posekit.geometry import Warp
-from posekit.runtime import Runtime
+from posekit.runtime import PoseRuntime
 from posekit.smooth import OneEuro
 from posekit.track import Tracker, strength_of
 from posekit.types import Boxes, Float32, Frame, Poses, UInt8
@@ -32,8 +32,8 @@ class EstimateOptions:
     min_score: a person whose better half of keypoints scores less on average is dropped (not
         with given boxes).
     max_persons: keep the best of each frame, None for all.
-    views: average this many turned and mirrored views, 1, 2, 4 or 8, instead of the flip test, at
-        so many times the cost: gains on unusual poses, not on upright ones (see `posekit.load`).
+    views: average this many turned and mirrored views, 1, 2, 4, 8 or 16, instead of the flip test,
+        at so many times the cost: gains on unusual poses, not on upright ones.
     track: give ids and follow persons between detections.  smooth: one-euro filter, needs track.
     """
 
@@ -60,7 +60,7 @@ class Estimator:
 
     def __init__(
         self,
-        runtime: Runtime,
+        runtime: PoseRuntime,
         find: Finder,
         options: EstimateOptions = EstimateOptions(),
         *,
@@ -143,6 +143,7 @@ class Estimator:
                 due = count * size >= next_detection
                 if due:
                     next_detection = count * size + self.options.detect_every
+                self.runtime.ahead([frame.image for frame in batch])
                 waiting.append((batch, pool.submit(self._look, batch[0]) if due else None))
                 if len(waiting) > ahead:
                     yield _awaited(*waiting.popleft())
@@ -158,14 +159,9 @@ class Estimator:
         spec = self.runtime.spec
         with self.timed("crop"):
             warps = [Warp.from_boxes(boxes, spec) for boxes in found]
-            crops = [
-                self.runtime.crop(frame.image, warp)
-                for frame, warp in zip(frames, warps, strict=True)
-            ]
+            crops = self.runtime.crops([frame.image for frame in frames], warps)
         with self.timed("network"):
-            points, scores = self.runtime.infer(
-                crops[0] if len(crops) == 1 else np.concatenate(crops)
-            )
+            points, scores = self.runtime.infer(crops)
         calibration = self.runtime.calibration
         chances = None if calibration is None else calibration(scores)
         ends = list(itertools.accumulate(len(boxes) for boxes in found))

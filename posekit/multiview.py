@@ -7,6 +7,7 @@ a network is surer of the view that it understands. The teacher of `posekit adap
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,7 @@ VIEWS = {
     2: (View(), View(0, mirrored=True)),
     4: tuple(View(turn) for turn in (0, 90, 180, 270)),
     8: tuple(View(turn, mirror) for turn in (0, 90, 180, 270) for mirror in (False, True)),
+    16: tuple(View(turn, mirror) for turn in range(0, 360, 45) for mirror in (False, True)),
 }
 
 
@@ -100,7 +102,7 @@ def _tap(
 
 
 class MultiView(Runtime):
-    """A Runtime that looks at each person in `views` ways: 1, 2 (mirrored), 4 (turned) or 8.
+    """A Runtime that looks at each person in `views` ways: 1, 2 (mirrored), 4 (turned), 8 or 16.
 
     Takes `views` times the network's time. The bundle must hold the `maps` graph.
     Raises BundleError, DeviceError, InputError.
@@ -111,15 +113,17 @@ class MultiView(Runtime):
     ) -> None:
         if views not in VIEWS:
             raise InputError(f"views {views}: wanted one of {', '.join(map(str, VIEWS))}")
-        super().__init__(bundle, device=device, threads=threads, flip=views in (2, 8), graph="maps")
+        super().__init__(
+            bundle, device=device, threads=threads, flip=views in (2, 8, 16), graph="maps"
+        )
         self.views = VIEWS[views]
         self._matrices = np.stack([matrix_of(view, self.spec) for view in self.views])
         self._readers = [Reader(view, self.spec) for view in self.views]
 
-    def crop(self, image: UInt8, warp: Warp) -> UInt8:
-        """Every view of every person, cut from the frame itself: uint8 (N * V, h, w, 3)."""
-        each = compose(self._matrices[None], warp.matrix[:, None])
-        return super().crop(image, Warp(each.reshape(-1, 2, 3)))
+    def crops(self, images: Sequence[UInt8], warps: Sequence[Warp]) -> UInt8:
+        """Every view of every person, cut from the frames themselves: uint8 (N * V, h, w, 3)."""
+        each = [compose(self._matrices[None], warp.matrix[:, None]) for warp in warps]
+        return super().crops(images, [Warp(matrices.reshape(-1, 2, 3)) for matrices in each])
 
     def infer(self, crops: UInt8) -> tuple[Float32, Float32]:
         """The views of N persons to points (N, K, 2), px of the upright crop, and scores (N, K)."""

@@ -5,27 +5,28 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from posekit import __version__
 from posekit.bundle import Bundle, Weights
-from posekit.errors import AdaptError, CollapsedError, DivergedError, InputError
+from posekit.errors import AdaptError, CollapsedError, DivergedError, RecipeError
 from posekit.types import Int64
-from posekit_finetune import gate, indicators, predict
+from posekit_finetune import foreign, gate, indicators, predict
 from posekit_finetune.data import FindOptions, find_persons
+from posekit_finetune.facts import facts, networks, provenance, spent
 from posekit_finetune.gate import Check, Verdict
 from posekit_finetune.indicators import Indicators
-from posekit_finetune.loop import Loop, Material
+from posekit_finetune.labelled import Labelled
+from posekit_finetune.loop import Loop, Material, Start, start_of
+from posekit_finetune.members import apart, both, members
 from posekit_finetune.monitor import Monitor, Reading
 from posekit_finetune.persons import Persons, split
 from posekit_finetune.recipe import Recipe
@@ -36,8 +37,21 @@ AGREED = 0.95
 there is nothing to learn: 0.97 on a domain where adaptation changed nothing, 0.80 on LSPET."""
 
 
-Checker = Callable[[Bundle, Bundle], Check]
-"""Compares the source with the adapted model on labelled persons."""
+class Checker(Protocol):
+    """Labelled persons: compares the source with the adapted model on them."""
+
+    @property
+    def name(self) -> str:
+        """Such as "PCK@0.1"."""
+        ...
+
+    def __call__(self, before: Bundle, after: Bundle) -> Check:
+        """What both say, person by person."""
+        ...
+
+    def share(self, asked: predict.Predict) -> float:
+        """How much of it one network has right."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,7 @@ class AdaptOptions:
     unlabeled: images, folders, patterns, videos.  work: a folder for what can be made again.
     find: which persons of the pictures.  budget_s: of wall time for learning, or None for the
     recipe's steps.  teacher: another model that teaches instead of the source's own views.
+    second: what the second of two networks begins as.  labelled: persons to learn from as well.
     resume: go on where a run with the same inputs stopped.  threads: CPU threads.
     checks: compare source and adapted with labels; they decide too.
     """
@@ -59,6 +74,8 @@ class AdaptOptions:
     seed: int = 0
     budget_s: float | None = None
     teacher: Bundle | None = None
+    second: Bundle | None = None
+    labelled: Labelled | None = None
     resume: bool = False
     threads: int = 1
     checks: tuple[Checker, ...] = ()
@@ -101,10 +118,11 @@ class Outcome:
 def adapt(source: Bundle, options: AdaptOptions, hooks: Hooks = Hooks()) -> Outcome:
     """Learn from unlabelled pictures, keep the best weights, and let the gate judge them.
 
-    Raises DataError and InputError, before learning; a refusal is in the verdict, a collapse in
-    `error`.
+    Raises DataError, InputError and RecipeError, before learning; a refusal is in the verdict, a
+    collapse in `error`.
     """
     started = time.perf_counter()
+    _agreeing(options)
     torch.set_num_threads(options.threads)
     hooks.on_stage("looking for persons")
     find = dataclasses.replace(options.find, threads=options.threads)
@@ -113,32 +131,48 @@ def adapt(source: Bundle, options: AdaptOptions, hooks: Hooks = Hooks()) -> Outc
     )
     rows, held = split(persons, seed=options.seed)
     hooks.on_stage(f"{len(rows)} persons to learn from, {len(held)} held out; asking the teacher")
-    material, own = _taught(source, persons, rows, options=options, hooks=hooks)
-    watched = Watched(source, persons, held, own, options.threads)
+    material, teacher = _taught(source, persons, (rows, held), options=options, hooks=hooks)
+    watched = Watched(source, persons, held, teacher, options.threads)
     before = watched.measure(source.weights, None)
-    facts = _facts(source, persons, options, signal=before.mean("teacher"))
-    outcome = Outcome(None, None, "", before, None, (), facts, persons, options.recipe)
-    if options.teacher is None and before.mean("teacher") > AGREED:
+    agreed = before.mean("teacher")
+    told = facts(source, persons, options, signal=agreed)
+    outcome = Outcome(None, None, "", before, None, (), told, persons, options.recipe)
+    if options.teacher is None and options.labelled is None and agreed > AGREED:
         reason = (
-            f"the model agrees with its own multi-view answer on {before.mean('teacher'):.1%} of "
-            "the joints; nothing was written"
+            f"the model agrees with its own multi-view answer on {agreed:.1%} of the joints; "
+            "nothing was written"
         )
         return dataclasses.replace(outcome, reason=reason)
-    hooks.on_stage("learning")
+    hooks.on_stage(f"learning; networks: {networks(source, options)}")
     loop = _loop(source, material, options)
     loop.stopped = hooks.stopped
     learned = _learned(outcome, loop, watched, on_reading=hooks.on_reading)
     if learned.error is None:
         hooks.on_stage("judging")
         learned = _judged(learned, loop, watched, checks=options.checks)
-    return dataclasses.replace(learned, facts={**facts, **_spent(started, loop)})
+    return dataclasses.replace(learned, facts={**learned.facts, **spent(started, loop)})
+
+
+def _agreeing(options: AdaptOptions) -> None:
+    """Raises RecipeError where the recipe has no use for a model that was given."""
+    recipe = options.recipe
+    if options.second is not None and recipe.networks == 1:
+        raise RecipeError(
+            f"--second {options.second.name}: the recipe {options.recipe_name} trains one network; "
+            "take one of two, such as --recipe dual, or --set networks=2"
+        )
+    if options.teacher is not None and recipe.teacher != "ensemble":
+        raise RecipeError(
+            f"--teacher {options.teacher.name}: in the recipe {options.recipe_name} the teacher is "
+            f"{recipe.teacher}; take --recipe default, or --set teacher=ensemble"
+        )
 
 
 def _learned(
     outcome: Outcome, loop: Loop, watched: Watched, *, on_reading: Callable[[Reading, float], None]
 ) -> Outcome:
     """The outcome with the best weights in it, or with why learning was stopped."""
-    monitor = Monitor(outcome.before)
+    monitor = Monitor(outcome.before, labelled=loop.material.labelled is not None)
     told = dataclasses.replace(outcome, recipe=loop.recipe)
     try:
         best = _learn(loop, monitor, watched, on_reading=on_reading)
@@ -163,13 +197,15 @@ def _judged(
     after = watched.measure(adapted.weights, outcome.before)
     made = [check(source, adapted) for check in checks]
     verdict = gate.judge(outcome.before, after, checks=made)
-    provenance = _provenance(source, outcome.facts, loop.recipe, verdict=verdict)
+    descent = provenance(source, outcome.facts, loop.recipe, verdict=verdict)
+    told = {**outcome.facts, **watched.networks(loop, checks)}
     return dataclasses.replace(
         outcome,
-        adapted=dataclasses.replace(adapted, provenance=provenance),
+        adapted=dataclasses.replace(adapted, provenance=descent),
         verdict=verdict,
         reason="; ".join(verdict.reasons),
         after=after,
+        facts=told,
     )
 
 
@@ -190,42 +226,94 @@ class Watched:
             asked, self.persons, self.held, teacher=self.teacher, source=before
         )
 
+    def apart(self, loop: Loop, seen: Indicators) -> float | None:
+        """How far the second network's answers lie from the first's; None where there is one."""
+        if loop.recipe.networks == 1:
+            return None
+        (second,) = members([loop.handed(1)], self.persons, self.held)
+        return apart(seen.points, second.points, self.persons.spec)
+
+    def networks(self, loop: Loop, checks: Sequence[Checker]) -> dict[str, Any]:
+        """Of two networks: the peaks, and what labels say, of each and of the mean of their maps.
+
+        An ensemble's figure is no network's: it costs twice as much.
+        """
+        if loop.recipe.networks == 1:
+            return {}
+        nets = [loop.handed(index) for index in range(2)]
+        single = [predict.of_network(net, self.persons.spec) for net in nets]
+        asked = [*single, both(*single)]
+        told = {
+            seen.name: {
+                "response": seen.response,
+                **{check.name: check.share(each) for check in checks},
+            }
+            for seen, each in zip(members(nets, self.persons, self.held), asked, strict=True)
+        }
+        return {"members": told}
+
 
 def _taught(
-    source: Bundle, persons: Persons, rows: Int64, *, options: AdaptOptions, hooks: Hooks
+    source: Bundle,
+    persons: Persons,
+    parts: tuple[Int64, Int64],
+    *,
+    options: AdaptOptions,
+    hooks: Hooks,
 ) -> tuple[Material, Taught]:
-    """What is learned from, and the source's own multi-view answer, which the gate asks."""
+    """What is learned from, and the frozen teacher's answer, which the monitor and the gate ask.
 
-    def asked(bundle: Bundle, views: int) -> Taught:
-        name = _key(persons.fingerprint, bundle, views)
-        path = options.work / f"maps-{name}.npy"
+    parts: rows to learn from, rows held out.
+    """
+    rows, held = parts
+    recipe = options.recipe
+
+    def asked(bundle: Bundle, whom: Persons, views: int) -> Taught:
+        path = options.work / f"maps-{_key(whom.fingerprint, bundle, views)}.npy"
         return look(
+            whom, bundle, views=views, threads=options.threads, path=path, progress=hooks.on_count
+        )
+
+    if not _all_are_taught(recipe):
+        few = _asked_few(source, persons, held, options=options)
+        return Material(persons, rows, labelled=options.labelled), few
+    plain = asked(source, persons, 1)
+    teacher = options.teacher or source
+    if foreign.same_crops(teacher.pose_spec, source.pose_spec):
+        taught = asked(teacher, persons, recipe.ensemble_views)
+    else:
+        theirs = foreign.recut(
             persons,
-            bundle,
-            views=views,
-            threads=options.threads,
-            path=path,
+            options.unlabeled,
+            teacher.pose_spec,
+            options=options.find,
+            work=options.work,
             progress=hooks.on_count,
         )
-
-    if options.teacher is not None:
-        _fits(options.teacher, source)
-    own = asked(source, options.recipe.ensemble_views)
-    plain = asked(source, 1)
-    other = own if options.teacher is None else asked(options.teacher, 8)
-    return Material(persons, rows, other, plain), own
-
-
-def _fits(teacher: Bundle, student: Bundle) -> None:
-    """Raises InputError where the teacher's maps are not those of the student, cell for cell."""
-    theirs, ours = teacher.pose_spec, student.pose_spec
-    shared = ("input_size", "heatmap_size", "map_scale", "map_offset", "padding", "skeleton")
-    differ = [name for name in shared if getattr(theirs, name) != getattr(ours, name)]
-    if differ:
-        raise InputError(
-            f"--teacher {teacher.name}: its {', '.join(differ)} differ from {student.name}'s; only "
-            "a teacher with the same crop, heatmaps and skeleton can teach yet"
+        told = asked(teacher, theirs, recipe.ensemble_views)
+        taught = foreign.retold(
+            told,
+            theirs,
+            persons,
+            path=options.work / f"maps-{_key(theirs.fingerprint, teacher, 0)}-retold.npy",
         )
+    return Material(persons, rows, taught, plain, options.labelled), taught
+
+
+def _all_are_taught(recipe: Recipe) -> bool:
+    """Whether a step needs the frozen ensemble's answer; the monitor asks it of few persons."""
+    weighs = recipe.confidence or recipe.dispute or recipe.focus
+    return bool(recipe.teacher == "ensemble" or weighs or recipe.loss == "kl")
+
+
+def _asked_few(source: Bundle, persons: Persons, held: Int64, *, options: AdaptOptions) -> Taught:
+    """The source's own views on the held-out persons; points of the others are NaN."""
+    views = options.recipe.ensemble_views
+    seen = look(persons.select(held), source, views=views, threads=options.threads)
+    points = np.full((len(persons), *seen.points.shape[1:]), np.nan, np.float32)
+    scores = np.zeros(points.shape[:2], np.float32)
+    points[held], scores[held] = seen.points, seen.scores
+    return Taught(seen.maps, points, scores)
 
 
 def _key(fingerprint: str, bundle: Bundle, views: int) -> str:
@@ -237,10 +325,21 @@ def _key(fingerprint: str, bundle: Bundle, views: int) -> str:
     return digest.hexdigest()[:16]
 
 
+def _told(material: Material, options: AdaptOptions) -> str:
+    """All that decides what a run learns, beside the source."""
+    models = [_key("", each, 0) for each in (options.teacher, options.second) if each]
+    labelled = options.labelled.persons.fingerprint if options.labelled else ""
+    numbers = [options.recipe.to_dict(), options.seed, options.budget_s]
+    return material.persons.fingerprint + json.dumps([numbers, models, labelled], sort_keys=True)
+
+
+def _start(source: Bundle, options: AdaptOptions) -> Start:
+    return start_of(source, *([options.second] if options.second else []))
+
+
 def _loop(source: Bundle, material: Material, options: AdaptOptions) -> Loop:
     """The loop, as long as the budget allows; a resumed one goes on."""
-    told = json.dumps([options.recipe.to_dict(), options.seed, options.budget_s], sort_keys=True)
-    key = _key(material.persons.fingerprint + told, source, 0)
+    key = _key(_told(material, options), source, 0)
     state = options.work / f"state-{key}.pt"
     if not options.resume:
         state.unlink(missing_ok=True)
@@ -248,7 +347,8 @@ def _loop(source: Bundle, material: Material, options: AdaptOptions) -> Loop:
     fabric = Fabric(accelerator="auto", devices=1)
     if options.budget_s is not None:
         recipe = _within(source, material, options, budget_s=options.budget_s)
-    return Loop(source, material, recipe, seed=options.seed, fabric=fabric, state=state)
+    start = _start(source, options)
+    return Loop(start, material, recipe, seed=options.seed, fabric=fabric, state=state)
 
 
 def _within(
@@ -256,11 +356,11 @@ def _within(
 ) -> Recipe:
     """The recipe with as many steps as fit; remembered, so that a resumed run has as many."""
     recipe = options.recipe
-    path = options.work / f"steps-{_key(str(budget_s) + str(recipe), source, 0)}.txt"
+    path = options.work / f"steps-{_key(_told(material, options), source, 0)}.txt"
     if options.resume and path.exists():
         return dataclasses.replace(recipe, steps=int(path.read_text()))
     trial = dataclasses.replace(recipe, steps=6, watch_every=6)
-    loop = Loop(source, material, trial, seed=options.seed)
+    loop = Loop(_start(source, options), material, trial, seed=options.seed)
     list(loop)
     steps = max(1, int(0.8 * budget_s / (loop.seconds / loop.step)))
     path.write_text(str(steps))
@@ -273,15 +373,17 @@ def _learn(
 ) -> Weights:
     """Run the loop to its end; the weights at the best look, as a bundle stores them.
 
-    Where no look was better than the start, the last one's: the gate says what it thinks of them.
+    Where no look was better than the start, or labels teach, the last one's: the gate says what it
+    thinks of them, and no checkpoint is chosen by labels.
     """
     best: Weights = watched.source.weights
     for reached in loop:
         weights = stored(reached.net, watched.source)
         seen = watched.measure(weights, monitor.baseline)
-        reading = monitor.watch(reached.step, seen, reached.report.losses)
+        gap = watched.apart(loop, seen)
+        reading = monitor.watch(reached.step, seen, reached.report.losses, apart=gap)
         on_reading(reading, reached.seconds)
-        if monitor.best is None or monitor.best is reading:
+        if monitor.labelled or monitor.best is None or monitor.best is reading:
             best = weights
     return best
 
@@ -292,54 +394,4 @@ def stored(net: nn.Module, source: Bundle) -> dict[str, np.ndarray[Any, Any]]:
     return {
         name: np.ascontiguousarray(state[name].detach().cpu().numpy(), value.dtype)
         for name, value in source.weights.items()
-    }
-
-
-def _facts(
-    source: Bundle, persons: Persons, options: AdaptOptions, *, signal: float
-) -> dict[str, Any]:
-    return {
-        "labels used": "none to learn from; some to judge by" if options.checks else "none",
-        "model": source.name,
-        "model_sha256": source.sha256,
-        "persons": len(persons),
-        "found": dataclasses.asdict(persons.found),
-        "data_fingerprint": persons.fingerprint,
-        "agreement_with_views": signal,
-        "recipe": options.recipe_name,
-        "numbers": options.recipe.to_dict(),
-        "teacher": options.teacher.name if options.teacher else "own views",
-        "seed": options.seed,
-        "posekit": __version__,
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-    }
-
-
-def _spent(started: float, loop: Loop) -> dict[str, Any]:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {
-        "steps": loop.step,
-        "learning_s": round(loop.seconds, 1),
-        "seconds": round(time.perf_counter() - started, 1),
-        "peak_memory_mb": round(peak / 1e6),
-    }
-
-
-def _provenance(
-    source: Bundle, facts: Mapping[str, Any], recipe: Recipe, *, verdict: Verdict
-) -> dict[str, Any]:
-    """Where an adapted bundle comes from; the chain of parents grows by one."""
-    parents = [*source.provenance.get("parents", []), source.sha256]
-    kept = {k: v for k, v in source.provenance.items() if k not in ("parents", "adapted")}
-    told = {key: facts[key] for key in ("recipe", "seed", "data_fingerprint", "posekit")}
-    return {
-        **kept,
-        "parents": parents,
-        "adapted": {
-            **told,
-            "numbers": recipe.to_dict(),
-            "passed": verdict.passed,
-            "reasons": list(verdict.reasons),
-        },
     }

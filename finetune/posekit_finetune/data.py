@@ -23,6 +23,7 @@ from posekit_finetune import store
 from posekit_finetune.distinct import Distinct, thumbnail
 from posekit_finetune.persons import Found, Persons, cut
 from posekit_finetune.pictures import Material, Picture, material
+from posekit_finetune.tiles import Tiles
 
 LEAST_PERSONS = 50
 """With fewer, adaptation would learn these persons and not their domain."""
@@ -85,7 +86,8 @@ def find_persons(
 
     They are kept in a folder of `work`, and found there at once when files and options are the
     same. progress: called with pictures done and pictures in all.
-    Raises DataError (fewer than 50 persons, nobody, all blank), SourceError, InputError.
+    Raises DataError (fewer than 50 persons, nobody, all blank, cut into tiles), SourceError,
+    InputError.
     """
     if not paths:
         raise InputError("unlabelled pictures: wanted at least one file, folder or pattern")
@@ -141,6 +143,11 @@ def _gather(
     finally:
         gathering.writer.close()
     order, counts = gathering.result()
+    if gathering.tiles.cut is not None:
+        raise DataError(
+            f"{found.files[0].parent}: most pictures are tiles in a wrong order, "
+            f"{gathering.tiles.cut} each way; wanted pictures as a camera takes them"
+        )
     _check(counts, len(order), found.files[0].parent)
     store.save(into, gathering.rows, order, found=counts)
 
@@ -160,7 +167,8 @@ def _finders(options: FindOptions) -> tuple[Callable[[Frame], Boxes], Callable[[
 class Gathering:
     """Persons as they come, picture by picture; see `look`.
 
-    rows: what the table says of each patch in the file.  writer: that file.
+    rows: what the table says of each patch in the file.  writer: that file.  tiles: whether the
+    pictures are whole.
     """
 
     spec: ModelSpec
@@ -172,6 +180,7 @@ class Gathering:
         self.writer = store.PatchWriter(self.folder, self.spec)
         self._links = Links()
         self._distinct = Distinct(self.options.limit)
+        self.tiles = Tiles()
         self._numbers: list[int] = []  # of each row: the how-manieth distinct person it was
         self._whole: list[bool] = []
         self._kept = self._stills = 0
@@ -187,6 +196,7 @@ class Gathering:
         """Take the distinct persons of a picture."""
         whole = self.options.kind == "detector" and bool((boxes.scores == 0).all()) and len(boxes)
         self._stills += picture.clip < 0
+        self.tiles.look(frame.image)
         self.count(pictures=1, **({"whole": 1} if whole else {"persons": len(boxes)}))
         if self.options.kind == "detector" and not whole:
             large = _large(boxes, self.options)

@@ -317,7 +317,8 @@ def _teacher(seen: Answers, told: Float32 | None, spec: ModelSpec) -> dict[str, 
         return {"teacher": nothing, "teacher_away": nothing}
     part = body(spec.skeleton)
     far = _distance(seen.points[:, part], told[:, part], float(max(spec.input_size)))
-    return {"teacher": (far < NEAR).mean(1), "teacher_away": far.mean(1)}
+    known = ~np.isnan(far)  # a teacher of another skeleton does not have all keypoints
+    return {"teacher": _mean(far < NEAR, known), "teacher_away": _mean(far, known)}
 
 
 def _source(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from posekit import codecs
 from posekit.bundle import SUFFIX, Bundle
 from posekit.errors import InputError, PosekitError, RejectedError, SourceError
 from posekit.evaluate.measures import errors
+from posekit.geometry import Float64
 from posekit.runtime import usable_threads
 from posekit_finetune import predict, recipe, report
 from posekit_finetune.adapt import AdaptOptions, Checker, Hooks, Outcome, adapt
@@ -33,7 +33,9 @@ class Job:
     """What the user says; see `posekit adapt --help`.
 
     settings: name=value on top of the recipe.  check, source: COCO JSON with labels of the new and
-    the old domain, and their images.  teacher: another model, opened.  boxes: a detector, "full" or
+    the old domain, and their images.  labeled: COCO JSON or MPII's list of persons to learn from
+    as well, and its images; labeled_first: so many of them, in the file's order.
+    teacher, second: other models, opened; see `AdaptOptions`.  boxes: a detector, "full" or
     a file.  limit: most persons.  budget_s: instead of the recipe's steps.  work: for what can be
     made again, None for a folder beside the output that is removed at the end.
     force: write a refused model, marked so.  tensorboard: a folder for its event files.
@@ -46,7 +48,11 @@ class Job:
     check_images: str | Path | None = None
     source: str | Path | None = None
     source_images: str | Path | None = None
+    labeled: str | Path | None = None
+    labeled_images: str | Path | None = None
+    labeled_first: int | None = None
     teacher: Bundle | None = None
+    second: Bundle | None = None
     boxes: str = "nanodet-person"
     limit: int = 2000
     budget_s: float | None = None
@@ -130,10 +136,32 @@ def _options(
         seed=job.seed,
         budget_s=job.budget_s,
         teacher=job.teacher,
+        second=job.second,
+        labelled=_labelled(job, work, model),
         resume=job.resume,
         threads=job.threads or usable_threads(),
         checks=_checks(job, work, model),
     )
+
+
+def _labelled(job: Job, work: Path, model: Bundle) -> Labelled | None:
+    """The persons to learn from with labels, where the user gave some."""
+    if job.labeled is None:
+        return None
+    folder = _folder(job.labeled, job.labeled_images, "--labeled-images")
+    for judging in (job.check, job.source):
+        if judging is not None and Path(judging).resolve() == Path(job.labeled).resolve():
+            raise InputError(
+                f"{job.labeled}: would judge what learned from it; give other persons to "
+                "--check and --source"
+            )
+    return read_labelled(job.labeled, folder, model.pose_spec, first=job.labeled_first, work=work)
+
+
+def _folder(labels: str | Path, images: str | Path | None, option: str) -> str | Path:
+    if images is None:
+        raise InputError(f"{labels}: wanted the folder of its images in {option}")
+    return images
 
 
 def _followed(hooks: Hooks, folder: str | Path | None) -> Hooks:
@@ -215,27 +243,41 @@ def _checks(job: Job, work: Path, model: Bundle) -> tuple[Checker, ...]:
     for labels, images, decides in given:
         if labels is None:
             continue
-        if images is None:
-            option = "--check-images" if decides else "--source-images"
-            raise InputError(f"{labels}: wanted the folder of its images in {option}")
-        labelled = read_labelled(labels, images, model.pose_spec, work=work)
+        folder = _folder(labels, images, "--check-images" if decides else "--source-images")
+        labelled = read_labelled(labels, folder, model.pose_spec, work=work)
         name = f"PCK@{SHARE}" + ("" if decides else " on the source domain")
-        made.append(functools.partial(_checked, labelled=labelled, name=name, decides=decides))
+        made.append(LabelCheck(name, labelled, decides))
     return tuple(made)
 
 
-def _checked(
-    before: Bundle, after: Bundle, *, labelled: Labelled, name: str, decides: bool
-) -> Check:
-    """Which labelled keypoints both models put within SHARE of the person's longer side."""
-    seen = np.where(labelled.weights[..., None] > 0, labelled.points, np.nan)
-    spans = np.nanmax(np.nanmax(seen, 1) - np.nanmin(seen, 1), 1)
-    hits = []
-    for model in (before, after):
-        maps = predict.of_bundle(model)(labelled.persons.crops(slice(None)))
-        points, _ = codecs.decode(maps, model.pose_spec)
+@dataclass(frozen=True, eq=False)
+class LabelCheck:
+    """Which labelled keypoints a network puts within SHARE of the person's longer side.
+
+    decides: False where it is only shown, such as forgetting on the source domain.
+    """
+
+    name: str
+    labelled: Labelled
+    decides: bool
+
+    def __call__(self, before: Bundle, after: Bundle) -> Check:
+        """Source and adapted, person by person."""
+        old, new = (self.hits(predict.of_bundle(model)) for model in (before, after))
+        return Check(self.name, old, new, self.labelled.persons.groups, decides=self.decides)
+
+    def share(self, asked: predict.Predict) -> float:
+        """Share of the labelled keypoints that one network has right."""
+        return float(np.nanmean(self.hits(asked)))
+
+    def hits(self, asked: predict.Predict) -> Float64:
+        """(N, K): 1 where right, 0 where wrong, NaN where not labelled."""
+        labelled = self.labelled
+        seen = np.where(labelled.weights[..., None] > 0, labelled.points, np.nan)
+        spans = np.nanmax(np.nanmax(seen, 1) - np.nanmin(seen, 1), 1)
+        maps = asked(labelled.persons.crops(slice(None)))
+        points, _ = codecs.decode(maps, labelled.persons.spec)
         far = errors(
             points, labelled.points, labelled.weights, reference_lengths=np.maximum(spans, 1.0)
         )
-        hits.append(np.where(np.isnan(far), np.nan, far < SHARE))
-    return Check(name, hits[0], hits[1], labelled.persons.groups, decides=decides)
+        return np.where(np.isnan(far), np.nan, far < SHARE)

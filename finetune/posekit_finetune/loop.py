@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import nn
 
 from posekit.atomic import write_atomic
 from posekit.bundle import Bundle
-from posekit.errors import AdaptError, DivergedError
+from posekit.errors import AdaptError, DivergedError, InputError
 from posekit.nets import build
 from posekit.types import Float32, Int64, ModelSpec
 from posekit_finetune import learner
@@ -108,9 +109,10 @@ class Loop:
 
     def _build(self, sources: tuple[nn.Module, ...]) -> None:
         recipe, fabric = self.recipe, self.fabric
-        sources = (sources * 2)[: recipe.networks] if len(sources) < 2 else sources
+        twins = len(sources) < 2
+        sources = (sources * 2)[: recipe.networks] if twins else sources
         nets = [copy.deepcopy(source) for source in sources[: recipe.networks]]
-        if recipe.head_noise:
+        if recipe.head_noise and twins:
             for n, net in enumerate(nets[1:]):
                 learner.shaken(net, recipe.head_noise, self.seed + n)
         chosen = [learner.choose(net, recipe.learn) for net in nets]
@@ -126,7 +128,7 @@ class Loop:
         students: list[nn.Module] = [fabric.setup_module(net) for net in nets]
         self.optimizer: torch.optim.Optimizer = fabric.setup_optimizers(adam)  # type: ignore[assignment]
         peaks = [
-            1.0 if seen is None else float(seen.scores[self.material.rows].mean())
+            1.0 if seen is None else seen.peak(self.material.rows)
             for seen in (self.material.taught, self.material.source)
         ]
         frozen = [learner.frozen_copy(source).to(fabric.device) for source in sources]
@@ -134,7 +136,6 @@ class Loop:
         self._sources = [
             {name: value.clone() for name, value in net.state_dict().items()} for net in frozen
         ]
-        labelled = self.material.labelled
         self._step = Step(
             self.networks,
             recipe,
@@ -142,8 +143,19 @@ class Loop:
             self.material.persons.offset,
             self.optimizer,
             fabric.backward,
-            None if labelled is None else labelled.known,
+            self._known(),
         )
+
+    def _known(self) -> NDArray[np.bool_] | None:
+        """Keypoints that consistency teaches, (K,): those that the teacher has; None for all.
+
+        A frozen ensemble has its own. Any other teacher learned from the labels: in a union of
+        skeletons it knows what their data set has (X).
+        """
+        taught, labelled = self.material.taught, self.material.labelled
+        if self.recipe.teacher == "ensemble":
+            return None if taught is None else taught.known
+        return None if labelled is None else labelled.known
 
     def __iter__(self) -> Iterator[Reached]:
         with ThreadPoolExecutor(1, "posekit-batch") as pool:
@@ -315,20 +327,27 @@ class Loop:
         self._saved = time.perf_counter()
 
 
+_SHARED = (
+    *("input_size", "heatmap_size", "map_scale", "map_offset", "skeleton", "padding"),
+    *("crop_shrink", "crop_center", "color", "mean", "std"),
+)
+"""What two networks of a run must have in common: they see the same crops, and teach each other."""
+
+
 def start_of(*bundles: Bundle) -> Start:
-    """Networks of one or two bundles. Raises AdaptError where the second's maps differ."""
+    """Networks of one or two bundles.
+
+    Raises AdaptError, and InputError where the second's crops or maps are not the first's.
+    """
     specs = [bundle.pose_spec for bundle in bundles]
-    for other in specs[1:]:
-        if (other.input_size, other.heatmap_size, other.skeleton) != (
-            specs[0].input_size,
-            specs[0].heatmap_size,
-            specs[0].skeleton,
-        ):
-            raise AdaptError(
-                f"{bundles[1].name}: takes {other.input_size} px and gives {other.heatmap_size} "
-                f"cells of {other.skeleton.name}; a second network needs those of "
-                f"{bundles[0].name}: {specs[0].input_size}, {specs[0].heatmap_size}, "
-                f"{specs[0].skeleton.name}"
+    for bundle, other in zip(bundles[1:], specs[1:], strict=True):
+        differ = [name for name in _SHARED if getattr(other, name) != getattr(specs[0], name)]
+        if differ:
+            raise InputError(
+                f"--second {bundle.name}: takes {other.input_size} px and gives "
+                f"{other.heatmap_size} cells of {other.skeleton.name}; a second network sees and "
+                f"says what {bundles[0].name} does ({specs[0].input_size}, "
+                f"{specs[0].heatmap_size}, {specs[0].skeleton.name}); {', '.join(differ)} differ"
             )
     return Start(specs[0], tuple(loaded(bundle) for bundle in bundles))
 

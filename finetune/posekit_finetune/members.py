@@ -15,6 +15,7 @@ from torch import nn
 from posekit import codecs
 from posekit.geometry import Float64
 from posekit.types import Float32, Int64, ModelSpec, UInt8
+from posekit_finetune.indicators import FAR, body
 from posekit_finetune.persons import Persons
 from posekit_finetune.predict import Predict, of_network
 
@@ -51,6 +52,21 @@ def members(nets: Sequence[nn.Module], persons: Persons, rows: Int64 | None = No
     ]
     names = [f"net {n + 1}" for n in range(len(nets))] + ["ensemble"] * (len(nets) > 1)
     return [_joined(name, [block[n] for block in blocks]) for n, name in enumerate(names)]
+
+
+def both(first: Predict, second: Predict) -> Predict:
+    """The ensemble: the mean of two networks' maps."""
+    return lambda crops: np.mean([first(crops), second(crops)], 0, dtype=np.float32)
+
+
+def apart(first: Float32, second: Float32, spec: ModelSpec) -> float:
+    """Mean clipped distance of two answers (n, K, 2), crop px, over the body's joints.
+
+    A share of the crop's longer side: 0 for twins.
+    """
+    part, side = body(spec.skeleton), float(max(spec.input_size))
+    far = np.hypot(*np.moveaxis(first[:, part].astype(np.float64) - second[:, part], -1, 0)) / side
+    return float(np.minimum(far, FAR).mean())
 
 
 Part = tuple[Float32, Float32, Float64]

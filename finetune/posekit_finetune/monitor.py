@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from posekit.errors import CollapsedError, DivergedError
 from posekit_finetune.compare import Finding, compare
-from posekit_finetune.indicators import Indicators
+from posekit_finetune.indicators import NEAR, Indicators
 
 RESPONSE_FLOOR = 0.5
 """Of the response at the start. A peak that lost half of its height is on its way to the
@@ -26,6 +28,9 @@ AGREEMENT_FLOOR = 0.03
 """How far agreement with the frozen teacher may fall. In the pilot this caught all 33 checkpoints
 that lost over 2 points, quiet ones too, with one false alarm among 31 improved ones."""
 
+TWINS = NEAR / 10
+"""Mean distance of two networks' answers under which they are one: 1 px of 192."""
+
 NOTHING = 0.05
 """A response under which a network had not learned to answer when the watch began: it can only
 rise, so the floors do not hold it."""
@@ -35,7 +40,9 @@ rise, so the floors do not hold it."""
 class Reading:
     """One look at the held-out persons.
 
-    values: means by name (`Indicators.summary`).  losses: of the step before.
+    values: means by name (`Indicators.summary`); `bin_0_ratio` to `bin_4_ratio`, each fifth of the
+        maps' values against its share at the start; of two networks `apart`, how far their answers
+        lie from each other, share of the crop.  losses: of the step before.
     score: how good the network seems without labels, above 0 better than at the start.
     warnings: sentences.
     """
@@ -53,22 +60,38 @@ class Monitor:
 
     baseline: measured before learning, on the same persons.  history: readings so far, those that
     stopped the run included.  best: the reading with the highest score; None while none is above
-    the start's.
+    the start's.  labelled: whether labels teach as well; then leaving the frozen teacher is no
+    fault, and the last look is the one to keep.
     """
 
     baseline: Indicators
+    labelled: bool = False
     history: list[Reading] = field(default_factory=list)
     best: Reading | None = None
 
-    def watch(self, step: int, seen: Indicators, losses: Mapping[str, float]) -> Reading:
+    def watch(
+        self,
+        step: int,
+        seen: Indicators,
+        losses: Mapping[str, float],
+        *,
+        apart: float | None = None,
+    ) -> Reading:
         """Note a look after `step` steps, and say what it tells.
 
+        apart: of two networks, the mean distance of their answers.
         Raises DivergedError where a loss or a figure is not finite, CollapsedError where the
-        network stops answering, answers with a constant, or leaves its frozen teacher.
+        network stops answering, answers with a constant, or without labels leaves its frozen
+        teacher.
         """
         found = {each.name: each for each in compare(self.baseline, seen)}
         score = score_of(found)
-        reading = Reading(step, seen.summary(), dict(losses), score, _warnings(found))
+        values = {**seen.summary(), **_against(self.baseline, seen)}
+        told = _warnings(found)
+        if apart is not None:
+            values["apart"] = apart
+            told += _twins(apart)
+        reading = Reading(step, values, dict(losses), score, told)
         self.history.append(reading)
         if bad := [name for name, value in losses.items() if not math.isfinite(value)]:
             raise DivergedError(
@@ -80,7 +103,7 @@ class Monitor:
                 f"step {step}: heatmaps are no longer finite; the best weights so far are kept. "
                 "Lower the rate (--set rate=...)"
             )
-        if reason := _collapse(found):
+        if reason := _collapse(found) or ("" if self.labelled else _drift(found)):
             raise CollapsedError(
                 f"step {step}: {reason}; the best weights so far are kept. Take another recipe, "
                 "or a lower rate (--set rate=...)"
@@ -102,7 +125,7 @@ def score_of(found: Mapping[str, Finding]) -> float:
 
 def _collapse(found: Mapping[str, Finding]) -> str:
     """Why the network is lost, or nothing."""
-    response, distinct, teacher = (found[name] for name in ("response", "distinct", "teacher"))
+    response, distinct = found["response"], found["distinct"]
     if response.before < NOTHING:
         return ""
     if response.after < RESPONSE_FLOOR * response.before:
@@ -115,13 +138,38 @@ def _collapse(found: Mapping[str, Finding]) -> str:
             f"collapse: a keypoint has {distinct.after:.2f} different places a person, "
             f"{distinct.before:.2f} before; the network answers with a constant"
         )
-    # `high`: with few held-out persons a fall of 3 points can be chance
-    if teacher.known and teacher.difference < -AGREEMENT_FLOOR and teacher.high < 0:
-        return (
-            f"drift: agreement with the frozen teacher fell from {teacher.before:.3f} to "
-            f"{teacher.after:.3f}, whatever the response ({response.after:.3f})"
-        )
     return ""
+
+
+def _drift(found: Mapping[str, Finding]) -> str:
+    """How far the network has left its frozen teacher, or nothing."""
+    response, teacher = found["response"], found["teacher"]
+    # `high`: with few held-out persons a fall of 3 points can be chance
+    if response.before < NOTHING or not teacher.known or teacher.high >= 0:
+        return ""
+    if teacher.difference >= -AGREEMENT_FLOOR:
+        return ""
+    return (
+        f"drift: agreement with the frozen teacher fell from {teacher.before:.3f} to "
+        f"{teacher.after:.3f}, whatever the response ({response.after:.3f})"
+    )
+
+
+def _against(before: Indicators, after: Indicators) -> dict[str, float]:
+    """Each bin of the histogram against its share at the start; NaN where that was empty."""
+    start, now = (each.histogram.mean(0) for each in (before, after))
+    out = np.full(len(start), np.nan)
+    ratios = np.divide(now, start, out=out, where=start > 0)
+    return {f"bin_{n}_ratio": float(ratio) for n, ratio in enumerate(ratios)}
+
+
+def _twins(apart: float) -> tuple[str, ...]:
+    if apart >= TWINS:
+        return ()
+    return (
+        f"the two networks' answers lie {apart:.2%} of the crop apart: effectively a single "
+        "network; give another by --second, or more noise by --set head_noise=...",
+    )
 
 
 def _warnings(found: Mapping[str, Finding]) -> tuple[str, ...]:

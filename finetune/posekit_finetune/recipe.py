@@ -44,13 +44,13 @@ class Recipe:
 
     networks: Literal[1, 2] = 1
     teacher: Teacher = "ensemble"
-    ensemble_views: Literal[1, 2, 4, 8] = 8
+    ensemble_views: Literal[1, 2, 4, 8, 16] = 16
     direction: Direction = "easy-hard"
     stop_gradient: bool = True
     easy: Strength = field(default_factory=Strength)
     hard: Strength = field(
         default_factory=lambda: Strength(
-            turn_deg=(8.0, 20.0), scale=(0.05, 0.1), move_px=2.0, flip=0.5
+            turn_deg=(8.0, 20.0), scale=(0.05, 0.1), move_px=2.0, flip=0.5, any_turn=0.4
         )
     )
     hard_from_easy: bool = False
@@ -70,21 +70,32 @@ class Recipe:
     supervised: float = 1.0
     consistency: float = 1.0
     alone_steps: int = 0  # labelled images only, before consistency begins (X, supplement B)
+    retain: float = 1.0  # M: weight of answering as the source does in views far from the person
+    far: Strength = field(
+        default_factory=lambda: Strength(
+            turn_deg=(15.0, 30.0),
+            scale=(0.4, 0.6),
+            move_px=30.0,
+            flip=0.5,
+            operations=1,
+            magnitude=10.0,
+        )
+    )
     anchor: float = 0.0  # pull towards the source's weights, relative to each channel's size
     learn: Literal["all", "deep", "late", "head"] = "deep"  # M: layers up to stride 4 stand still
     batch_norm: Literal["train", "frozen"] = "frozen"  # X: train, in all three passes
     head_noise: float = 0.0  # makes twins differ: noise on the second network's head, share of rms
     optimizer: Literal["relative", "adam"] = "relative"  # M: adam destroys folded networks
-    rate: float = 2e-4  # relative: share of a channel's rms a step; adam: X 1e-3
+    rate: float = 7e-4  # relative: share of a channel's rms a step; adam: X 1e-3
     warm_up: int = 20  # steps
     schedule: Literal["cosine", "steps"] = "cosine"  # steps: a tenth at 70 % and 90 % (X)
     clip: float = 0.0  # largest norm of the gradient, 0: any
     ema: float = 0.99  # decay of the averaged weights, which are what is handed out; 0: none
-    blend: float = 0.7  # M: share of the learned weights in what is handed out, rest the source's
-    steps: int = 600
+    blend: float = 1.0  # share of the learned weights in what is handed out, rest the source's
+    steps: int = 700
     batch: int = 16  # persons a step
     labelled_batch: int = 16
-    watch_every: int = 150  # steps between two looks at the held-out persons
+    watch_every: int = 175  # steps between two looks at the held-out persons
 
     def __post_init__(self) -> None:
         for name, low, high in _RANGES:

@@ -33,8 +33,11 @@ SHOWN = 12
 _SIDE_PX = 220
 _COLORS = ("#1f6feb", "#d9730d", "#2da44e", "#8250df", "#bf3989")
 _CURVES = (
-    ("Agreement and equivariance, held-out persons", ("teacher", "source", "flip", "turn", "odd")),
+    ("Joints that stay in other views, held-out persons", ("flip", "turn", "zoom", "move", "odd")),
+    ("Agreement, held-out persons", ("teacher", "source")),
+    ("Distance, share of the crop", ("teacher_away", "source_away", "away", "apart")),
     ("Response, held-out persons", ("response", "faint")),
+    ("Values by fifths, against the start", tuple(f"bin_{n}_ratio" for n in range(5))),
     ("Different peak cells, a share of the persons", ("distinct",)),
     ("Left/right swaps, crossed pairs, implausible bones", ("swaps", "crossed", "bones")),
 )
@@ -199,7 +202,7 @@ def _curves(run: Run) -> list[str]:
     steps = [0, *(reading.step for reading in run.history)]
     told = [run.before.summary(), *(reading.values for reading in run.history)]
     charts = [
-        chart(title, steps, {name: [each[name] for each in told] for name in names})
+        chart(title, steps, {name: [each.get(name, math.nan) for each in told] for name in names})
         for title, names in _CURVES
     ]
     names = sorted({name for reading in run.history for name in reading.losses})
@@ -219,6 +222,7 @@ def chart(title: str, x: Sequence[float], curves: Mapping[str, Sequence[float]])
         name: [(a, b) for a, b in zip(x, values, strict=True) if math.isfinite(b)]
         for name, values in curves.items()
     }
+    known = {name: points for name, points in known.items() if points}
     values = [b for points in known.values() for _, b in points]
     if not values:
         return ""

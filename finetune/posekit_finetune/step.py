@@ -18,7 +18,7 @@ from posekit import codecs
 from posekit.geometry import Float64
 from posekit.multiview import compose
 from posekit.types import Float32, ModelSpec, UInt8
-from posekit_finetune import losses, views
+from posekit_finetune import far, losses, views
 from posekit_finetune.learner import Answer, answer
 from posekit_finetune.recipe import Recipe
 from posekit_finetune.views import Random, Views
@@ -95,30 +95,14 @@ class Step:
         """Algorithm 1, lines 1 to 7; without `consistency` only the labelled images count."""
         recipe, students = self.recipe, self.networks.students
         parts: dict[str, Tensor] = {}
-        peaks = (0.0, 0.0)
+        peaks = [0.0, 0.0]
         if batch.labels is not None:  # line 1
             parts["supervised"] = recipe.supervised * self._supervised(batch.labels)
         if consistency and recipe.consistency:
-            easy, hard_matrices = self._draw(batch)  # line 2
-            taught = self._teach(easy, batch)  # line 3: no gradient
-            total, heights = 0.0 * taught[0].sum().detach(), []
-            for matrix in hard_matrices:
-                for student, maps in zip(students, taught, strict=True):
-                    target = self._target(
-                        maps,
-                        views.between(easy.matrix, matrix),
-                        taught,
-                        disputed=batch.disputed,
-                    )
-                    hard = self._hard(batch, matrix, target)  # line 4
-                    told = self._answer(student, hard)  # line 5
-                    total = total + self._loss(told, target)  # line 6
-                    heights.append(float(told.maps.detach().amax((2, 3)).mean()))
+            total, *peaks = self._consistency(batch)
             parts["consistency"] = recipe.consistency * total
-            peaks = (
-                float(torch.stack(taught).detach().amax((3, 4)).mean()),
-                float(np.mean(heights)),
-            )
+        if consistency and recipe.retain:
+            parts["retained"] = recipe.retain * self._retained(batch)
         if not parts:
             return StepReport({})
         self.optimizer.zero_grad()
@@ -128,6 +112,45 @@ class Step:
                 nn.utils.clip_grad_norm_(student.parameters(), recipe.clip)
         self.optimizer.step()  # line 7
         return StepReport({name: float(v.detach()) for name, v in parts.items()}, *peaks)
+
+    def _consistency(self, batch: Batch) -> tuple[Tensor, float, float]:
+        """The loss between the views, and the mean peaks of teachers and students."""
+        students = self.networks.students
+        easy, hard_matrices = self._draw(batch)  # line 2
+        taught = self._teach(easy, batch)  # line 3: no gradient
+        total, heights = 0.0 * taught[0].sum().detach(), []
+        for matrix in hard_matrices:
+            for student, maps in zip(students, taught, strict=True):
+                carrying = views.between(easy.matrix, matrix)
+                target = self._target(maps, carrying, taught, disputed=batch.disputed)
+                hard = self._hard(batch, matrix, target)  # line 4
+                told = self._answer(student, hard)  # line 5
+                total = total + self._loss(told, target)  # line 6
+                heights.append(float(told.maps.detach().amax((2, 3)).mean()))
+        peak = float(torch.stack(taught).detach().amax((3, 4)).mean())
+        return total, peak, float(np.mean(heights))
+
+    def _retained(self, batch: Batch) -> Tensor:
+        """How far the students stray from their source on far views of every second person.
+
+        Both sides in the same shape, maps to the power, so that the source itself has no loss.
+        """
+        recipe, half = self.recipe, slice(0, None, 2)
+        randoms, patches = batch.randoms[half], batch.patches[half]
+        seen = far.far_views(randoms, patches, self.offset, strength=recipe.far, spec=self.spec)
+        with torch.no_grad():
+            kept = self._answer(self.networks.source, seen).maps
+        height = kept.amax((2, 3))
+        weight = height.clamp_min(0.02) / self.networks.source_peak
+        target = losses.Target(kept, torch.ones_like(kept[:, :1]), weight)
+        total = torch.zeros((), device=kept.device)
+        for student in self.networks.students:
+            maps = self._answer(student, seen).maps
+            logits = recipe.power * maps.clamp_min(1e-8).log()
+            total = total + losses.spatial_kl(logits, target, recipe.power)
+            tall = losses.amplitude(maps, target, height, power=recipe.power)
+            total = total + recipe.amplitude * tall
+        return total
 
     def _draw(self, batch: Batch) -> tuple[Views, list[Float64]]:
         """The view that teaches and the warps of those that learn."""

@@ -45,7 +45,7 @@ class PatchWriter:
     """A file of patches in the making; a row may be written again. Raises SourceError."""
 
     def __init__(self, folder: Path, spec: ModelSpec) -> None:
-        self.path = folder / _PIXELS
+        self.path, self.spec = folder / _PIXELS, spec
         self._bytes = _patch_bytes(spec)
         with explained(self.path):
             self._file = self.path.open("wb")

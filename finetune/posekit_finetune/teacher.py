@@ -14,7 +14,7 @@ from posekit.atomic import write_atomic
 from posekit.bundle import Bundle
 from posekit.geometry import Warp
 from posekit.multiview import MultiView
-from posekit.types import Float32, UInt8
+from posekit.types import Float32, Int64, UInt8
 from posekit_finetune.persons import Persons
 
 _BLOCK = 2
@@ -28,12 +28,19 @@ class Taught:
     """What a frozen network says of N persons in their canonical crops.
 
     maps: float16 (N, K, h, w), often a memmap.  points: float32 (N, K, 2) crop px.
-    scores: (N, K), the peaks.
+    scores: (N, K), the peaks.  known: bool (K,), keypoints that the network has; None: all. Of the
+    others maps and scores are 0 and points NaN.
     """
 
     maps: NDArray[np.float16]
     points: Float32
     scores: Float32
+    known: NDArray[np.bool_] | None = None
+
+    def peak(self, rows: Int64) -> float:
+        """Mean height of the known keypoints' peaks on these persons."""
+        scores = self.scores[rows]
+        return float((scores if self.known is None else scores[:, self.known]).mean())
 
 
 def look(
@@ -45,7 +52,7 @@ def look(
     path: Path | None = None,
     progress: Progress = lambda _done, _all: None,
 ) -> Taught:
-    """A bundle's answer on every person, in `views` views (1, 2, 4 or 8).
+    """A bundle's answer on every person, in `views` views (1, 2, 4, 8 or 16).
 
     path: where the maps are kept (`.npy`); found there they are read, not made. 78 kB a person
     for 17 maps of 48 x 48.  Raises BundleError, InputError, SourceError.

@@ -20,7 +20,11 @@ def command(
     check_images: Annotated[Path | None, Option(help="Their images.")] = None,
     source: Annotated[Path | None, Option(help="COCO JSON of the old domain: how much is forgotten.")] = None,
     source_images: Annotated[Path | None, Option(help="Its images.")] = None,
-    teacher: Annotated[str | None, Option(help="Another model that teaches, of the same crop, heatmaps and skeleton.")] = None,
+    labeled: Annotated[Path | None, Option(help="COCO JSON or MPII's list of labelled persons to learn from as well.")] = None,
+    labeled_images: Annotated[Path | None, Option(help="Their images.")] = None,
+    labeled_first: Annotated[int | None, Option(min=1, help="Only so many of them, in the file's order.")] = None,
+    teacher: Annotated[str | None, Option(help="Another, stronger model that teaches; keypoints are matched by name.")] = None,
+    second: Annotated[str | None, Option(help="What the second network begins as, in recipes of two: same crop and heatmaps.")] = None,
     boxes: Annotated[str, Option(help="Detector, 'full' for whole pictures, or a file of boxes.")] = "nanodet-person",
     limit: Annotated[int, Option(min=50, help="Most persons.")] = 2000,
     budget: Annotated[str | None, Option(help="Time for learning, as 20min or 90s, instead of the recipe's steps.")] = None,
@@ -45,7 +49,8 @@ def command(
     with Learning(silent=quiet or as_json) as progress:
         adapted = api.adapt(
             model, unlabeled, output, recipe=recipe, settings=[*(settings or []), *extra], check=check, check_images=check_images,
-            source=source, source_images=source_images, teacher=teacher, boxes=boxes, limit=limit, budget_s=wanted, seed=seed,
+            source=source, source_images=source_images, labeled=labeled, labeled_images=labeled_images, labeled_first=labeled_first,
+            teacher=teacher, second=second, boxes=boxes, limit=limit, budget_s=wanted, seed=seed,
             threads=threads, resume=resume, force=force, tensorboard=tensorboard, pictures=pictures, overwrite=overwrite, hooks=progress.hooks(),
         )
     progress.report(adapted, as_json=as_json, quiet=quiet)

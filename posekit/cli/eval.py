@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Option
@@ -30,6 +30,7 @@ def command(
     device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto",
     threads: Annotated[int | None, Option(min=1, help="CPU threads; all by default.")] = None,
     flip: Annotated[bool, Option(help="Look at the mirrored crop too: better, twice the work.")] = True,
+    views: Annotated[Literal["1", "2", "4", "8", "16"] | None, Option(help="Average this many turned and mirrored views instead of the flip test, at so many times the cost.")] = None,
     seed: Annotated[int, Option(help="Of the bootstrap's draws.")] = 0,
     json_to: Annotated[str | None, Option("--json", metavar="FILE|-", help="Write all figures as JSON; - prints them instead of the table.")] = None,
     html_file: Annotated[Path | None, Option("--html", metavar="FILE", help="Write a page: curves, bars, worst persons.")] = None,
@@ -38,13 +39,17 @@ def command(
 ) -> None:
     """Measure a model on labelled images: COCO AP, PCK, PCKh, AUC, NME, each with an interval."""
     from posekit import api
+    from posekit.estimate import EstimateOptions
     from posekit.evaluate import outcome, read_annotations
 
     json_file = None if json_to in (None, "-") else Path(str(json_to))
     outcome.check_free([json_file, html_file], overwrite=overwrite)
     labels = read_annotations(annotations, images)
     source = {"gt": "full", "detector": detector}.get(boxes, boxes)
-    runs = [_run(api.load(each, device, threads, flip=flip, boxes=source), labels, given=boxes == "gt", seed=seed) for each in (model, compare) if each]
+    look = EstimateOptions(views=int(views) if views else None)
+    if views:
+        typer.echo(f"posekit: {views} views a person, {views} times the network's time", err=True)
+    runs = [_run(api.load(each, device, threads, flip=flip, boxes=source, options=look), labels, given=boxes == "gt", seed=seed) for each in (model, compare) if each]
     result = outcome.report(runs, boxes=boxes, annotations=annotations)
     outcome.save(result, runs[0], json_file=json_file, html_file=html_file)
     typer.echo(json.dumps(result, indent=1)) if json_to == "-" else _print(result)
@@ -61,12 +66,15 @@ def _run(estimator: Estimator, labels: Annotations, *, given: bool, seed: int) -
     find = None if given else estimator.find_still
     with counted(runtime.bundle.name, len(labels.images)) as on_image:
         found = predict(estimator, labels, find, skeleton=runtime.spec.skeleton, on_image=on_image)
-    return Run(runtime, score(found, labels, runtime.spec, seed=seed))
+    judged = score(found, labels, runtime.spec, seed=seed)
+    return Run(runtime, judged, estimator.options.views)
 
 
 def _print(result: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from posekit.evaluate.page import looked
 
     console, figures, run = Console(highlight=False), result["figures"], result["run"]
     difference = result.get("comparison", {}).get("difference")
@@ -79,7 +87,7 @@ def _print(result: Mapping[str, Any]) -> None:
     console.print(
         f"{result['model']['name']} on {figures['data']}: {figures['persons']} persons "
         f"({figures['found']} found) in {figures['images']} images, boxes {run['boxes']}, "
-        f"flip {'on' if run['flip'] else 'off'}"
+        + looked(run)
     )
     console.print(table)
     rows = figures["per_keypoint"]

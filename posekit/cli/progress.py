@@ -81,6 +81,8 @@ class Progress:
                 f"{model['name']} (flip {'on' if run['flip'] else 'off'}) on {run['provider']}, "
                 f"{run['threads']} threads; results in {summary['output']}"
             )
+            for note in run["notes"]:
+                typer.echo(f"  note: {note}")
 
 
 def _line(source: dict[str, Any]) -> str:

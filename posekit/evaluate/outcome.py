@@ -12,15 +12,19 @@ from posekit.atomic import write_atomic
 from posekit.errors import SourceError
 from posekit.evaluate.page import page, reliability_page
 from posekit.evaluate.score import Evaluation, compared
-from posekit.runtime import Runtime
+from posekit.runtime import PoseRuntime
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A model and how it was judged."""
+    """A model and how it was judged.
 
-    runtime: Runtime
+    views: how many turned and mirrored views were averaged, None for the runtime's own looks.
+    """
+
+    runtime: PoseRuntime
     evaluation: Evaluation
+    views: int | None = None
 
 
 def report(runs: Sequence[Run], *, boxes: str, annotations: Path) -> dict[str, Any]:
@@ -35,6 +39,7 @@ def report(runs: Sequence[Run], *, boxes: str, annotations: Path) -> dict[str, A
             "annotations": str(annotations),
             "boxes": boxes,
             "flip": first.runtime.flip,
+            "views": first.views,
             "provider": first.runtime.provider,
             "threads": first.runtime.threads,
             "seed": first.evaluation.seed,
@@ -78,5 +83,5 @@ def check_free(files: Sequence[Path | None], *, overwrite: bool) -> None:
             raise SourceError(f"{path}: exists; choose another name or pass --overwrite")
 
 
-def _model(runtime: Runtime) -> dict[str, Any]:
+def _model(runtime: PoseRuntime) -> dict[str, Any]:
     return {"name": runtime.bundle.name, "sha256": runtime.bundle.sha256}

@@ -94,12 +94,18 @@ def _summary(report: Mapping[str, Any]) -> str:
     unused = ", ".join(figures["unused_keypoints"])
     return (
         f"{figures['persons']} labelled persons ({figures['found']} found) in {figures['images']} "
-        f"images; boxes: {run['boxes']}; flip {'on' if run['flip'] else 'off'}; "
+        f"images; boxes: {run['boxes']}; {looked(run)}; "
         f"{len(figures['keypoints'])} keypoints"
         + (f", not judged: {unused}" if unused else "")
         + f"; sha256 {report['model']['sha256'][:16]}. Intervals hold 95 %, images drawn "
         "with replacement."
     )
+
+
+def looked(run: Mapping[str, Any]) -> str:
+    """How each person was looked at, in a few words."""
+    views = run.get("views")
+    return f"{views} views" if views else f"flip {'on' if run['flip'] else 'off'}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -15,7 +15,7 @@ import pytest
 import posekit
 from posekit import Bundle
 from posekit.bundle import find
-from posekit.errors import DataError, InputError, ParityError, SourceError
+from posekit.errors import DataError, InputError, ParityError, RecipeError, SourceError
 from posekit.runtime import verify
 from posekit_engines.renew import renewed
 
@@ -85,6 +85,74 @@ def test_a_forced_model_is_marked_and_runs_at_once(pictures: Path, tmp_path: Pat
     assert estimator(picture(0), whole).points.shape == (1, 17, 2)
 
 
+def test_a_larger_model_teaches_a_smaller_one(pictures: Path, tmp_path: Path) -> None:
+    """Thunder's crops of 256 px and cells of 64 become Lightning's; the report says who taught."""
+    out = tmp_path / "mine.posekit"
+    settings = [*SHORT["settings"], "steps=1", "watch_every=1", "ensemble_views=1"]
+    posekit.adapt(
+        "movenet-lightning",
+        pictures,
+        out,
+        **{**SHORT, "settings": settings},
+        teacher="movenet-thunder",
+        work=tmp_path / "work",
+        force=True,
+    )
+    told = json.loads(out.with_suffix(".json").read_text())
+    assert told["facts"]["teacher"] == "movenet-thunder"
+    assert 0 < told["facts"]["agreement_with_teacher"] < 1
+    assert told["history"][0]["values"]["teacher"] > 0
+    thunders = np.load(next((tmp_path / "work").glob("maps-*retold.npy")))
+    assert thunders.shape == (60, 17, 48, 48)
+
+
+@pytest.mark.slow
+def test_labels_and_a_second_network_take_part(pictures: Path, tmp_path: Path) -> None:
+    """Both losses, both networks and their ensemble are told, and that labels were used."""
+    other = tmp_path / "other.posekit"
+    bundle = Bundle.open(find("movenet-lightning"))
+    name = "head.heatmap.out.weight"
+    weights = {**bundle.weights, name: (bundle.weights[name] * np.float16(0.95))}
+    renewed(dataclasses.replace(bundle, weights=weights, name="other")).save(other)
+    labels, folder = labelled(tmp_path, 6)
+    out = tmp_path / "mine.posekit"
+    settings = ["watch_every=2", "batch=4", "labelled_batch=4", "steps=2", "ensemble_views=1"]
+    adapted = posekit.adapt(
+        "movenet-lightning",
+        pictures,
+        out,
+        **{**SHORT, "settings": settings},
+        recipe="dual",
+        labeled=labels,
+        labeled_images=folder,
+        labeled_first=5,
+        second=other,
+    )
+    told = adapted.summary
+    assert told["labels_used"] == "5 persons, 17 keypoints, to learn from"
+    assert "movenet-lightning and other" in told["facts"]["networks"]
+    assert set(told["history"][0]["losses"]) == {"supervised", "consistency"}
+    assert told["history"][0]["values"]["apart"] > 0
+    assert set(told["facts"]["members"]) == {"net 1", "net 2", "ensemble"}
+
+
+def labelled(folder: Path, count: int) -> tuple[Path, Path]:
+    """A COCO file of so many pictures with one person each, and the folder."""
+    images, rows = [], []
+    for number in range(count):
+        cv2.imwrite(str(folder / f"labelled-{number}.png"), picture(1000 + number))
+        images.append({"id": number, "file_name": f"labelled-{number}.png"})
+        joints = np.full((17, 3), 2.0)
+        joints[:, 0] = 20 + 7 * np.arange(17)
+        joints[:, 1] = 30 + 8 * np.arange(17)
+        rows.append(
+            {"image_id": number, "keypoints": joints.ravel().tolist(), "bbox": [5, 5, 150, 180]}
+        )
+    path = folder / "labels.json"
+    path.write_text(json.dumps({"images": images, "annotations": rows}))
+    return path, folder
+
+
 def test_bad_input_ends_before_learning(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\.posekit"):
         posekit.adapt("movenet-lightning", pictures, tmp_path / "mine.onnx")
@@ -103,14 +171,23 @@ def test_bad_input_ends_before_learning(pictures: Path, tmp_path: Path) -> None:
         cv2.imwrite(str(same / f"{number}.png"), picture(0))
     with pytest.raises(DataError):
         posekit.adapt("movenet-lightning", same, tmp_path / "b.posekit", boxes="full")
-    with pytest.raises(InputError, match="movenet-thunder"):
-        posekit.adapt(
-            "movenet-lightning",
-            pictures,
-            tmp_path / "c.posekit",
-            teacher="movenet-thunder",
-            boxes="full",
-        )
+    wrong: list[tuple[dict[str, object], str]] = [
+        ({"second": "movenet-lightning"}, "trains one network"),
+        ({"second": "movenet-thunder", "recipe": "dual"}, r"takes \(256, 256\)"),
+        ({"teacher": "movenet-thunder", "recipe": "single"}, "the teacher is self"),
+        ({"labeled": tmp_path / "x.json"}, "--labeled-images"),
+        (
+            {
+                **dict.fromkeys(("labeled", "check"), tmp_path / "x.json"),
+                **dict.fromkeys(("labeled_images", "check_images"), tmp_path),
+            },
+            "would judge what learned from it",
+        ),
+    ]
+    for n, (options, message) in enumerate(wrong):
+        out = tmp_path / f"wrong-{n}.posekit"
+        with pytest.raises((InputError, RecipeError), match=message):
+            posekit.adapt("movenet-lightning", pictures, out, boxes="full", threads=1, **options)
     assert not list(tmp_path.glob("*.html"))
     assert not list(tmp_path.glob("*.work"))
 

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.stick_figures import SPEC, SmallNet, figures
 from posekit.bundle import Bundle, find
-from posekit.errors import AdaptError, DivergedError
+from posekit.errors import DivergedError, InputError
 from posekit_finetune.loop import Loop, Start, start_of
 from posekit_finetune.members import members
 from tests.assets import ROOT
@@ -113,7 +113,7 @@ def test_a_loss_that_is_no_number_ends_the_run() -> None:
 def test_a_second_network_must_have_the_firsts_maps() -> None:
     lightning, thunder = (Bundle.open(find(f"movenet-{name}")) for name in ("lightning", "thunder"))
     assert len(start_of(lightning, lightning).nets) == 2
-    with pytest.raises(AdaptError, match=r"movenet-thunder: takes \(256, 256\)"):
+    with pytest.raises(InputError, match=r"movenet-thunder: takes \(256, 256\)"):
         start_of(lightning, thunder)
 
 

@@ -48,6 +48,26 @@ def test_the_best_look_is_kept_and_worse_ones_do_not_replace_it(scene):
     assert better.values["flip"] > same.values["flip"]
 
 
+def test_the_histogram_is_told_against_the_start(scene):
+    source, look = scene
+    values = Monitor(source).watch(10, look(lambda crops: 0.5 * unsteady(0.1)(crops)), FINE).values
+    start, now = source.histogram.mean(0), [values[f"bin_{n}"] for n in range(5)]
+    for n in range(5):
+        assert values[f"bin_{n}_ratio"] == pytest.approx(now[n] / start[n])
+    assert values["bin_4_ratio"] == 0
+    assert values["bin_0_ratio"] > 1
+
+
+def test_two_networks_that_answer_alike_are_called_one(scene):
+    source, _ = scene
+    twins = Monitor(source).watch(10, source, FINE, apart=0.004)
+    assert any("effectively a single network" in warning for warning in twins.warnings)
+    two = Monitor(source).watch(10, source, FINE, apart=0.02)
+    assert two.values["apart"] == 0.02
+    assert not two.warnings
+    assert "apart" not in Monitor(source).watch(10, source, FINE).values
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_the_run(scene, value):
     monitor = Monitor(scene[0])
@@ -92,6 +112,12 @@ def test_quiet_drift_from_the_frozen_teacher_is_found_at_full_response(scene):
     assert drifted.mean("response") > 0.9 * source.mean("response")
     with pytest.raises(CollapsedError, match="agreement with the frozen teacher"):
         Monitor(source).watch(50, drifted, FINE)
+
+
+def test_labels_may_lead_away_from_the_frozen_teacher(scene):
+    source, look = scene
+    reading = Monitor(source, labelled=True).watch(50, look(unsteady(0.25)), FINE)
+    assert reading.score < 0
 
 
 def test_a_fall_that_may_be_chance_does_not_stop_the_run(scene):

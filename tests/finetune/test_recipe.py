@@ -1,6 +1,7 @@
 """Recipes: names, types and ranges are checked, settings reach into views, files load whole."""
 
 import dataclasses
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,20 @@ def test_shipped_recipes_load_and_say_what_they_are(name: str) -> None:
 def test_the_default_file_is_the_dataclass_default() -> None:
     """Who reads `Recipe` reads what `posekit adapt` does."""
     assert recipe.load("default") == Recipe()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "default"])
+def test_a_published_method_takes_nothing_from_our_default(name: str) -> None:
+    """What `Recipe` tries beyond the paper is off, whatever the default does with it."""
+    made = recipe.load(name)
+    for extra in ("anchor", "retain", "dispute", "focus", "aim", "clip", "agree_px"):
+        assert getattr(made, extra) == 0, extra
+    for view in (made.easy, made.hard):
+        assert view.any_turn == 0
+        assert view.operations == 0
+    written = tomllib.loads((RECIPES / f"{name}.toml").read_text())
+    decided = {"loss", "target", "confidence", "learn", "batch_norm", "optimizer", "rate", "ema"}
+    assert decided | {"blend", "steps", "batch", "labelled_batch", "schedule"} <= set(written)
 
 
 def test_every_arm_of_the_paper_has_a_recipe() -> None:

@@ -72,12 +72,12 @@ def test_the_page_tells_labels_verdict_indicators_recipe_data_and_time(run):
         assert text in told
     for name in Recipe().to_dict():
         assert f"<td>{name}" in told
-    assert "<td>0.0003</td><td>0.0002</td>" in told  # what was set, beside the default
+    assert f"<td>0.0003</td><td>{Recipe().rate:g}</td>" in told  # set, beside the default
 
 
 def test_curves_run_from_the_start_through_every_look(run):
     told = page(run)
-    assert told.count("<svg") == 5
+    assert told.count("<svg") == 8
     line = re.search(r'<polyline points="([^"]+)" stroke="[^"]+" class="c"/>', told)
     assert len(line[1].split()) == 1 + len(run.history)
 

@@ -20,18 +20,20 @@ STILL = Strength()
 
 
 def lively(seed: int) -> nn.Module:
-    """A network whose maps are not flat, in evaluation mode."""
-    net = small_net(seed)
+    """A network whose maps have a spread of 1, in evaluation mode."""
+    net, generator = small_net(seed), torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in net.final_layer.parameters():
-            parameter.normal_(0, 1, generator=torch.Generator().manual_seed(seed))
+        for layer in (net.up[0][0], net.up[1][0], net.final_layer):
+            layer.weight.normal_(0, 0.2, generator=generator)
+        net.final_layer.weight.div_(net.eval()(crops()).std())
+        net.final_layer.bias.fill_(1.0)
     return net.eval()
 
 
 def plain(**changes: object) -> Recipe:
     """Easy and hard views that are the crop itself: the formula can be written in two lines."""
     values = {"easy": STILL, "hard": STILL, "loss": "mse", "confidence": False, "teacher": "self"}
-    return Recipe(**{**values, "ema": 0.0, "mask": False, **changes})  # type: ignore[arg-type]
+    return Recipe(**{**values, "ema": 0.0, "mask": False, "retain": 0.0, **changes})  # type: ignore[arg-type]
 
 
 def made(recipe: Recipe, nets: list[nn.Module], **given: object) -> Step:
@@ -243,3 +245,24 @@ def test_the_pair_teacher_gives_both_students_one_target() -> None:
     first, second = step._teach(easy, batch())
     assert first is second
     assert first.shape == (COUNT, 14, 32, 24)
+
+
+def test_the_source_itself_has_nothing_to_retain_and_another_network_has() -> None:
+    """Both sides in one shape: equal networks differ by rounding only (a KL of some 1e-6)."""
+    recipe = plain(retain=1.0, teacher="frozen")
+    step = made(recipe, [lively(1)])
+    step.networks.students[:] = [step.networks.source]
+    assert abs(float(step._retained(batch()).detach())) < 1e-4
+    step.networks.students[:] = [lively(2)]
+    assert float(step._retained(batch()).detach()) > 1e-2
+
+
+def test_retaining_pulls_the_student_only() -> None:
+    step = made(plain(retain=1.0, consistency=0.0, teacher="frozen"), [lively(2)])
+    step.networks.source.load_state_dict(lively(1).state_dict())
+    step._retained(batch()).backward()
+    assert all(parameter.grad is None for parameter in step.networks.source.parameters())
+    assert any(
+        parameter.grad is not None and parameter.grad.abs().sum() > 0
+        for parameter in step.networks.students[0].parameters()
+    )
