@@ -8,13 +8,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from posekit import bundle
+from posekit import bundle, providers
 from posekit.detect import BoxFile, Detector, full_frame
-from posekit.errors import BundleError, MissingExtraError
+from posekit.errors import (
+    BundleError,
+    DeviceError,
+    EngineError,
+    InputError,
+    MissingExtraError,
+)
 from posekit.estimate import EstimateOptions, Estimator, Finder
+from posekit.exported import open_model
 from posekit.infer import Hooks, InferOptions, run
 from posekit.multiview import MultiView
-from posekit.runtime import Runtime, open_model
+from posekit.runtime import PoseRuntime, Runtime
 
 if TYPE_CHECKING:
     from posekit.checkpoints import Converted, Overrides
@@ -31,6 +38,7 @@ def load(
     flip: bool = True,
     boxes: str | Path | Finder = DETECTOR,
     options: EstimateOptions = EstimateOptions(),
+    runtime: providers.Choice = "auto",
 ) -> Estimator:
     """A pose estimator for an embedded model, `.posekit`, exported `.onnx` or checkpoint.
 
@@ -38,26 +46,78 @@ def load(
     flip: also look at the mirrored crop, more accurate at twice the cost.
     boxes: a detector (embedded, `.posekit` or `.onnx`), a file of boxes (`.json`, `.jsonl`),
     "full" for the whole frame, or a function from Frame to Boxes.
-    Raises BundleError, DeviceError, MissingExtraError, InputError.
+    runtime: on a GPU native, ort or ort-tensorrt; auto: native where its engine is built, else ort.
+    Raises BundleError, DeviceError, EngineError, MissingExtraError, InputError.
     """
+    providers.check_device(device, runtime)
     pose = _opened(model)
-    runtime = (
-        Runtime(pose, device=device, threads=threads, flip=flip)
+    runner = (
+        _runtime(pose, device, threads, flip=flip, runtime=runtime)
         if options.views is None
-        else MultiView(pose, views=options.views, device=device, threads=threads)
+        else _views(pose, device, threads, views=options.views, runtime=runtime)
     )
     if callable(boxes):
-        return Estimator(runtime, boxes, options, boxes_from=getattr(boxes, "__name__", "function"))
+        return Estimator(runner, boxes, options, boxes_from=getattr(boxes, "__name__", "function"))
     if str(boxes) == "full":
-        return Estimator(runtime, full_frame, options, boxes_from="full")
+        return Estimator(runner, full_frame, options, boxes_from="full")
     if Path(boxes).suffix in (".json", ".jsonl"):
-        return Estimator(runtime, BoxFile(Path(boxes)), options, boxes_from=str(boxes))
+        return Estimator(runner, BoxFile(Path(boxes)), options, boxes_from=str(boxes))
     # Half of the threads: the decoder needs the rest meanwhile, and two threads that wait for each
     # other cost more than one (benchmarks/end_to_end.py).
-    half = max(1, runtime.threads // 2)
-    detector = Detector(boxes, device=device, threads=half)
+    half = max(1, runner.threads // 2)
+    # Beside posekit's own path ONNX Runtime may be the CPU's; the summary tells the detector's.
+    beside = device if isinstance(runner, Runtime) else "auto"
+    detector = Detector(boxes, device=beside, threads=half)
     still = functools.partial(detector, fallback=True)
-    return Estimator(runtime, detector, options, find_still=still, boxes_from=str(boxes))
+    return Estimator(runner, detector, options, find_still=still, boxes_from=str(boxes))
+
+
+def _runtime(
+    pose: bundle.Bundle,
+    device: str,
+    threads: int | None,
+    *,
+    flip: bool,
+    runtime: providers.Choice,
+) -> PoseRuntime:
+    """What runs the model: what was asked for, or for auto the first that can, with a note.
+
+    Raises DeviceError, EngineError, MissingExtraError, BundleError.
+    """
+    on, notes = providers.Device.of(device), []
+    if runtime in ("auto", "native") and on.kind != "cpu" and not providers.lacking_gpu():
+        from posekit_engines.gpu_open import open_runtime
+
+        try:
+            return open_runtime(pose, index=on.index, flip=flip, build=runtime == "native")
+        except (DeviceError, EngineError, MissingExtraError) as error:
+            if runtime == "native":
+                raise
+            notes.append(f"not posekit's own path on the GPU: {error}")
+    tensorrt = runtime == "ort-tensorrt"
+    named = "cuda" if tensorrt and on.kind == "auto" else device
+    try:
+        plain = Runtime(pose, device=named, threads=threads, flip=flip, tensorrt=tensorrt)
+    except DeviceError as error:
+        raise DeviceError("; ".join([str(error), *notes])) from error
+    plain.notes[:0] = notes
+    return plain
+
+
+def _views(
+    pose: bundle.Bundle,
+    device: str,
+    threads: int | None,
+    *,
+    views: int,
+    runtime: providers.Choice,
+) -> PoseRuntime:
+    """Several views of each person, by ONNX Runtime. Raises InputError, DeviceError."""
+    if runtime in ("native", "ort-tensorrt"):
+        raise InputError(
+            f"--views {views} runs on ONNX Runtime only: leave out --runtime {runtime}"
+        )
+    return MultiView(pose, views=views, device=device, threads=threads)
 
 
 def convert(
@@ -79,11 +139,16 @@ def export(model: str | Path, output: str | Path, **options: Any) -> dict[str, A
 
     options: fields of `posekit_engines.options.ExportOptions`; needs `posekit[export]`.
     Raises BundleError, CheckpointError, ExportError, InputError, ParityError, SourceError,
-    MissingExtraError.
+    MissingExtraError, DeviceError.
     """
     path = model if _is_checkpoint(model) else bundle.find(model)
     if Path(path).suffix.lower() == ".onnx":
         raise BundleError(f"{path}: is an export already; give the bundle or checkpoint it is of")
+    named = "tensorrt" if Path(output).suffix.lower() == ".plan" else None
+    if (options.get("to") or named) == "tensorrt":
+        from posekit_engines import engine_cache
+
+        engine_cache.check_ready(options.get("library", "auto"))  # before torch is loaded
     with _making("export"):
         from posekit_engines import pack
         from posekit_engines.export import export as write
@@ -92,13 +157,80 @@ def export(model: str | Path, output: str | Path, **options: Any) -> dict[str, A
     return write(source, output, ExportOptions(**options))
 
 
-_CHECKPOINTS = (".pth", ".pt", ".tar", ".ckpt", ".bin", ".safetensors")
+def build(
+    model: str | Path,
+    output: str | Path | None = None,
+    *,
+    device: str = "cuda",
+    overwrite: bool = False,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """A bundle's TensorRT plans for this machine's GPU: found or built, and what they are.
+
+    They are kept in the cache, and with `output` in a new bundle.  options: other fields of
+    `posekit_engines.plans.BuildOptions`; building needs `posekit[tensorrt]` and `posekit[export]`.
+    Raises BundleError, DeviceError, EngineError, InputError, MissingExtraError, SourceError.
+    """
+    from posekit_engines import plans
+
+    on = providers.Device.of(device)
+    if on.kind != "cuda":
+        raise InputError(f"--device {device}: plans are for a GPU; wanted cuda or cuda:N")
+    wanted = plans.BuildOptions(device=on.index, **options)
+    target = None if output is None else Path(output)
+    source = bundle.Bundle.open(bundle.find(model))
+    return [plans.told(each) for each in plans.build(source, target, wanted, overwrite=overwrite)]
+
+
+def gpu_check(
+    model: str | Path = "movenet-thunder",
+    *,
+    device: str = "cuda",
+    json_file: Path | None = None,
+    overwrite: bool = False,
+    tell: Callable[[str], object] = str,
+    **options: Any,
+) -> dict[str, Any]:
+    """Check kernels and engines on a GPU, then time them; written to `json_file` where given.
+
+    tell: is called with a line before each part.  options: `only`, `driver`, `persons`, `seconds`
+    of `posekit_engines.gpu_check`, whose `raise_failures` is for the result.
+    Raises DeviceError, MissingExtraError, InputError, BundleError, SourceError.
+    """
+    on = providers.Device.of(device)
+    if on.kind != "cuda":
+        raise InputError(f"--device {device}: wanted cuda or cuda:N")
+    if why := providers.lacking_gpu():
+        raise DeviceError(
+            f"gpu-check needs an NVIDIA GPU: {why}; install NVIDIA's driver, then pip install "
+            "'posekit[gpu,tensorrt]' in place of posekit[cpu]"
+        )
+    from posekit_engines import gpu_check as check
+
+    wanted = check.CheckOptions.of(index=on.index, **options)
+    if json_file is not None:
+        check.check_free(json_file, overwrite=overwrite)
+    result = check.check(bundle.Bundle.open(bundle.find(model)), wanted, tell=tell)
+    if json_file is not None:
+        check.save(result, json_file)
+    return result
+
+
+def gpu_verdict(result: Mapping[str, Any]) -> None:
+    """Raises ParityError where a part of `gpu_check` failed."""
+    from posekit_engines.gpu_check import raise_failures
+
+    raise_failures(result)
+
+
+_CHECKPOINTS = (".pth", ".pt", ".tar", ".ckpt", ".bin", ".safetensors", ".json")
 
 
 def _is_checkpoint(model: str | Path) -> bool:
-    """Whether MODEL names a training framework's file, a folder of one, or a URL."""
+    """Whether MODEL names a training framework's file, or a folder of one."""
     path = Path(model)
-    return "://" in str(model) or path.is_dir() or path.suffix.lower() in _CHECKPOINTS
+    is_url = "://" in str(model)
+    return not is_url and (path.is_dir() or path.suffix.lower() in _CHECKPOINTS)
 
 
 def _opened(model: str | Path) -> bundle.Bundle:
@@ -146,8 +278,9 @@ def adapt(
         raise MissingExtraError(
             f"adapt needs {error.name}: pip install 'posekit[adapt]'"
         ) from error
-    if isinstance(teacher := options.get("teacher"), str | Path):
-        options["teacher"] = bundle.Bundle.open(bundle.find(teacher))
+    for name in ("teacher", "second"):
+        if isinstance(options.get(name), str | Path):
+            options[name] = bundle.Bundle.open(bundle.find(options[name]))
     paths = [unlabeled] if isinstance(unlabeled, str | Path) else unlabeled
     calls = AdaptHooks(**(hooks or {}))
     return job.run(source, paths, out, job=job.Job(**options), finish=renewed, hooks=calls)

@@ -197,11 +197,12 @@ def _follower(poses: Poses) -> Callable[[int], object]:
 def _decode(estimator: Estimator, crops: UInt8, options: BenchOptions) -> dict[str, list[float]]:
     """What decoding adds inside the graph: with it minus without it, one thread, pair by pair.
 
-    Part of "network", where it runs. Empty where the bundle lacks the graphs plain and maps, and
-    for more than 8 crops, which would cost much time and only repeat the figure.
+    Part of "network", where it runs. Empty where the bundle lacks the graphs plain and maps, where
+    crops never reach the host, and for more than 8, which would only repeat the figure.
     """
     bundle = estimator.runtime.bundle
-    if not {"plain", "maps"} <= set(bundle.graphs) or len(crops) > 8:
+    graphs = {"plain", "maps"} <= set(bundle.graphs)
+    if not graphs or len(crops) > 8 or not isinstance(crops, np.ndarray):
         return {}
     device = "cpu" if estimator.runtime.provider.startswith("CPU") else "auto"
     whole, maps = (

@@ -214,11 +214,17 @@ def _summary(
     return {
         "posekit": __version__,
         "model": {"name": runtime.bundle.name, "sha256": runtime.bundle.sha256},
-        "boxes": {"from": estimator.boxes_from, "sha256": getattr(finder, "sha256", None)},
+        "boxes": {
+            "from": estimator.boxes_from,
+            "sha256": getattr(finder, "sha256", None),
+            "provider": getattr(finder, "provider", None),
+        },
         "runtime": {
             "provider": runtime.provider,
+            "device": runtime.device,
             "threads": runtime.threads,
             "flip": runtime.flip,
+            "notes": runtime.notes,
         },
         "frames": frames,
         "persons": sum(each.persons for each in summaries),

@@ -2,40 +2,85 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
 
 from posekit import codecs
 from posekit.bundle import Bundle, Weights
-from posekit.errors import BundleError, DeviceError, InputError
+from posekit.calibration import Calibration
+from posekit.errors import BundleError, InputError
 from posekit.geometry import Warp
-from posekit.providers import check_onnxruntime
+from posekit.providers import (
+    CPU,
+    Device,
+    cgroup_cpus,
+    check_onnxruntime,
+    check_used,
+    loading,
+    run_bound,
+    wanted,
+)
+from posekit.shift import Parity, compare
 from posekit.types import Float32, ModelSpec, UInt8
 
 if TYPE_CHECKING:
     import onnxruntime
 
-CPU = "CPUExecutionProvider"
-CUDA = "CUDAExecutionProvider"
 _MOST = 8
 """Crops at a time on a CPU: more gain nothing there, and hold memory."""
+_MOST_GPU = 64
+WEIGHTS_OUTSIDE = b"\n\x08location\x12"
+"""How a graph says, in protobuf, that a tensor's values come from elsewhere."""
+
+
+class PoseRuntime(Protocol):
+    """What an Estimator needs: `Runtime` here, or posekit_engines.gpu_runtime.GpuRuntime.
+
+    What `crops` gives is the runtime's own affair; `infer` takes it.
+    provider, device: what really runs it, and where.  notes: what is not as asked, a sentence each.
+    """
+
+    bundle: Bundle
+    spec: ModelSpec
+    flip: bool
+    threads: int
+    calibration: Calibration | None
+    provider: str
+    device: str
+    notes: list[str]
+
+    def ahead(self, images: Sequence[UInt8]) -> None:
+        """These pictures come next: what can be done with them now may be done."""
+        ...
+
+    def crop(self, image: UInt8, warp: Warp) -> Any:
+        """The persons of one picture."""
+        ...
+
+    def crops(self, images: Sequence[UInt8], warps: Sequence[Warp]) -> Any:
+        """The persons of several."""
+        ...
+
+    def infer(self, crops: Any) -> tuple[Float32, Float32]:
+        """Points float32 (N, K, 2), crop px, and scores (N, K)."""
+        ...
 
 
 class Runtime:
     """A pose model ready to run: `crop`, then `infer`.
 
-    device: auto, cpu, cuda or cuda:N; only auto may fall back.  threads: of the CPU, None for all
-    that this process may use.  flip: run each crop mirrored too and merge the heatmaps.
-    graph: which one of the bundle's, None for flip or plain.
-    `calibration` turns scores into chances, where the bundle has it.
-    `provider` is the one that ONNX Runtime really uses. Raises BundleError, DeviceError.
+    device: auto, cpu, cuda or cuda:N; only auto may fall back, and `notes` say so.
+    threads: of the CPU, None for all that this process may use.  flip: run each crop mirrored too
+    and merge the heatmaps.  graph: which one of the bundle's, None for flip or plain.
+    tensorrt: on a GPU by ONNX Runtime's TensorRT provider.  `provider` is what ONNX Runtime really
+    uses, `calibration` turns scores into chances. Raises BundleError, DeviceError.
     """
 
     def __init__(
@@ -46,6 +91,7 @@ class Runtime:
         threads: int | None = None,
         flip: bool = True,
         graph: str | None = None,
+        tensorrt: bool = False,
     ) -> None:
         self.bundle = bundle
         self.spec: ModelSpec = bundle.pose_spec
@@ -56,9 +102,16 @@ class Runtime:
         self._device = device
         # Whole crops on single-threaded sessions use two cores better than one crop split
         # between them (deploy: 158 against 176 CPU ms for 4 crops); `_wide` serves the rest.
-        self._narrow = open_session(self._graph, bundle.weights, device=device, threads=1)
+        self._narrow = open_session(
+            self._graph, bundle.weights, device=device, threads=1, tensorrt=tensorrt
+        )
         self._wide = self._narrow
         self.provider: str = self._narrow.get_providers()[0]
+        self._on = (
+            Device("cpu") if self.provider == CPU else Device("cuda", Device.of(device).index)
+        )
+        self.device = str(self._on)
+        self.notes: list[str] = list(self._narrow.notes)
         self._pool: ThreadPoolExecutor | None = None
         if self.provider == CPU and self.threads > 1:
             self._wide = open_session(
@@ -68,11 +121,22 @@ class Runtime:
 
     def crop(self, image: UInt8, warp: Warp) -> UInt8:
         """Cut the persons out: uint8 (H, W, 3) RGB to (N, h, w, 3); black beyond the frame."""
+        return self.crops([image], [warp])
+
+    def crops(self, images: Sequence[UInt8], warps: Sequence[Warp]) -> UInt8:
+        """The same of several pictures: one warp each, all persons in one array."""
         width, height = self.spec.input_size
-        crops = np.empty((len(warp.matrix), height, width, 3), np.uint8)
-        for matrix, crop in zip(warp.matrix, crops, strict=True):
-            cv2.warpAffine(image, matrix, (width, height), dst=crop, flags=cv2.INTER_LINEAR)
+        count = sum(len(warp.matrix) for warp in warps)
+        crops = np.empty((count, height, width, 3), np.uint8)
+        rest = iter(crops)
+        for image, warp in zip(images, warps, strict=True):
+            for matrix in warp.matrix:
+                out = next(rest)
+                cv2.warpAffine(image, matrix, (width, height), dst=out, flags=cv2.INTER_LINEAR)
         return crops
+
+    def ahead(self, images: Sequence[UInt8]) -> None:
+        """Nothing can be done before the boxes are known: the crops are cut on the CPU."""
 
     def infer(self, crops: UInt8) -> tuple[Float32, Float32]:
         """uint8 (N, h, w, 3) RGB to points float32 (N, K, 2), crop px, and scores (N, K).
@@ -91,7 +155,10 @@ class Runtime:
         if crops.dtype != np.uint8 or crops.shape[1:] != (height, width, 3):
             wanted = f"uint8 (N, {height}, {width}, 3)"
             raise InputError(f"crops: wanted {wanted}, got {crops.dtype} {crops.shape}")
-        if self._pool is None or len(crops) < self.threads:
+        if self._on.kind == "cuda":
+            parts = np.array_split(crops, -(-len(crops) // _MOST_GPU))
+            results = [run_bound(self._wide, "crops", part, device=self._on) for part in parts]
+        elif self._pool is None or len(crops) < self.threads:
             parts = np.array_split(crops, -(-len(crops) // _MOST))
             results = [self._wide.run(None, {"crops": part}) for part in parts]
         else:
@@ -114,19 +181,27 @@ def _graph(bundle: Bundle, name: str) -> bytes:
 
 
 def usable_threads() -> int:
-    """CPU threads that this process may use (its affinity, not the machine's count)."""
+    """CPU threads that this process may use: its affinity, and its container's share of CPUs."""
+    count = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        count = len(os.sched_getaffinity(0))
+    granted = cgroup_cpus()
+    return count if granted is None else min(count, math.ceil(granted))
 
 
 def open_session(
-    graph: bytes, weights: Weights, *, device: str = "auto", threads: int | None = None
+    graph: bytes,
+    weights: Weights,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    tensorrt: bool = False,
 ) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session whose external initialisers come from `weights`, in memory.
 
     An explicit device that ONNX Runtime would silently replace is an error; auto takes what is
-    there. Threads do not spin, so that idle cores stay free for decoding and encoding.
+    there, and the session's `notes` say what it fell back from. Threads do not spin, so that idle
+    cores stay free for decoding and encoding.
     Raises DeviceError, BundleError, MissingExtraError.
     """
     check_onnxruntime()
@@ -137,87 +212,65 @@ def open_session(
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if b"weights.safetensors" not in graph:  # they lie inside: surplus ones would be refused
+    if WEIGHTS_OUTSIDE not in graph:  # surplus ones would be refused
         weights = {}
     arrays = {name: np.ascontiguousarray(array) for name, array in weights.items()}
     values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(a) for name, a in arrays.items()}
     options.add_external_initializers(list(values), list(values.values()))
-    wanted = _provider(device, onnxruntime.get_available_providers())
-    try:
-        session = onnxruntime.InferenceSession(
-            graph, options, providers=[wanted] if wanted == CPU else [wanted, CPU]
-        )
-    except _load_errors() as error:
-        raise BundleError(f"graph: ONNX Runtime cannot load it ({error})") from error
+    on = Device.of(device)
+    asked = wanted(on, onnxruntime.get_available_providers(), tensorrt=tensorrt)
+    session, note = _started(graph, options, on=on, asked=asked)
     session.kept_weights = arrays  # ONNX Runtime reads them where they lie
-    used = session.get_providers()[0]
-    if device not in ("auto", "cpu") and used == CPU:
-        raise DeviceError(
-            f"--device {device}: ONNX Runtime has the provider but cannot start it here (driver, "
-            "CUDA 13 or cuDNN 9 missing); run `posekit doctor`, or use --device cpu"
-        )
+    session.notes = [note] if note else []
     return session
 
 
+def _started(
+    graph: bytes, options: onnxruntime.SessionOptions, *, on: Device, asked: list[Any]
+) -> tuple[onnxruntime.InferenceSession, str]:
+    """A session on what is asked for or, for auto, on the CPU, with what to say of that.
+
+    Raises BundleError (a graph that the CPU cannot load either), DeviceError.
+    """
+    import onnxruntime
+
+    try:
+        with loading(asked):
+            # Its own fallback prints, and would strike in the middle of a run too.
+            session = onnxruntime.InferenceSession(
+                graph, options, providers=asked, enable_fallback=0
+            )
+        return session, check_used(on, asked, session.get_providers()[0])
+    except _load_errors() as error:
+        if asked == [CPU]:
+            raise BundleError(f"graph: ONNX Runtime cannot load it ({error})") from error
+        session, _ = _started(graph, options, on=Device("cpu"), asked=[CPU])
+        return session, check_used(
+            on, asked, CPU, said=str(error).splitlines()[0].rpartition(") ")[2]
+        )
+
+
 def _load_errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises for bytes that are not a graph it can run; no common parent."""
+    """What ONNX Runtime raises for a graph or provider that it cannot start; no common parent."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     unfit = (state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf)
-    return (state.Fail, state.NotImplemented, *unfit)
-
-
-def _provider(device: str, available: list[str]) -> Any:
-    """What to ask ONNX Runtime for. Raises DeviceError, InputError."""
-    kind, _, index = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
-        raise InputError(f"--device {device}: wanted auto, cpu, cuda or cuda:N")
-    if kind == "cpu" or (kind == "auto" and CUDA not in available):
-        return CPU
-    if CUDA not in available:
-        raise DeviceError(
-            f"--device {device}: this ONNX Runtime has no CUDA provider, only "
-            f"{', '.join(available)}; pip uninstall onnxruntime, then pip install 'posekit[gpu]', "
-            "or use --device cpu"
-        )
-    return (CUDA, {"device_id": index or "0"})
-
-
-def open_model(path: Path) -> Bundle:
-    """A pose model: a bundle, or an `.onnx` that `posekit export` wrote with points inside.
-
-    Raises BundleError.
-    """
-    if path.suffix.lower() != ".onnx":
-        return Bundle.open(path)
-    graph = path.read_bytes()
-    said = open_session(graph, {}, device="cpu", threads=1).get_modelmeta().custom_metadata_map
-    if said.get("outputs") != "points":
-        found = f"outputs {said['outputs']}" if "outputs" in said else "no posekit metadata"
-        raise BundleError(
-            f"{path}: holds {found}; infer runs what `posekit export --outputs points` writes"
-        )
-    if said.get("affine") == "true":
-        raise BundleError(
-            f"{path}: takes the way back to the frame as an input (--affine); infer runs what "
-            "`posekit export` writes without it"
-        )
-    try:
-        spec = ModelSpec.from_dict(json.loads(said["spec"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"{path}: its metadata is damaged ({error})") from error
-    name = "flip" if said.get("flip") == "true" else "plain"
-    sha256 = hashlib.sha256(graph).hexdigest()
-    return Bundle(said.get("name", path.stem), spec, {}, {name: graph}, sha256=sha256)
+    broken = (state.EPFail, state.RuntimeException, RuntimeError, ValueError)
+    return (state.Fail, state.NotImplemented, *unfit, *broken)
 
 
 def verify(bundle: Bundle) -> dict[str, float]:
-    """Check a bundle's graphs against its spec and its stored answer.
+    """`compared`, of each graph the largest shift alone, px. Raises BundleError."""
+    return {name: found.max_px for name, found in compared(bundle).items()}
 
-    Returns the largest shift in px of each pose graph from the reference points, where the
-    reference is confident. Raises BundleError where shapes differ or a shift exceeds 0.5 px.
+
+def compared(bundle: Bundle) -> dict[str, Parity]:
+    """Check a bundle's graphs against its spec and the source network's stored answer.
+
+    Returns what each pose graph strays. Raises BundleError where shapes differ, or a shift exceeds
+    what it was when the bundle was made by more than 0.5 px.
     """
-    shifts: dict[str, float] = {}
+    found: dict[str, Parity] = {}
     for name in bundle.graphs:
         session = open_session(bundle.graphs[name], bundle.weights, device="cpu", threads=1)
         _check_shapes(session, bundle, name)
@@ -225,17 +278,17 @@ def verify(bundle: Bundle) -> dict[str, float]:
             continue
         reference = bundle.reference
         view = "plain" if name == "maps" else name
-        points = _points(session, reference["crops"], bundle.pose_spec)
-        sure = reference[f"{view}_scores"] > 0.2
-        shift = np.abs(points - reference[f"{view}_points"]).max(2)[sure]
-        shifts[name] = float(shift.max(initial=0.0))
-        most = 0.5 + _known_shift(bundle, view)
-        if not shifts[name] <= most:
+        crops, source = reference["crops"], (f"{view}_points", f"{view}_scores")
+        points, scores = _answer(session, crops, bundle.pose_spec)
+        truth = reference[source[0]], reference[source[1]]
+        found[name] = compare(points, scores, truth, crops=len(crops))
+        far, most = found[name].max_px, 0.5 + _known_shift(bundle, view)
+        if not far <= most:
             raise BundleError(
-                f"{bundle.name}: graph {name} strays {shifts[name]:.2f} px from the stored answer; "
-                f"wanted at most {most:g}: the bundle is damaged or this machine computes wrongly"
+                f"{bundle.name}: graph {name} strays {far:.2f} px from the stored answer; wanted "
+                f"at most {most:g}: the bundle is damaged or this machine computes wrongly"
             )
-    return shifts
+    return found
 
 
 def _known_shift(bundle: Bundle, graph: str) -> float:
@@ -261,7 +314,9 @@ def _check_shapes(session: onnxruntime.InferenceSession, bundle: Bundle, name: s
             raise BundleError(f"{bundle.name}: graph {name} gives {given}; its spec says {wanted}")
 
 
-def _points(session: onnxruntime.InferenceSession, crops: UInt8, spec: ModelSpec) -> Float32:
-    """Points of a graph that gives them, or of one that gives heatmaps."""
+def _answer(
+    session: onnxruntime.InferenceSession, crops: UInt8, spec: ModelSpec
+) -> tuple[Float32, Float32]:
+    """Points and scores of a graph that gives them, or of one that gives heatmaps."""
     answer: list[Float32] = session.run(None, {"crops": crops})
-    return answer[0] if len(answer) == 2 else codecs.decode(answer[0], spec)[0]
+    return (answer[0], answer[1]) if len(answer) == 2 else codecs.decode(answer[0], spec)

@@ -11,13 +11,14 @@ import ctypes
 import importlib.util
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from posekit.errors import InputError, KernelError, MissingExtraError
+from posekit.errors import DeviceError, InputError, KernelError, MissingExtraError
 from posekit_engines import nvrtc
 
 Compiled = Callable[[str, tuple[int, int]], bytes]
@@ -118,6 +119,14 @@ class Driver(Protocol):
         """What the stream is given from now on waits for the event."""
         ...
 
+    def reach(self, event: int) -> None:
+        """Wait, here on the host, until the event's last mark is reached."""
+        ...
+
+    def current(self) -> AbstractContextManager[None]:
+        """In the block, this thread's calls of other CUDA libraries reach this GPU."""
+        ...
+
     def elapsed_ms(self, start: int, end: int) -> float:
         """Between two events that were reached."""
         ...
@@ -197,7 +206,8 @@ class Device:
         try:
             yield graph
         except BaseException:
-            with contextlib.suppress(KernelError):  # the first error is the one to tell
+            # The first error is the one to tell.
+            with contextlib.suppress(KernelError, DeviceError):
                 self.driver.release_graph(self.driver.end_capture(stream.handle))
             raise
         graph.ready(self.driver.end_capture(stream.handle))
@@ -208,6 +218,7 @@ class Buffer:
 
     def __init__(self, driver: Driver, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._driver = driver
+        self._whole: Buffer | None = None
         self.shape, self.dtype = tuple(int(n) for n in shape), dtype
         self.nbytes = int(np.prod(self.shape)) * dtype.itemsize
         self.address = driver.allocate(max(self.nbytes, 1))
@@ -215,6 +226,17 @@ class Buffer:
 
     def __repr__(self) -> str:
         return f"Buffer({self.dtype}, {self.shape}, at {self.address:#x})"
+
+    def part(self, start: int, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
+        """An array within this one, from byte `start` on; it keeps this one. Raises InputError."""
+        part = object.__new__(Buffer)
+        part._driver, part._whole = self._driver, self
+        part.shape, part.dtype = tuple(int(n) for n in shape), np.dtype(dtype)
+        part.nbytes = int(np.prod(part.shape)) * part.dtype.itemsize
+        part.address = self.address + start
+        if start < 0 or start + part.nbytes > self.nbytes or start % part.dtype.itemsize:
+            raise InputError(f"part: {part.dtype} {part.shape} from byte {start} on, in {self}")
+        return part
 
     def upload(self, array: NDArray[Any], stream: Stream | None = None) -> None:
         """Copy `array` here, or its rows to the first of these; pinned memory does not wait.
@@ -279,6 +301,10 @@ class Event:
     def record(self, stream: Stream) -> None:
         """Set the mark behind what is queued now."""
         self._driver.record(self.handle, stream.handle)
+
+    def reach(self) -> None:
+        """Wait until the mark is reached. Raises DeviceError, KernelError."""
+        self._driver.reach(self.handle)
 
     def since_ms(self, start: Event) -> float:
         """Milliseconds from `start` to this mark; both must have been reached."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from posekit.errors import DeviceError, KernelError, PosekitError
@@ -127,6 +129,16 @@ class BindingsDriver:
     def wait(self, stream: int, event: int) -> None:
         """What the stream is given from now on waits for the event."""
         self._call("cuStreamWaitEvent", stream, event, 0)
+
+    def reach(self, event: int) -> None:
+        """Wait for the event. Raises KernelError where a kernel went wrong."""
+        self._call("cuEventSynchronize", event)
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """Our context is current on this thread, and stays so."""
+        self._ask("cuCtxSetCurrent", self._context)
+        yield
 
     def elapsed_ms(self, start: int, end: int) -> float:
         """Between two events that were reached."""

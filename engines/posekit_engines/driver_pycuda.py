@@ -145,6 +145,17 @@ class PycudaDriver:
         with self._asking("wait_for_event"):
             self._kept[stream].wait_for_event(self._kept[event])
 
+    def reach(self, event: int) -> None:
+        """Wait for the event. Raises KernelError where a kernel went wrong."""
+        with self._asking("synchronize", KernelError):
+            self._kept[event].synchronize()
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """Our context is current on this thread."""
+        with self._asking("Context"):
+            yield
+
     def elapsed_ms(self, start: int, end: int) -> float:
         """Between two events that were reached."""
         with self._asking("time_since"):

@@ -18,9 +18,10 @@ def command(
     output: Annotated[Path, Option("-o", "--output", help="Folder for the results.")] = Path("posekit_output"),
     formats: Annotated[str, Option("--format", help=f"Comma-separated: {FORMATS}.")] = "jsonl",
     device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto",
+    runtime: Annotated[Literal["auto", "native", "ort", "ort-tensorrt"], Option(help="On a GPU: posekit's own kernels and TensorRT, or ONNX Runtime with CUDA or TensorRT.")] = "auto",
     threads: Annotated[int | None, Option(min=1, help="CPU threads; all by default.")] = None,
     flip: Annotated[bool, Option(help="Look at the mirrored crop too: better, twice the work.")] = True,
-    views: Annotated[Literal["1", "2", "4", "8"] | None, Option(help="Average this many turned and mirrored views: for unusual poses, at so many times the cost.")] = None,
+    views: Annotated[Literal["1", "2", "4", "8", "16"] | None, Option(help="Average this many turned and mirrored views: for unusual poses, at so many times the cost.")] = None,
     detector: Annotated[str, Option(help="Embedded name, .posekit, or a YOLOX/RT-DETR .onnx.")] = "nanodet-person",
     boxes: Annotated[str | None, Option(help="'full' for the whole frame, or a COCO JSON / JSONL file.")] = None,
     detect_every: Annotated[int, Option(min=1, help="Frames between detections; tracks serve between.")] = 4,
@@ -51,7 +52,7 @@ def command(
     follow = EstimateOptions(detect_every=1 if boxes else detect_every, min_score=min_score, max_persons=max_persons, views=int(views) if views else None, track=track, smooth=smooth)
     files = OutputOptions(output, tuple(formats.split(",")), overlay=video, codec=codec, overwrite=overwrite, segment_s=segment)
     options = infer.InferOptions(files, ReadOptions(every=every, start_s=start, end_s=end, live=live), show=show)
-    estimator = api.load(model, device, threads, flip=flip, boxes=boxes or detector, options=follow)
+    estimator = api.load(model, device, threads, flip=flip, boxes=boxes or detector, options=follow, runtime=runtime)
     if views and not quiet:
         typer.echo(f"posekit: {views} views a person, {views} times the network's time", err=True)
     with Progress(silent=quiet or as_json) as progress:

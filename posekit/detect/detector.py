@@ -58,6 +58,11 @@ class Detector:
         self.second_looks = 0
         self.whole_images = 0
 
+    @property
+    def provider(self) -> str:
+        """What ONNX Runtime really uses."""
+        return str(self.network.session.get_providers()[0])
+
     def __call__(self, frame: Frame, *, fallback: bool = False) -> Boxes:
         """The persons of a frame, best first, in its pixels and clipped to it.
 

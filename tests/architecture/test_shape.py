@@ -25,7 +25,9 @@ from tests.architecture.tree import (
 )
 
 # What may break a guard, and why. Keep it under five.
-ALLOWED: dict[str, str] = {}
+ALLOWED: dict[str, str] = {
+    "posekit/api.py:load": "what is asked of the machine is three things: device, runtime, threads",
+}
 
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "common", "misc", "base", "core"}
 BASES: dict[str, set[str]] = {

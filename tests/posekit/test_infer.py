@@ -78,7 +78,14 @@ def test_a_clip_becomes_lines_an_overlay_and_a_summary(one_run: Path) -> None:
 
 def test_the_summary_says_what_ran(one_run: Path) -> None:
     summary = json.loads((one_run / "summary.json").read_text("utf-8"))
-    assert summary["runtime"] == {"provider": "CPUExecutionProvider", "threads": 2, "flip": False}
+    assert summary["runtime"] == {
+        "provider": "CPUExecutionProvider",
+        "device": "cpu",
+        "threads": 2,
+        "flip": False,
+        "notes": [],
+    }
+    assert summary["boxes"]["provider"] == "CPUExecutionProvider"
     assert len(summary["model"]["sha256"]) == 64
     assert summary["frames"] == summary["sources"][0]["frames"] > 20
     assert set(summary["stages"]) == {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from pathlib import Path
 
@@ -50,6 +51,9 @@ class EmulatedDriver:
 
     def finish(self, stream: int) -> None:
         pass
+
+    def current(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def load(self, image: bytes) -> int:
         return 1

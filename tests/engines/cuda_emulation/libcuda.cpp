@@ -2,10 +2,15 @@
 // the host's, each buffer ending before a page that nobody may touch; a launch runs the kernel's
 // own source (emulation.cpp). Every call is one line of the file POSEKIT_TRACE. It is stricter than
 // a driver: what CUDA leaves undefined or would notice later is an error here.
+//
+// POSEKIT_SCHEDULE says when queued work runs: at once (the default); late, only when the host waits
+// for it; or a number, the seed by which streams get ahead of each other and of the host. A missing
+// wait, which a GPU forgives most of the time, gives a wrong answer under one of them.
 #include <dlfcn.h>
 #include <sys/mman.h>
 
 #include <cstdarg>
+#include <deque>
 #include <map>
 #include <set>
 #include <string>
@@ -31,9 +36,23 @@ struct Recorded {
     std::function<int()> work;
 };
 
+struct Stream;
+
+struct Event {
+    Stream* stream = nullptr;  // of the newest mark
+    unsigned long marks = 0, reached = 0;
+};
+
+struct Item {
+    std::function<int()> work;
+    Event* event = nullptr;  // waits for its mark number `mark` first
+    unsigned long mark = 0;
+};
+
 struct Stream {
     bool capturing = false;
     std::vector<Recorded> recorded;
+    std::deque<Item> waiting;
 };
 
 struct Graph {
@@ -90,13 +109,60 @@ int give_back(std::map<Address, std::pair<size_t, size_t>>& heap, Address addres
     return OK;
 }
 
-// Run now, or keep for the graph that this stream records.
+enum Schedule { AT_ONCE, LATE, RANDOM };
+
+int failed = OK;  // of work that ran after its call
+
+Schedule schedule(std::mt19937** random = nullptr) {
+    static const char* wanted = getenv("POSEKIT_SCHEDULE");
+    static std::mt19937 engine(wanted ? atoi(wanted) : 0);
+    if (random) *random = &engine;
+    return !wanted || !*wanted ? AT_ONCE : !strcmp(wanted, "late") ? LATE : RANDOM;
+}
+
+// The first item of a stream's work, after what it waits for.
+void advance(Stream* stream) {
+    if (stream->waiting.empty()) return;
+    const Item item = stream->waiting.front();
+    while (item.event && item.event->reached < item.mark) advance(item.event->stream);
+    stream->waiting.pop_front();
+    const int status = item.work ? item.work() : OK;
+    if (status) failed = status;
+}
+
+int drain(Stream* stream) {
+    while (!stream->waiting.empty()) advance(stream);
+    return failed;
+}
+
+int drain_all() {
+    for (void* each : streams) drain((Stream*)each);
+    return failed;
+}
+
+void stir() {
+    std::mt19937* random;
+    if (schedule(&random) != RANDOM) return;
+    for (unsigned n = (*random)() % 4; n; --n) {
+        auto each = streams.begin();
+        std::advance(each, (*random)() % streams.size());
+        advance((Stream*)*each);
+    }
+}
+
+// Run at once or later, or keep for the graph that this stream records.
 int queue(void* stream, std::function<int()> work) {
     if (!stream) return work();
     if (!streams.count(stream)) return refuse("a stream that does not exist");
     Stream* each = (Stream*)stream;
-    if (!each->capturing) return work();
-    each->recorded.push_back({work});
+    if (each->capturing) {
+        each->recorded.push_back({work});
+    } else if (schedule() == AT_ONCE) {
+        return work();
+    } else {
+        each->waiting.push_back({work});
+        stir();
+    }
     return OK;
 }
 
@@ -148,7 +214,7 @@ int cuCtxPopCurrent_v2(void** context) {
 int cuCtxGetDevice(int* out) { return *out = 0, OK; }
 int cuCtxGetApiVersion(void*, unsigned* version) { return *version = 13050, OK; }
 int cuCtxDetach(void*) { return OK; }
-int cuCtxSynchronize() { return say("finish 0"), OK; }
+int cuCtxSynchronize() { return drain_all(), say("finish 0"), failed; }
 
 int cuModuleLoadData(void** out, const void* image) {
     if (recording()) return refuse("a module loaded while a graph is recorded");
@@ -181,20 +247,23 @@ int cuMemAlloc_v2(Address* out, size_t size) {
     if (size > 1ull << 33) return NO_MEMORY;
     return *out = guarded(device, size), OK;
 }
-int cuMemFree_v2(Address address) { return give_back(device, address); }
+int cuMemFree_v2(Address address) { return drain_all(), give_back(device, address); }
 int cuMemHostAlloc(void** out, size_t size, unsigned) {
     return *out = (void*)guarded(host, size), OK;
 }
 int cuMemAllocHost_v2(void** out, size_t size) { return cuMemHostAlloc(out, size, 0); }
-int cuMemFreeHost(void* address) { return give_back(host, (Address)address); }
+int cuMemFreeHost(void* address) { return drain_all(), give_back(host, (Address)address); }
 
 int cuMemcpyHtoDAsync_v2(Address target, const void* source, size_t size, void* stream) {
     if (!holds(device, target, size)) return refuse("an upload beyond a buffer");
     if (recording() && !holds(host, (Address)source, size))
         return refuse("a recorded upload from memory that is not pinned");
+    const bool pinned = holds(host, (Address)source, size);
+    // What is not pinned is copied before the call returns.
+    const std::string copy = pinned ? "" : std::string((const char*)source, size);
     return queue(stream, [=] {
-        say("upload %zu", size);
-        memcpy((void*)target, source, size);
+        say(stream && !pinned ? "upload %zu pageable" : "upload %zu", size);
+        memcpy((void*)target, pinned ? source : copy.data(), size);
         return OK;
     });
 }
@@ -202,11 +271,13 @@ int cuMemcpyDtoHAsync_v2(void* target, Address source, size_t size, void* stream
     if (!holds(device, source, size)) return refuse("a download beyond a buffer");
     if (recording() && !holds(host, (Address)target, size))
         return refuse("a recorded download to memory that is not pinned");
-    return queue(stream, [=] {
-        say("download %zu", size);
+    const bool pinned = holds(host, (Address)target, size);
+    const int status = queue(stream, [=] {
+        say(stream && !pinned ? "download %zu pageable" : "download %zu", size);
         memcpy(target, (void*)source, size);
         return OK;
     });
+    return stream && !pinned && !status ? drain((Stream*)stream) : status;
 }
 
 int cuStreamCreate(void** out, unsigned) {
@@ -214,21 +285,46 @@ int cuStreamCreate(void** out, unsigned) {
     streams.insert(*out);
     return OK;
 }
-int cuStreamDestroy_v2(void* stream) { return streams.erase(stream) ? OK : INVALID; }
+int cuStreamDestroy_v2(void* stream) {
+    if (streams.count(stream)) drain((Stream*)stream);
+    return streams.erase(stream) ? OK : INVALID;
+}
 int cuStreamSynchronize(void* stream) {
     if (stream && (!streams.count(stream) || ((Stream*)stream)->capturing))
         return refuse("waiting for a stream that records");
+    if (stream) drain((Stream*)stream);
     say("finish %d", stream != nullptr);
-    return OK;
+    return failed;
 }
-int cuStreamWaitEvent(void*, void*, unsigned) { return say("wait"), OK; }
-int cuEventCreate(void** out, unsigned) { return *out = new int(0), OK; }
-int cuEventDestroy_v2(void* event) { return delete (int*)event, OK; }
+int cuEventCreate(void** out, unsigned) { return *out = new Event, OK; }
+int cuEventDestroy_v2(void*) { return OK; }  // kept: work that waits may name it
 int cuEventRecord(void* event, void* stream) {
-    return queue(stream, [=] { return say("record"), *(int*)event = 1, OK; });
+    Event* each = (Event*)event;
+    each->stream = (Stream*)stream;
+    const unsigned long mark = ++each->marks;
+    return queue(stream, [=] { return say("record"), each->reached = mark, OK; });
+}
+int cuStreamWaitEvent(void* stream, void* event, unsigned) {
+    if (!streams.count(stream)) return refuse("the default stream made to wait");
+    if (((Stream*)stream)->capturing) return refuse("waiting for another stream while recording");
+    say("wait");
+    Event* each = (Event*)event;
+    if (each->reached == each->marks) return OK;
+    ((Stream*)stream)->waiting.push_back({nullptr, each, each->marks});
+    return stir(), OK;
+}
+int cuEventSynchronize(void* event) {
+    Event* each = (Event*)event;
+    while (each->reached < each->marks) {
+        if (each->stream->waiting.empty()) return refuse("a mark that only a graph holds");
+        advance(each->stream);
+    }
+    return say("reach"), failed;
 }
 int cuEventElapsedTime_v2(float* ms, void* start, void* end) {
-    return *ms = 1.5f, *(int*)start && *(int*)end ? OK : INVALID;
+    const Event *from = (Event*)start, *to = (Event*)end;
+    const bool both = from->marks && to->marks;
+    return *ms = 1.5f, both && from->reached == from->marks && to->reached == to->marks ? OK : INVALID;
 }
 int cuEventElapsedTime(float* ms, void* start, void* end) {
     return cuEventElapsedTime_v2(ms, start, end);
@@ -265,6 +361,9 @@ int cuStreamEndCapture(void* stream, void** graph) {
     say("end capture of %zu", each->recorded.size());
     return *graph = new Graph{each->recorded}, OK;
 }
+int cuStreamIsCapturing(void* stream, int* status) {
+    return *status = streams.count(stream) && ((Stream*)stream)->capturing, OK;
+}
 int cuGraphInstantiateWithFlags(void** out, void* graph, unsigned long long) {
     return *out = new Graph(*(Graph*)graph), OK;
 }
@@ -272,10 +371,13 @@ int cuGraphDestroy(void* graph) { return delete (Graph*)graph, OK; }
 int cuGraphExecDestroy(void* graph) { return delete (Graph*)graph, OK; }
 int cuGraphLaunch(void* graph, void* stream) {
     if (!streams.count(stream)) return refuse("a graph without its stream");
-    say("replay");
+    int status = queue(stream, [] { return say("replay"), OK; });
     for (const Recorded& each : ((Graph*)graph)->work)
-        if (int status = each.work()) return status;
-    return OK;
+        if (!status) status = queue(stream, each.work);
+    return status;
+}
+int cuLaunchHostFunc(void* stream, void (*function)(void*), void* data) {
+    return queue(stream, [=] { return say("host function"), function(data), OK; });
 }
 
 int cuGetErrorName(int, const char** text) { return *text = "STAND_IN", OK; }

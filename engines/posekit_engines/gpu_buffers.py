@@ -1,0 +1,198 @@
+"""The memory of the GPU runtime: pictures on their way up, and what a batch takes and gives.
+
+Pictures go up on a stream of their own, so that the next ones travel while a batch is computed.
+All else of a batch goes through one small pinned block up and one down.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posekit.geometry import Warp
+from posekit.types import Float32, ModelSpec, UInt8
+from posekit_engines import ops
+from posekit_engines.cuda import Buffer, Device, Event, Stream
+from posekit_engines.engine import Engine
+
+_STEP = 1 << 20  # sizes of slots are multiples of this, so that similar pictures share them
+_MOST_AHEAD = 16  # pictures that may wait unasked for; the oldest goes when another comes
+_NOWHERE = np.array([[0, 0, -2], [0, 0, -2]], np.float32)  # a person outside every picture: black
+
+
+class Slot:
+    """Room for one picture, on the host and on the GPU."""
+
+    def __init__(self, device: Device, size: int) -> None:
+        self.size = size
+        self.pinned: UInt8 = device.pinned((size,), np.uint8)
+        self.buffer: Buffer = device.buffer((size,), np.uint8)
+        self.uploaded, self.read = device.event(), device.event()
+        self.shape: tuple[int, ...] = (0, 0, 3)
+
+
+class Pictures:
+    """RGB pictures on the GPU, uploaded once each, on a stream of their own."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self.stream: Stream = device.stream()
+        self._free: list[Slot] = []
+        # Waiting pictures are held, so that their ids stay theirs.
+        self._ahead: collections.OrderedDict[int, tuple[UInt8, Slot]] = collections.OrderedDict()
+        self._lock = threading.RLock()
+
+    def ahead(self, images: Sequence[UInt8]) -> None:
+        """Start uploading pictures that will be asked for. They must not change until then."""
+        with self._lock:
+            for image in images:
+                if id(image) in self._ahead:
+                    continue
+                if len(self._ahead) >= _MOST_AHEAD:
+                    self.give_back([self._ahead.popitem(last=False)[1][1]])
+                self._ahead[id(image)] = (image, self._upload(image))
+
+    def take(self, images: Sequence[UInt8]) -> list[Slot]:
+        """Their slots, uploaded or on the way. Raises DeviceError."""
+        with self._lock:
+            return [
+                self._ahead.pop(id(image))[1] if id(image) in self._ahead else self._upload(image)
+                for image in images
+            ]
+
+    def drop(self, image: UInt8) -> None:
+        """Nobody will ask for this picture after all."""
+        with self._lock:
+            if id(image) in self._ahead:
+                self.give_back([self._ahead.pop(id(image))[1]])
+
+    def give_back(self, slots: Sequence[Slot]) -> None:
+        """Nobody will launch anything more that reads them."""
+        with self._lock:
+            self._free.extend(slots)
+
+    def _upload(self, image: UInt8) -> Slot:
+        slot = self._slot(image.nbytes)
+        slot.uploaded.reach()  # the pinned bytes: the upload before has left them
+        slot.shape = image.shape
+        pinned = slot.pinned[: image.nbytes]
+        np.copyto(pinned.reshape(image.shape), image)
+        self.stream.wait(slot.read)  # the GPU's bytes: the batch before has read them
+        slot.buffer.upload(pinned, self.stream)
+        slot.uploaded.record(self.stream)
+        return slot
+
+    def _slot(self, size: int) -> Slot:
+        """The one that has been free for the longest, or a new one in place of one too small."""
+        for n, slot in enumerate(self._free):
+            if slot.size >= size:
+                return self._free.pop(n)
+        if self._free:
+            del self._free[0]
+        return Slot(self._device, -(-size // _STEP) * _STEP)
+
+
+class Cut:
+    """N persons to be cut out of pictures that are on the GPU or on their way there.
+
+    frame_of: int32 (N,), which of `slots`.  to_frame: float32 (N, 2, 3), crop px to frame px.
+    The pictures stay on the GPU for as long as this is held.
+    """
+
+    def __init__(self, pictures: Pictures, slots: list[Slot], warps: Sequence[Warp]) -> None:
+        self.slots = slots
+        counts = [len(warp) for warp in warps]
+        self.frame_of = np.repeat(np.arange(len(slots), dtype=np.int32), counts)
+        matrices = [warp.inverse().matrix for warp in warps]
+        self.to_frame = np.concatenate([np.zeros((0, 2, 3)), *matrices]).astype(np.float32)
+        weakref.finalize(self, pictures.give_back, slots).atexit = False
+
+    def __len__(self) -> int:
+        return len(self.frame_of)
+
+
+class Batch:
+    """What is on the GPU of a batch of up to `most` persons: it is used by one after another.
+
+    The images and heatmaps of the persons come first, those of their mirrors behind them.
+    """
+
+    def __init__(self, device: Device, engine: Engine, most: int, *, flip: bool) -> None:
+        images, keypoints = most * (1 + flip), engine.heatmaps[0]
+        self.control = device.buffer((_control_bytes(most),), np.uint8)
+        self.images = device.buffer((images, *engine.image), engine.image_dtype)
+        self.heatmaps = device.buffer((images, *engine.heatmaps), engine.heatmaps_dtype)
+        self.points = device.buffer((most, keypoints, 3), np.float32)
+
+
+@dataclass(frozen=True)
+class Control:
+    """Where the small things of a batch of `count` persons lie in a block of bytes.
+
+    table: FRAME (count,).  frame_of: int32 (count,).  to_frame: float32 (count, 2, 3).
+    """
+
+    table: Any
+    frame_of: Any
+    to_frame: Any
+
+    @classmethod
+    def on_gpu(cls, block: Buffer, count: int) -> Control:
+        """As parts of a buffer."""
+        return cls(*(block.part(start, shape, dtype) for start, shape, dtype in _layout(count)))
+
+    @classmethod
+    def on_host(cls, block: UInt8, count: int) -> Control:
+        """As views of an array."""
+        return cls(
+            *(
+                np.ndarray(shape, dtype, buffer=block[start:].data)
+                for start, shape, dtype in _layout(count)
+            )
+        )
+
+    def clear(self) -> None:
+        """Nobody at all: the kernels then read no picture."""
+        self.table[:] = np.zeros((), ops.FRAME)
+        self.frame_of[:], self.to_frame[:] = 0, _NOWHERE
+
+    def fill(self, cut: Cut, start: int, stop: int) -> None:
+        """Persons `start` to `stop` of a cut; what is left of the block is nobody, and black."""
+        persons = stop - start
+        used, frame_of = np.unique(cut.frame_of[start:stop], return_inverse=True)
+        slots = [cut.slots[n] for n in used]
+        rows = [(s.buffer.address, s.shape[1], s.shape[0], 3 * s.shape[1]) for s in slots]
+        self.table[: len(rows)] = ops.frame_table(rows, "rgb")
+        self.table[len(rows) :] = self.table[0]
+        self.frame_of[:persons], self.frame_of[persons:] = frame_of, 0
+        self.to_frame[:persons], self.to_frame[persons:] = cut.to_frame[start:stop], _NOWHERE
+
+
+class Lane:
+    """The host's side of one batch on its way: a pinned block up, a pinned block down."""
+
+    def __init__(self, device: Device, spec: ModelSpec, most: int) -> None:
+        self.control: UInt8 = device.pinned((_control_bytes(most),), np.uint8)
+        self.points: Float32 = device.pinned((most, len(spec.skeleton), 3), np.float32)
+        self.done: Event = device.event()
+
+
+def _layout(count: int) -> list[tuple[int, tuple[int, ...], NDArray[Any] | Any]]:
+    """Start, shape and dtype of the table, frame_of and to_frame; each aligned to its numbers."""
+    table = ops.FRAME.itemsize * count
+    return [
+        (0, (count,), ops.FRAME),
+        (table, (count,), np.dtype(np.int32)),
+        (table + 4 * count, (count, 2, 3), np.dtype(np.float32)),
+    ]
+
+
+def _control_bytes(most: int) -> int:
+    return (ops.FRAME.itemsize + 4 + 24) * most

@@ -1,0 +1,37 @@
+"""Opens the GPU runtime: the GPU, the plan that fits it, TensorRT."""
+
+from __future__ import annotations
+
+from posekit.bundle import Bundle
+from posekit.errors import EngineError
+from posekit_engines import engine_cache
+from posekit_engines.cuda import open_device
+from posekit_engines.engine_tensorrt import TensorRTEngine
+from posekit_engines.gpu_runtime import GpuRuntime
+
+
+def open_runtime(
+    bundle: Bundle, *, index: int = 0, flip: bool = True, build: bool = True
+) -> GpuRuntime:
+    """A bundle on GPU number `index`, by the FP16 plan `raw` that the bundle or the cache holds.
+
+    build: where none fits, make one, which takes a while. What costs little is checked first; a
+    batch of nobody has run when this returns.
+    Raises DeviceError, EngineError, MissingExtraError, BundleError.
+    """
+    device = open_device(index)
+    trt = engine_cache.library()
+    find = engine_cache.plan_for if build else engine_cache.find
+    with device.driver.current():
+        plan = find(bundle, device.info, trt=trt)
+    if plan is None:
+        raise EngineError(
+            f"{bundle.name} has no TensorRT engine for {device.info.name} yet; --runtime native or "
+            "`posekit build` makes one"
+        )
+    engine = TensorRTEngine(trt, plan.data, device)
+    engine.name += f", {plan.metadata['precision']} plan of the {plan.origin}"
+    runtime = GpuRuntime(bundle, device, engine, flip=flip)
+    runtime.notes += [f"a plan that does not fit was passed over: {note}" for note in plan.notes]
+    runtime.prepare([1])  # whatever is missing is told now, not in the middle of a video
+    return runtime

@@ -1,0 +1,299 @@
+"""Drives the whole GPU runtime against the stand-in libcuda: run by test_gpu_runtime.py.
+
+Arguments: the driver package, the bundle, and a name out of TRIALS. Prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from posekit import bundle, video
+from posekit.bundle import Bundle
+from posekit.errors import PosekitError
+from posekit.geometry import Warp
+from posekit.runtime import Runtime
+from posekit.types import Boxes, Float32, UInt8
+from posekit_engines import twin
+from posekit_engines.cuda import open_device
+from posekit_engines.engine_tensorrt import TensorRTEngine
+from posekit_engines.gpu_runtime import GpuRuntime
+from tests.assets import shipped
+from tests.engines.cuda_emulation import tensorrt_stand_in as trt
+
+SURE = 0.3
+PERSONS = {  # xyxy of people in the pictures, as the embedded detector finds them
+    "tests/data/coco_000000234748.jpg": [[273, 128, 414, 383]],
+    "tests/data/coco_000000397133.jpg": [[384, 70, 497, 348]],
+    "examples/sports2d_demo.mp4": [[783, 296, 857, 526], [279, 37, 379, 249]],
+}
+
+
+def pictures() -> tuple[list[UInt8], list[Boxes]]:
+    images = []
+    for name in PERSONS:
+        if name.endswith(".mp4"):
+            with video.read(shipped(name)) as reader:
+                images.append(next(iter(reader)).image)
+        else:
+            images.append(np.ascontiguousarray(cv2.imread(str(shipped(name)))[..., ::-1]))
+    return images, [Boxes(np.array(each, np.float32)) for each in PERSONS.values()]
+
+
+def opened(driver: str, model: Bundle, **options: Any) -> GpuRuntime:
+    device = open_device(0, driver)  # type: ignore[arg-type]
+    half, most = options.pop("half", True), options.pop("images", 128)
+    engine = TensorRTEngine(trt, trt.plan_of(model, half=half, most=most), device)
+    return GpuRuntime(model, device, engine, **options)
+
+
+def strays(points: Float32, scores: Float32, wanted: tuple[Float32, Float32]) -> dict[str, float]:
+    """Largest shift in crop px of what `wanted` is sure of, of any score, and what was compared."""
+    sure = wanted[1] > SURE
+    shift = np.linalg.norm(points - wanted[0], axis=2)[sure]
+    return {
+        "px": float(shift.max()),
+        "score": float(np.abs(scores - wanted[1]).max()),
+        "sure": int(sure.sum()),
+    }
+
+
+def twin_answer(
+    model: Bundle, images: list[UInt8], warps: list[Warp], *, flip: bool, half: bool
+) -> tuple[Float32, Float32]:
+    """The same arithmetic without a GPU: numpy crops, ONNX Runtime, numpy decode."""
+    spec = model.pose_spec
+    frame_of = np.repeat(np.arange(len(images)), [len(warp) for warp in warps])
+    to_frame = Warp(np.concatenate([warp.inverse().matrix for warp in warps]))
+    cut = twin.crop_normalize(images, spec, to_frame=to_frame, frame_of=frame_of.tolist())
+    session = trt.Engine({}, trt.raw_graph(model, half=half).SerializeToString()).session
+    kind = np.float16 if half else np.float32
+    maps, mirrored = (session.run(None, {"image": view.astype(kind)})[0] for view in cut)
+    points = twin.decode_flip(maps, spec, mirrored=mirrored if flip else None)
+    return points[..., :2], points[..., 2]
+
+
+def sensitivity(model: Bundle, images: list[UInt8], warps: list[Warp], *, flip: bool) -> float:
+    """How far one grey level, up or down in every byte of the crops, moves the CPU's points, px."""
+    runtime = Runtime(model, device="cpu", threads=1, flip=flip)
+    crops = np.concatenate([runtime.crop(i, w) for i, w in zip(images, warps, strict=True)])
+    wanted = runtime.infer(crops)
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 2, crops.shape) * 2 - 1
+    points, scores = runtime.infer(np.clip(crops + noise, 0, 255).astype(np.uint8))
+    return strays(points, scores, wanted)["px"]
+
+
+def answers(driver: str, model: Bundle, *, flip: bool, half: bool = True) -> dict[str, Any]:
+    """Real persons of three pictures in one batch: against the CPU runtime and the numpy twin."""
+    images, boxes = pictures()
+    warps = [Warp.from_boxes(each, model.pose_spec) for each in boxes]
+    runtime = opened(driver, model, flip=flip, half=half)
+    found = runtime.infer(runtime.crops(images, warps))
+    again = runtime.infer(runtime.crops(images, warps))
+    cpu = Runtime(model, device="cpu", threads=1, flip=flip)
+    crops = np.concatenate([cpu.crop(i, w) for i, w in zip(images, warps, strict=True)])
+    return {
+        "provider": runtime.provider,
+        "notes": runtime.notes,
+        "cpu": strays(*found, cpu.infer(crops)),
+        "twin": strays(*found, twin_answer(model, images, warps, flip=flip, half=half)),
+        "grey_level_px": sensitivity(model, images, warps, flip=flip),
+        "again": bool(all((a == b).all() for a, b in zip(found, again, strict=True))),
+        "runs": trt.RUNS,
+    }
+
+
+def batches(driver: str, model: Bundle) -> dict[str, Any]:
+    """Other numbers of persons than a bucket's, more than the largest, none, and frame by frame."""
+    images, boxes = pictures()
+    warps = [Warp.from_boxes(each, model.pose_spec) for each in boxes]
+    runtime = opened(driver, model, flip=False, images=2)
+    whole = runtime.infer(runtime.crops(images, warps))
+    singly = [runtime.infer(runtime.crop(i, w)) for i, w in zip(images, warps, strict=True)]
+    nobody = Warp.from_boxes(Boxes(np.zeros((0, 4), np.float32)), model.pose_spec)
+    none = runtime.infer(runtime.crop(images[0], nobody))
+    reversed_ = [image[:, ::-1] for image in images]  # not contiguous: copied all the same
+    strided = runtime.infer(runtime.crops(reversed_, warps))
+    copied = [np.ascontiguousarray(image) for image in reversed_]
+    wide = opened(driver, model, flip=True)
+    four = wide.infer(wide.crops(images, warps))
+    three = wide.infer(wide.crops(images[1:], warps[1:]))
+    return {
+        "buckets": runtime.buckets,
+        "filled up": float(np.abs(three[0] - four[0][1:]).max()),
+        "singly": float(np.abs(np.concatenate([p for p, _ in singly]) - whole[0]).max()),
+        "none": [list(each.shape) for each in none],
+        "strided": float(np.abs(strided[0] - runtime.infer(runtime.crops(copied, warps))[0]).max()),
+    }
+
+
+def film(driver: str, model: Bundle, *, plant: str = "") -> dict[str, Any]:
+    """Frames in turn, the next one uploaded ahead, two batches queued; every answer is compared.
+
+    plant: a mistake in the calls, out of MISTAKES.
+    """
+    with video.read(shipped("examples/sports2d_demo.mp4")) as reader:
+        frames = [frame.image for frame, _ in zip(reader, range(6), strict=False)]
+    frames = [frame if n % 2 else frame[::-1, ::-1] for n, frame in enumerate(frames)]
+    boxes = Boxes(np.array(PERSONS["examples/sports2d_demo.mp4"], np.float32)[:1])
+    warp = Warp.from_boxes(boxes, model.pose_spec)
+    runtime = opened(driver, model, flip=False)
+    runtime.prepare([1])
+    wanted = [runtime.infer(runtime.crop(frame.copy(), warp)) for frame in frames]
+    if plant:
+        MISTAKES[plant](runtime)
+    calls = record(runtime)
+    found, waiting = [], None
+    for n, frame in enumerate(frames):
+        answer = runtime.queue(runtime.crop(frame, warp))
+        runtime.ahead(frames[n + 1 : n + 2])
+        if waiting is not None:
+            found.append(waiting.result())
+        waiting = answer
+    assert waiting is not None
+    found.append(waiting.result())
+    piled = [runtime.queue(runtime.crop(frame, warp)) for frame in frames]
+    found += [answer.result() for answer in piled]
+    off = [np.abs(a[0] - b[0]).max() for a, b in zip(found, 2 * wanted, strict=True)]
+    return {"off": float(np.nan_to_num(np.max(off), nan=1e9)), "calls": calls}
+
+
+def record(runtime: GpuRuntime) -> list[str]:
+    """The names of the driver's calls from now on, each with its stream or what it waits for."""
+    driver: Any = runtime._step._device.driver
+    copying = runtime._pictures.stream.handle
+    ends = [lane.done.handle for lane in runtime._step._lanes]
+    calls: list[str] = []
+
+    def noted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **more: Any) -> Any:
+            stream = more.get("stream", arguments[-1] if arguments else 0)
+            if name == "wait":
+                stream = arguments[0]
+            where = "copying" if stream == copying else "computing"
+            if name == "reach":
+                where = "a batch" if arguments[0] in ends else "an upload"
+            calls.append(f"{name} {where}")
+            return real(*arguments, **more)
+
+        return call
+
+    for name in ("upload", "download", "replay", "launch", "wait", "record", "reach"):
+        setattr(driver, name, noted(name, getattr(driver, name)))
+    return calls
+
+
+class _NoAnswers(list[Any]):
+    def __getitem__(self, index: Any) -> None:
+        return None
+
+
+def forget_answers(runtime: GpuRuntime) -> None:
+    """A lane is used again before its answer was fetched."""
+    runtime._step._last = _NoAnswers(runtime._step._last)
+
+
+def forget(*names: str, stream: str = "") -> Callable[[GpuRuntime], None]:
+    """Leave out these calls of the driver, or only those on one of the two streams."""
+
+    def plant(runtime: GpuRuntime) -> None:
+        driver: Any = runtime._step._device.driver
+        streams = {
+            "computing": runtime._step.stream.handle,
+            "copying": runtime._pictures.stream.handle,
+        }
+        for name in names:
+            real = getattr(driver, name)
+
+            def call(*arguments: Any, real: Any = real) -> None:
+                if stream and streams[stream] not in arguments:
+                    real(*arguments)
+
+            setattr(driver, name, call)
+
+    return plant
+
+
+# Each leaves out what only a GPU's timing would show; some schedule of the stand-in shows it too.
+MISTAKES: dict[str, Callable[[GpuRuntime], None]] = {
+    "the batch does not wait for its picture": forget("wait", stream="computing"),
+    "a picture is overwritten while it is read": forget("wait", stream="copying"),
+    "the host waits for nothing": forget("reach"),
+    "the end of a batch is not marked": forget("record", stream="computing"),
+    "the end of an upload is not marked": forget("record", stream="copying"),
+    "a lane is used before its answer was fetched": forget_answers,
+}
+
+
+def how_it_ends(work: Callable[[], dict[str, Any]]) -> float | str:
+    """How far the answers are off, px, or what was said."""
+    try:
+        return float(work()["off"])
+    except PosekitError as error:
+        return str(error)
+
+
+def refusals(driver: str, model: Bundle) -> dict[str, Any]:
+    """Engines that do not fit, and one that no graph may record."""
+    device = open_device(0, driver)  # type: ignore[arg-type]
+    plan = trt.plan_of(model)
+    other = next(name for name in ("movenet-thunder", "movenet-lightning") if name != model.name)
+    thunder = Bundle.open(bundle.find(other))
+    said = {}
+    for name, work in {
+        "not a plan": lambda: TensorRTEngine(trt, b"damaged" + plan, device),
+        "another model": lambda: GpuRuntime(thunder, device, TensorRTEngine(trt, plan, device)),
+        "one image with flip": lambda: opened(driver, model, images=1),
+    }.items():
+        try:
+            work()
+        except PosekitError as error:
+            said[name] = f"{type(error).__name__}: {error}"
+    runtime = opened(driver, model, flip=False)
+    runtime._step._engine.capturable = lambda count, stream: "it compiles still"  # type: ignore[method-assign]
+    images, boxes = pictures()
+    warp = Warp.from_boxes(boxes[0], model.pose_spec)
+    direct = [runtime.infer(runtime.crop(images[0], warp))[0] for _ in range(2)]
+    notes = list(runtime.notes)
+    runtime._step._engine.capturable = lambda count, stream: ""  # type: ignore[method-assign]
+    recorded = runtime.infer(runtime.crop(images[0], warp))[0]
+    graphs = len(runtime._step._recorded)
+    off = float(np.abs(direct - recorded).max())
+    return {**said, "notes": notes, "later": runtime.notes, "graphs": graphs, "direct": off}
+
+
+def main() -> None:
+    driver, path, trial = sys.argv[1:4]
+    model = Bundle.open(bundle.find(path) if path in bundle.embedded() else Path(path))
+    trials: dict[str, Callable[[], dict[str, Any]]] = {
+        "flip": lambda: answers(driver, model, flip=True),
+        "plain": lambda: answers(driver, model, flip=False),
+        "float32": lambda: answers(driver, model, flip=True, half=False),
+        "film": lambda: film(driver, model),
+        "odds": lambda: {
+            "batches": batches(driver, model),
+            "refusals": refusals(driver, model),
+            "film": film(driver, model),
+        },
+        "mistakes": lambda: {
+            name: how_it_ends(lambda plant=name: film(driver, model, plant=plant))
+            for name in ("", *MISTAKES)
+        },
+        "refusals": lambda: refusals(driver, model),
+    }
+    try:
+        answer = trials[trial]()
+    except PosekitError as error:
+        answer = {"error": f"{type(error).__name__}: {error}"}
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()
