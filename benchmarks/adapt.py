@@ -50,24 +50,30 @@ class Row:
 
 
 SHORT = ("steps=150", "watch_every=50")
+BEFORE = ("ensemble_views=8", "hard.any_turn=0", "rate=2e-4", "blend=0.7", "retain=0")
+"""The default recipe until persons were turned at will and the source was retained."""
 ROWS = {
     "lightning-0": Row(),
     "lightning-1": Row(seed=1),
     "thunder-0": Row("movenet-thunder"),
-    "thunder, 800 persons": Row(
-        "movenet-thunder", settings=("steps=240", "watch_every=80"), limit=800
+    "nothing retained": Row(
+        settings=("retain=0", "blend=0.7", "rate=4e-4", "steps=1000", "watch_every=250")
+    ),
+    "before, 0": Row(settings=(*BEFORE, "steps=600", "watch_every=150")),
+    "before, 1": Row(settings=(*BEFORE, "steps=600", "watch_every=150"), seed=1),
+    "before, thunder": Row(
+        "movenet-thunder", settings=(*BEFORE, "steps=240", "watch_every=80"), limit=800
     ),
     "paper, single": Row(recipe="single", settings=SHORT),
     "paper, dual": Row(recipe="dual", settings=SHORT),
     "short": Row(settings=SHORT),
-    "short, pixel loss": Row(settings=(*SHORT, "loss=mse")),
+    "short, nothing retained": Row(settings=(*SHORT, "retain=0")),
+    "short, no turns": Row(settings=(*SHORT, "hard.any_turn=0")),
+    "short, eight views": Row(settings=(*SHORT, "ensemble_views=8")),
     "short, one view teaches": Row(settings=(*SHORT, "teacher=frozen")),
     "short, moving teacher": Row(settings=(*SHORT, "teacher=ema")),
-    "short, strong views": Row(
-        settings=(*SHORT, "hard.turn_deg=[30,60]", "hard.scale=[0.25,0.25]", "hard.cutout=5")
-    ),
+    "short, pixel loss": Row(settings=(*SHORT, "loss=mse")),
     "short, all layers": Row(settings=(*SHORT, "learn=all")),
-    "short, no blend": Row(settings=(*SHORT, "blend=1.0")),
     "short, plain weights": Row(settings=(*SHORT, "confidence=false")),
     "short, no amplitude": Row(settings=(*SHORT, "amplitude=0.0")),
     "short, adam": Row(settings=(*SHORT, "optimizer=adam")),

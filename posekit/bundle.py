@@ -134,11 +134,9 @@ class Bundle:
         """Read and check a file. Raises BundleError for anything but a sound bundle."""
         path = Path(path)
         try:
-            data = path.read_bytes()
+            data = read_whole(path)
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 parts = _read_parts(archive, path)
-        except OSError as error:
-            raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
             raise BundleError(f"{path}: not a posekit bundle, or damaged ({error})") from error
         manifest = _check_manifest(parts, path)
@@ -156,6 +154,19 @@ class Bundle:
             extras={name: part for name, part in parts.items() if name != "manifest.json"},
             sha256=_sha256(data),
         )
+
+
+def read_whole(path: Path) -> bytes:
+    """A model file's bytes. Raises BundleError: not there, empty, or a pointer to a file."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not data:
+        raise BundleError(f"{path}: is empty (0 bytes); fetch it again")
+    if data.startswith(b"version https://git-lfs"):
+        raise BundleError(f"{path}: is a Git LFS pointer, not the file itself; run `git lfs pull`")
+    return data
 
 
 def _sha256(data: bytes) -> str:
@@ -228,6 +239,10 @@ def embedded() -> dict[str, Path]:
 
 def find(model: str | Path) -> Path:
     """The file that MODEL names: an embedded model or a path. Raises BundleError."""
+    if "://" in str(model):
+        raise BundleError(
+            f"{model}: posekit downloads nothing by itself; fetch the file and give its path"
+        )
     path = Path(model)
     names = embedded()
     if str(model) in names:

@@ -62,7 +62,8 @@ def merge_flip(
     maps move right (negative: left), in fractions too (linear between two columns); beyond a map
     its edge column stands. MSRA code shifts by 1 where 0.75 is exact.  Raises InputError.
     """
-    total = _sum_flip(heatmaps, mirrored, mirror=mirror, shift=shift)
+    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf is a NaN, as it should be
+        total = _sum_flip(heatmaps, mirrored, mirror=mirror, shift=shift)
     total *= np.float32(0.5)
     return total
 
@@ -166,7 +167,8 @@ def decode(
     scale = np.float32(1.0 if mirrored is None else 0.5)
     if mirrored is not None:
         mirror, shift = spec.skeleton.mirror, spec.flip_shift
-        heatmaps = _sum_flip(heatmaps, mirrored, mirror=mirror, shift=shift)
+        with np.errstate(invalid="ignore", over="ignore"):  # inf - inf is a NaN: scored 0
+            heatmaps = _sum_flip(heatmaps, mirrored, mirror=mirror, shift=shift)
     maps = heatmaps.reshape(len(heatmaps) * wanted[0], height, width)
     flat = maps.reshape(len(maps), height * width)
     index = flat.argmax(1)

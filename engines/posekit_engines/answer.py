@@ -14,33 +14,42 @@ from posekit.types import Float32, ModelSpec
 from posekit_engines.crops import Checks
 from posekit_engines.options import ExportOptions
 from posekit_engines.standalone import feed
-from posekit_engines.strays import Given, least_s
+from posekit_engines.strays import TAPPED, Given, least_s
 
 _CHUNK = 4  # crops at a time: bounds memory
-_TAPPED = 4
 
 
-def answer(path: Path, checks: Checks, spec: ModelSpec, *, options: ExportOptions) -> Given:
-    """Run the file at `path` on the crops; maps are decoded by codecs.
+class Exported:
+    """The file at `path`, open; called with crops it gives its answer, maps decoded by codecs.
 
     A fixed batch is filled up with repeated crops. The network's own maps of a few crops are read
     from inside a graph that gives points, and scanned for numbers that are none.
+    crop_s: seconds for the first of `checks`, the least of a few.
     """
-    session = _session(path)
-    size = options.batch or 1
-    started = feed(checks, [0] * size, spec, options=options)
-    crop_s = least_s(lambda: session.run(None, started)) / size
-    names = ["points", "scores"] if options.outputs == "points" else ["heatmaps"]
-    every = range(len(checks))
-    outputs = _run(session, names, checks, rows=every, spec=spec, options=options)
-    broken = _not_finite(outputs)
-    if options.outputs != "points":
-        points, scores = codecs.decode(outputs[0], spec)
-        return Given(points, scores, crop_s, outputs[0], every, broken)
-    points = checks.warp.to_crop(outputs[0]) if options.affine else outputs[0]
-    tapped: list[int] = np.unique(np.linspace(0, len(checks) - 1, _TAPPED).astype(int)).tolist()
-    maps = _maps_inside(path, checks, tapped, spec=spec, options=options)
-    return Given(points, outputs[1], crop_s, maps, tapped, broken + _not_finite([maps]))
+
+    def __init__(
+        self, path: Path, checks: Checks, spec: ModelSpec, *, options: ExportOptions
+    ) -> None:
+        self._path, self._spec, self._options = path, spec, options
+        self._session = _session(path)
+        size = options.batch or 1
+        started = feed(checks, [0] * size, spec, options=options)
+        self.crop_s = least_s(lambda: self._session.run(None, started)) / size
+
+    def __call__(self, checks: Checks) -> Given:
+        """The answer to every one of the crops."""
+        spec, options, every = self._spec, self._options, range(len(checks))
+        names = ["points", "scores"] if options.outputs == "points" else ["heatmaps"]
+        outputs = _run(self._session, names, checks, rows=every, spec=spec, options=options)
+        broken = _not_finite(outputs)
+        if options.outputs != "points":
+            points, scores = codecs.decode(outputs[0], spec)
+            return Given(points, scores, self.crop_s, outputs[0], every, broken)
+        points = checks.warp.to_crop(outputs[0]) if options.affine else outputs[0]
+        tapped: list[int] = np.unique(np.linspace(0, len(checks) - 1, TAPPED).astype(int)).tolist()
+        maps = _maps_inside(self._path, checks, tapped, spec=spec, options=options)
+        broken += _not_finite([maps])
+        return Given(points, outputs[1], self.crop_s, maps, tapped, broken)
 
 
 def _not_finite(arrays: Sequence[Float32]) -> int:

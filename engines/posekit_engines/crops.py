@@ -45,6 +45,13 @@ class Checks:
         warp = Warp(self.warp.matrix[:count])
         return type(self)(self.crops[:count], warp, self.names[:count], self.where)
 
+    def without(self, others: Self) -> Self:
+        """Those whose pixels are not those of one of `others`; maybe none."""
+        taken = {crop.tobytes() for crop in others.crops}
+        rows = [n for n, crop in enumerate(self.crops) if crop.tobytes() not in taken]
+        names = tuple(self.names[n] for n in rows)
+        return type(self)(self.crops[rows], Warp(self.warp.matrix[rows]), names, self.where)
+
 
 def crops_of(source: str | Path | None, spec: ModelSpec, *, count: int = MOST) -> Checks:
     """`count` crops of a folder, image or video, or fewer; of None the embedded ones.

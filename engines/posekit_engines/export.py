@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -16,21 +14,22 @@ from torch import nn
 
 from posekit import __version__
 from posekit.bundle import Bundle
-from posekit.errors import ExportError
 from posekit.nets import build
 from posekit.types import ModelSpec
-from posekit_engines import parity_page, repack, strays, triton_repository
-from posekit_engines.answer import answer
+from posekit_engines import engine_cache, parity_page, repack, strays, triton_repository
+from posekit_engines.answer import Exported
 from posekit_engines.crops import Checks, crops_of
 from posekit_engines.handout import together
 from posekit_engines.options import ExportOptions
 from posekit_engines.pack import loaded
 from posekit_engines.standalone import write
-from posekit_engines.strays import Truth, truth
+from posekit_engines.strays import Cost, Given, Truth, truth
 from posekit_engines.to_onnx import bundle_weights
 
 Report = dict[str, Any]
+Ask = Callable[[Checks], Given]
 REPORT, PAGE = ".parity.json", ".parity.html"
+METADATA = ".json"  # of a TensorRT plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +48,7 @@ def export(source: Bundle, output: str | Path, options: ExportOptions) -> Report
     source: a bundle, or a checkpoint as `pack.unpacked` gives it.  Parity is measured on the
     file's own bytes in ONNX Runtime's CPU provider, against the torch network in float32 and the
     numpy codecs. Returns the report.
-    Raises ExportError, ParityError, SourceError, InputError, MissingExtraError.
+    Raises ExportError, ParityError, SourceError, InputError, MissingExtraError, DeviceError.
     """
     output = Path(output)
     target = options.target(output)
@@ -58,9 +57,10 @@ def export(source: Bundle, output: str | Path, options: ExportOptions) -> Report
     spec = source.pose_spec
     if options.decode is not None:
         spec = replace(spec, decode=options.decode)
-    build_plan = _plan_builder() if target == "tensorrt" else None
+    build_plan = _plan_builder(options) if target == "tensorrt" else None
     job = Job(source, spec, loaded(build(spec), source.weights), options)
-    beside = [output.with_name(output.name + end) for end in (".data", REPORT, PAGE)]
+    ends = (".data", REPORT, PAGE, *((METADATA,) if build_plan else ()))
+    beside = [output.with_name(output.name + end) for end in ends]
     with together([output, *beside], overwrite=options.overwrite) as folder:
         path = folder / output.name
         if build_plan is not None:
@@ -71,25 +71,26 @@ def export(source: Bundle, output: str | Path, options: ExportOptions) -> Report
     return report
 
 
-def _plan_builder() -> Any:
-    """`build(job, path) -> report` of the module that makes TensorRT plans. Raises ExportError."""
-    name = "posekit_engines.to_tensorrt"
-    if importlib.util.find_spec(name) is None:
-        raise ExportError(
-            "--to tensorrt: this posekit cannot build plans yet (they come with the extra "
-            "'tensorrt' of a later version); write ONNX with --to onnx, which trtexec reads"
-        )
-    return importlib.import_module(name).build
+def _plan_builder(options: ExportOptions) -> Callable[[Job, Path], Report]:
+    """The maker of plans, once it is known that one can be made here.
+
+    Raises MissingExtraError, DeviceError.
+    """
+    from posekit_engines import to_tensorrt  # it stands on this module
+
+    engine_cache.check_ready(options.library)
+    return to_tensorrt.build
 
 
-def judged(job: Job, path: Path, told: Mapping[str, Any], *, page: Path) -> Report:
+def judged(
+    job: Job, path: Path, told: Mapping[str, Any], *, page: Path, ask: Ask | None = None
+) -> Report:
     """Measure the stand-alone file at `path`, write the page of pictures, return the report.
 
-    Raises ParityError where it strays too far and nobody insists.
+    ask: answers in its place.  Raises ParityError where it strays too far and nobody insists.
     """
     start = perf_counter()
-    checks, source = _source(job)
-    given = answer(path, checks, job.spec, options=job.options)
+    checks, source, given = _answers(job, path, ask)
     parity, found = strays.report(given, source, checks, spec=job.spec)
     found["within_budget"] = not strays.within(found, job.options.budget)
     found["forced"] = job.options.force and not found["within_budget"]
@@ -109,12 +110,21 @@ def judged(job: Job, path: Path, told: Mapping[str, Any], *, page: Path) -> Repo
     return said
 
 
-def _source(job: Job) -> tuple[Checks, Truth]:
-    """As many check crops as time allows, and the source's answer to them."""
-    checks = crops_of(job.options.check, job.spec)
-    first = truth(job.net, checks.first(1).crops, job.spec, flip=job.options.merges)
-    checks = strays.affordable(checks, 2 * first.crop_s)
-    return checks, truth(job.net, checks.crops, job.spec, flip=job.options.merges)
+def _answers(job: Job, path: Path, ask: Ask | None) -> tuple[Checks, Truth, Given]:
+    """As many check crops as time allows, and what the source and the file answer to them.
+
+    The time a crop is measured on the first one; an `ask` is taken to be as slow as the source.
+    """
+    start = perf_counter()
+    checks, flip = crops_of(job.options.check, job.spec), job.options.merges
+    source_s = strays.source_s(job.net, checks.crops, job.spec, flip=flip)
+    ask = ask or Exported(path, checks, job.spec, options=job.options)
+    export_s = ask.crop_s if isinstance(ask, Exported) else source_s
+    spent_s = perf_counter() - start
+    cost = Cost(source_s, export_s, spent_s, job.options.batch or 1)
+    checks = strays.affordable(checks, cost)
+    source = truth(job.net, checks.crops, job.spec, flip=flip, crop_s=source_s)
+    return checks, source, ask(checks)
 
 
 def head(job: Job) -> Report:
@@ -152,8 +162,8 @@ def _triton(job: Job, path: Path) -> Report:
     told = write(job.source, job.net, job.spec, options=job.options, path=file)
     told["export_s"] = round(perf_counter() - start, 1)
     report = judged(job, file, told, page=path.with_name(path.name + PAGE))
-    triton_repository.describe(path, name, job.spec, options=job.options)
-    return {"to": "triton", **report}
+    plans = triton_repository.describe(path, name, job.source, spec=job.spec, options=job.options)
+    return {"to": "triton", **report, "plans": plans}
 
 
 def _bundle(job: Job, path: Path) -> Report:

@@ -65,7 +65,7 @@ def observed(
 
 @dataclass(frozen=True)
 class Answers:
-    """What a graph says of the crops: the network's maps (N, K, h, w), and where the joints are.
+    """What a graph says of N crops: the network's maps (N or 2 N, K, h, w), and where joints are.
 
     points: (N, K, 2), crop px.  scores: (N, K).
     """
@@ -73,6 +73,10 @@ class Answers:
     maps: NDArray[np.float32]
     points: NDArray[np.float32]
     scores: NDArray[np.float32]
+
+    def first(self, count: int, of: int) -> Answers:
+        """Those to the first `count` of `of` crops; a flip test's maps are two a crop."""
+        return Answers(*(each[: len(each) * count // of] for each in vars(self).values()))
 
 
 def answers(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Answers:
@@ -91,8 +95,8 @@ def answers(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Answers:
 
 
 def peaks(maps: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Highest cells, refined by a parabola along each axis, in px, and their heights."""
-    count, joints, _, width = maps.shape
+    """Highest cells, refined by a parabola along each axis but on the border, px; and heights."""
+    count, joints, height, width = maps.shape
     flat = maps.reshape(count, joints, -1)
     index = flat.argmax(2)
     row, column = np.divmod(index, width)
@@ -104,9 +108,10 @@ def peaks(maps: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.fl
 
     padded = np.pad(maps, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
     at = padded[n, k, row + 1, column + 1]
-    x = column + step(padded[n, k, row + 1, column], at, padded[n, k, row + 1, column + 2])
-    y = row + step(padded[n, k, row, column + 1], at, padded[n, k, row + 2, column + 1])
-    return np.stack([x, y], 2).astype(np.float32) * CELL_PX, at
+    x = step(padded[n, k, row + 1, column], at, padded[n, k, row + 1, column + 2])
+    y = step(padded[n, k, row, column + 1], at, padded[n, k, row + 2, column + 1])
+    x, y = np.where(column % (width - 1), x, 0), np.where(row % (height - 1), y, 0)
+    return np.stack([column + x, row + y], 2).astype(np.float32) * CELL_PX, at
 
 
 @dataclass(frozen=True)
@@ -126,15 +131,20 @@ class Strayed:
 
 def strayed(found: Answers, source: Answers) -> Strayed:
     """Compare answers to the same crops; anything that is no number counts as infinitely far."""
-    difference = np.nan_to_num(found.maps - source.maps, nan=np.inf, posinf=np.inf)
+    difference = _infinite(np.abs(found.maps - source.maps))
     largest = float(np.abs(source.maps).max()) or 1.0
     size = float(np.sqrt(np.mean(source.maps**2))) or 1.0
     sure = source.scores > SURE
-    shift = np.linalg.norm(np.nan_to_num(found.points, nan=np.inf) - source.points, axis=2)[sure]
+    shift = _infinite(np.linalg.norm(found.points - source.points, axis=2)[sure])
+    p99 = np.percentile(shift, 99) if np.isfinite(shift).all() and shift.size else np.inf
     return Strayed(
-        maps=float(np.abs(difference).max()) / largest,
+        maps=float(difference.max()) / largest,
         maps_rms=float(np.sqrt(np.mean(difference**2))) / size,
         mean_px=float(shift.mean()) if shift.size else None,
-        p99_px=float(np.percentile(shift, 99)) if shift.size else None,
+        p99_px=float(p99) if shift.size else None,
         points=int(shift.size),
     )
+
+
+def _infinite(distances: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.where(np.isfinite(distances), distances, np.float32(np.inf))

@@ -28,6 +28,7 @@ class Budget:
     maps: float
 
 
+_ENDINGS: dict[str, Target] = {".onnx": "onnx", ".plan": "tensorrt"}
 BUDGETS: dict[Precision, Budget] = {
     "fp32": Budget(0.05, None, 1e-4),
     "fp16": Budget(0.1, 0.3, 5e-3),
@@ -45,6 +46,8 @@ class ExportOptions:
     batch: a fixed N, None for any.  calibrate: folder, image or video for int8.
     check: folder, image or video to measure parity on.  budget_px: mean shift, None: by precision.
     force: hand out what is over its budget too; the report says so.
+    Of TensorRT plans alone: library (auto: tensorrt, else tensorrt_rtx), profile (least, usual and
+    most N; None: 1, 8, 32, of raw 1, 16, 128), refit, version_compatible.
     """
 
     to: Target | None = None
@@ -59,6 +62,10 @@ class ExportOptions:
     budget_px: float | None = None
     force: bool = False
     overwrite: bool = False
+    library: Literal["auto", "tensorrt", "rtx"] = "auto"
+    profile: tuple[int, int, int] | None = None
+    refit: bool = False
+    version_compatible: bool = False
 
     @property
     def merges(self) -> bool:
@@ -74,8 +81,8 @@ class ExportOptions:
         return Budget(mean_px, usual.p99_px, max(usual.maps, rounded))
 
     def target(self, output: Path) -> Target:
-        """`to`, or what the output's name says: .onnx is ONNX, all else a bundle."""
-        return self.to or ("onnx" if output.suffix.lower() == ".onnx" else "bundle")
+        """`to`, or what the output's name says: .onnx, .plan (TensorRT), all else a bundle."""
+        return self.to or _ENDINGS.get(output.suffix.lower(), "bundle")
 
     def check_for(self, target: Target) -> None:
         """Raises InputError where the options contradict one another or the target."""
@@ -102,3 +109,25 @@ class ExportOptions:
                 "--to bundle: a bundle holds its own graphs; --outputs, --affine and --batch "
                 "shape stand-alone files, made by --to onnx"
             )
+        self._check_plan(target)
+
+    def _check_plan(self, target: Target) -> None:
+        """Raises InputError where what only plans have is asked of others, or cannot be."""
+        only = {"--profile": self.profile, "--refit": self.refit}
+        only["--version-compatible"] = self.version_compatible
+        if target != "tensorrt":
+            if given := [name for name, value in only.items() if value]:
+                raise InputError(f"{given[0]} is for --to tensorrt, not {target}")
+            return
+        if self.precision == "int8":
+            raise InputError(
+                "--precision int8: posekit's int8 has zero points, which TensorRT does not take; "
+                "use fp16, which its tensor cores run as well"
+            )
+        if self.precision == "bf16" and self.affine:
+            raise InputError("--precision bf16 --affine: nothing emulates it; leave --affine out")
+        if self.profile is not None and self.batch is not None:
+            raise InputError("--profile and --batch: a fixed batch has no least and most; give one")
+        least, usual, most = self.profile or (1, 1, 1)
+        if not 1 <= least <= usual <= most:
+            raise InputError(f"--profile {self.profile}: wanted 1 <= least <= usual <= most")

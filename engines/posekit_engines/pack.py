@@ -19,6 +19,7 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 
 from posekit import __version__, bundle, checkpoints
+from posekit.atomic import AtomicFile, explained
 from posekit.bundle import Bundle, Weights
 from posekit.checkpoints import Converted, Overrides, hub
 from posekit.errors import ExportError, SourceError
@@ -44,21 +45,26 @@ def convert(
     output = Path(output)
     if output.exists() and not overwrite:
         raise SourceError(f"{output}: exists; choose another -o or pass --overwrite")
-    if str(source).startswith(hub.SCHEME):
-        with TemporaryDirectory(prefix="posekit-") as folder:
-            fetched = hub.fetch(str(source), Path(folder))
-            return _converted(fetched.path, output, overrides, fetched=fetched.to_dict())
-    return _converted(source, output, overrides, fetched={})
+    with AtomicFile(output, "wb") as made:  # before the work: it may not be writable
+        if str(source).startswith(hub.SCHEME):
+            with TemporaryDirectory(prefix="posekit-") as folder:
+                fetched = hub.fetch(str(source), Path(folder))
+                said = fetched.to_dict()
+                converted, packed = _converted(fetched.path, output.stem, overrides, fetched=said)
+        else:
+            converted, packed = _converted(source, output.stem, overrides, fetched={})
+        with explained(output):
+            made.file.write(packed.to_bytes())
+    return converted
 
 
 def _converted(
-    source: str | Path, output: Path, overrides: Overrides, *, fetched: Mapping[str, Any]
-) -> Converted:
-    """Convert and save; `fetched` is what provenance adds of a download."""
+    source: str | Path, name: str, overrides: Overrides, *, fetched: Mapping[str, Any]
+) -> tuple[Converted, Bundle]:
+    """What was understood, and the bundle; `fetched` is what provenance adds of a download."""
     converted = checkpoints.load(source, overrides)
-    packed = pack(converted, output.stem, Path(source))
-    replace(packed, provenance={**packed.provenance, **fetched}).save(output)
-    return converted
+    packed = pack(converted, name, Path(source))
+    return converted, replace(packed, provenance={**packed.provenance, **fetched})
 
 
 def read(source: str | Path) -> Bundle:
@@ -98,8 +104,9 @@ def unpacked(converted: Converted, name: str, source: Path) -> Bundle:
 def assembled(source: Bundle, spec: ModelSpec | None = None) -> Bundle:
     """`source` with new graphs, float16 weights, check crops and parity, its own spec or `spec`.
 
-    parity.json says for each graph how far it is from the network in torch with the source's own
-    weights, so it holds what float16 costs.  Raises ExportError where a weight does not fit.
+    The stored answer is that of the network in torch with the source's own weights, and parity.json
+    says how far each graph is from it, so it holds what float16 costs.
+    Raises ExportError where a weight does not fit.
     """
     spec = spec or source.pose_spec
     exact = loaded(build(spec), source.weights)
@@ -109,10 +116,11 @@ def assembled(source: Bundle, spec: ModelSpec | None = None) -> Bundle:
         view: points_graph(network, spec, flip=view == "flip").SerializeToString()
         for view in ("flip", "plain")
     }
-    parity = _parity(graphs, weights, exact, spec=spec)
+    reference = _reference(exact, spec)
+    parity = _parity(graphs, weights, reference)
     graphs["maps"] = heatmaps_graph(network, spec, flip=False).SerializeToString()
     parts = {
-        "reference.safetensors": save(_reference(loaded(build(spec), weights), spec)),
+        "reference.safetensors": save(reference),
         "parity.json": json.dumps(parity, indent=1, sort_keys=True).encode(),
     }
     extras = {key: part for key, part in source.extras.items() if not key.endswith(".plan")}
@@ -122,15 +130,15 @@ def assembled(source: Bundle, spec: ModelSpec | None = None) -> Bundle:
 
 
 def _parity(
-    graphs: Mapping[str, bytes], weights: Weights, net: nn.Module, *, spec: ModelSpec
-) -> dict[str, Any]:
-    """How far each points graph is from `net` on the check crops; for parity.json."""
-    crops = check_crops(spec)
+    graphs: Mapping[str, bytes], weights: Weights, reference: Weights
+) -> dict[str, dict[str, Any]]:
+    """How far each points graph is from the stored answer; for parity.json."""
+    crops = reference["crops"]
     found = {}
     for view, graph in graphs.items():
         session = open_session(graph, weights, device="cpu", threads=1)
         points, scores = session.run(["points", "scores"], {"crops": crops})
-        truth = source_answer(net, crops, spec, flip=view == "flip")
+        truth = reference[f"{view}_points"], reference[f"{view}_scores"]
         found[view] = compare(points, scores, truth, crops=len(crops)).to_dict()
     return found
 

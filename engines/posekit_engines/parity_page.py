@@ -10,9 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from posekit.shift import SURE
 from posekit.types import Float32, UInt8
 from posekit_engines.crops import Checks
-from posekit_engines.parity import SURE
 from posekit_engines.strays import Given, Truth
 
 _SIDE_PX = 320

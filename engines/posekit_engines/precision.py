@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import torch
 from onnx import helper
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from posekit_engines.fold import (
     network_nodes,
     set_initializers,
     set_nodes,
+    without_deconvolutions,
 )
 from posekit_engines.observe import Feed, observed
 
@@ -40,6 +42,7 @@ _ACCUMULATE = {
     "Pow": "squares lose half the range",
 }
 _HALF, _FLOAT = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+_BFLOAT, _BFLOAT_OPSET = onnx.TensorProto.BFLOAT16, 22
 _COMPUTE = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
@@ -60,7 +63,7 @@ def to_fp16(
         if reason:
             kept[node.output[0]] = reason
     half = {node.output[0] for node in nodes} - set(kept)
-    _rewrite(plain.graph, half, _float_tensors(plain))
+    _rewrite(plain.graph, half, _float_tensors(plain), to=_HALF)
     report = {
         "precision": "fp16",
         "crops": sum(len(next(iter(feed.values()))) for feed in feeds),
@@ -78,6 +81,35 @@ def to_fp16(
         "largest": max(largest.values(), default=0.0),
     }
     return plain, report
+
+
+def to_bf16(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """A stand-alone graph of posekit's with a bfloat16 network, for TensorRT.
+
+    bfloat16 reaches as far as float32, so no picture decides: what sums stays float32, as torch's
+    autocast keeps it. The opset is the first whose convolutions take bfloat16. Raises ExportError.
+    """
+    plain = folded(model)
+    without_deconvolutions(plain)  # TensorRT for RTX has none in bfloat16
+    nodes = network_nodes(plain.graph)
+    kept = [node for node in nodes if node.op_type in _ACCUMULATE]
+    half = {node.output[0] for node in nodes} - {node.output[0] for node in kept}
+    _rewrite(plain.graph, half, _float_tensors(plain), to=_BFLOAT)
+    try:
+        done = onnx.version_converter.convert_version(plain, _BFLOAT_OPSET)
+    except (RuntimeError, onnx.version_converter.ConvertError) as error:
+        raise ExportError(
+            f"bf16: the graph has no form in opset {_BFLOAT_OPSET}: {error}"
+        ) from error
+    report = {
+        "precision": "bf16",
+        "half": len(half),
+        "kept": [
+            {"operator": n.output[0], "kind": n.op_type, "reason": _ACCUMULATE[n.op_type]}
+            for n in kept
+        ],
+    }
+    return done, report
 
 
 def _float_tensors(model: onnx.ModelProto) -> set[str]:
@@ -120,12 +152,13 @@ def _reason(node: onnx.NodeProto, largest: Mapping[str, float]) -> str | None:
     return _ACCUMULATE.get(node.op_type)
 
 
-def _rewrite(graph: onnx.GraphProto, half: set[str], kinds: set[str]) -> None:
-    """Give the nodes `half` float16 inputs and outputs, with casts where the types meet.
+def _rewrite(graph: onnx.GraphProto, half: set[str], kinds: set[str], *, to: int) -> None:
+    """Give the nodes `half` inputs and outputs of type `to`, with casts where the types meet.
 
     A tensor that a half node writes is t.half, cast back to t for who reads float32.
     """
     values = initializers(graph)
+    dtype = helper.tensor_dtype_to_np_dtype(to)
     made = {name for node in graph.node if node.output[0] in half for name in node.output} & kinds
     wide = {name for node in graph.node if node.output[0] not in half for name in node.input}
     wide |= {value.name for value in graph.output}
@@ -140,15 +173,15 @@ def _rewrite(graph: onnx.GraphProto, half: set[str], kinds: set[str]) -> None:
         for name in sorted(set(read) & kinds - made - cast):
             cast.add(name)
             if name in values:
-                values[f"{name}.half"] = values[name].astype(np.float16)
+                values[f"{name}.half"] = values[name].astype(dtype)
             else:
-                nodes.append(helper.make_node("Cast", [name], [f"{name}.half"], to=_HALF))
+                nodes.append(helper.make_node("Cast", [name], [f"{name}.half"], to=to))
         node.input[:count] = [f"{name}.half" if name in kinds else name for name in read]
         results = list(node.output)
         node.output[:] = [f"{name}.half" if name in kinds else name for name in results]
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == _FLOAT:
-                attribute.i = _HALF
+                attribute.i = to
         nodes.append(node)
         nodes += [
             helper.make_node("Cast", [f"{name}.half"], [name], to=_FLOAT)
@@ -160,21 +193,18 @@ def _rewrite(graph: onnx.GraphProto, half: set[str], kinds: set[str]) -> None:
 
 
 def contained(model: onnx.ModelProto) -> dict[str, dict[str, int]]:
-    """What is really in the file, by type: initialisers, their elements, values, and operators.
+    """What really is in a file, by type: numbers in initialisers, tensors that flow, operators.
 
-    values: tensors that flow. operators: convolutions and matrix products by the type that they
-    multiply; int8 where both sides come from quantized bytes.  Raises ExportError.
+    operators: convolutions and matrix products by the type that they multiply; int8 where both
+    sides come from quantized bytes. Integers elsewhere are shapes, indices, or an int8 file's
+    bytes.
     """
-    try:
-        graph = onnx.shape_inference.infer_shapes(model).graph
-    except onnx.shape_inference.InferenceError as error:
-        raise ExportError(f"the graph's types do not fit together: {error}") from error
+    graph = onnx.shape_inference.infer_shapes(model).graph
     tensors = [*graph.initializer]
     tensors += [a.t for node in graph.node for a in node.attribute if node.op_type == "Constant"]
-    count: Counter[str] = Counter(_type(each.data_type) for each in tensors)
-    size: Counter[str] = Counter()
+    weights: Counter[str] = Counter()
     for each in tensors:
-        size[_type(each.data_type)] += int(np.prod(each.dims, dtype=np.int64))
+        weights[_type(each.data_type)] += int(np.prod(each.dims, dtype=np.int64))
     values = {
         value.name: _type(value.type.tensor_type.elem_type)
         for value in (*graph.input, *graph.value_info, *graph.output)
@@ -185,10 +215,9 @@ def contained(model: onnx.ModelProto) -> dict[str, dict[str, int]]:
         _multiplied(node, types, makers) for node in graph.node if node.op_type in _COMPUTE
     )
     return {
-        "initialisers": dict(count),
-        "elements": dict(size),
-        "values": dict(Counter(values.values())),
-        "operators": dict(operators),
+        "weights": dict(weights.most_common()),
+        "values": dict(Counter(values.values()).most_common()),
+        "operators": dict(operators.most_common()),
     }
 
 

@@ -85,7 +85,10 @@ def insert(
     writer = _Writer(copy.graph, followers(copy, chosen), ranges)
     for node in copy.graph.node:
         writer.take(node)
-    set_nodes(copy.graph, writer.nodes)
+    read = {name for node in writer.nodes for name in node.input}
+    read |= {value.name for value in copy.graph.output}
+    # What is only moved as bytes is never wanted as floats; ONNX Runtime would make them.
+    set_nodes(copy.graph, (node for node in writer.nodes if read & set(node.output)))
     set_initializers(copy.graph, writer.values)
     return copy
 

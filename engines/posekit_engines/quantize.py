@@ -14,14 +14,26 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from posekit.errors import InputError
+from posekit.errors import InputError, ParityError
 from posekit_engines import qdq
 from posekit_engines.fold import folded, without_deconvolutions
-from posekit_engines.observe import Answers, Feed, Strayed, answers, observed, strayed
+from posekit_engines.observe import (
+    Answers,
+    Arrays,
+    Feed,
+    Strayed,
+    answers,
+    observed,
+    single,
+    strayed,
+)
 from posekit_engines.qdq import Range
 
 BUDGET_PX = 0.5
 """Mean shift in crop pixels above which layers go back to float32."""
+LEAST = 4
+"""Crops without which there are none to calibrate and others to choose layers on."""
+_EACH = 4  # every so many crops one is for choosing
 _SAMPLES = 2048  # values kept of each tensor and crop
 _FACTORS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the largest values; what is tried as a limit
 _GROUPS = 24  # candidates for exclusion at most: neighbouring layers stay together beyond
@@ -31,10 +43,16 @@ Ranges = dict[str, Range]
 
 @dataclass(frozen=True)
 class _Trial:
-    """A model with some operators in int8, and how far it strays on the calibration crops."""
+    """A model with some operators in int8, and how far it strays on the crops that choose."""
 
     model: onnx.ModelProto
     strayed: Strayed
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is within the budget, as far as joints are sure."""
+        mean = self.strayed.mean_px
+        return mean is None or mean <= BUDGET_PX
 
     @property
     def cost(self) -> float:
@@ -48,15 +66,17 @@ def to_int8(
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """A stand-alone float32 graph of posekit's in int8, and what was done.
 
-    feeds: real crops to calibrate with, as the graph takes them; 16 or more are wise.
+    feeds: real crops as the graph takes them, 16 or more are wise; ranges come from most of them,
+    layers are chosen on the others (`split`).
     exclude: beginnings of weights' names that stay float32; the layers that give the maps always
-    do. Whether the shift is within the budget stands in the report: the caller refuses.
-    Raises InputError, ExportError.
+    do. Whether the shift is within the budget stands in the report: the caller judges on crops
+    that are in neither part, and refuses.  Raises InputError, ExportError, ParityError (nothing
+    can be int8).
     """
+    calibrating, choosing = split(feeds)
     plain = folded(model)
     deconvolutions = without_deconvolutions(plain)
-    source = answers(model, feeds)
-    search = _Search(plain, feeds, source)
+    search = _Search(plain, calibrating, choosing, source=answers(model, choosing))
     layers = [qdq.label(node) for node in search.nodes]
     for prefix in exclude:
         if not any(layer.startswith(prefix) for layer in layers):
@@ -76,7 +96,7 @@ def to_int8(
         "weights": "int8, one scale a channel, 7 bits used",
         "activations": "uint8, one scale a tensor",
         "calibration": method,
-        "crops": len(source.scores),
+        "crops": {"calibrate": len(calibrating), "choose": len(choosing)},
         "deconvolutions_rewritten": deconvolutions,
         "quantized": sum(each["operator"] not in kept for each in operators),
         "kept": [
@@ -88,6 +108,21 @@ def to_int8(
         **asdict(trial.strayed),
     }
     return trial.model, report
+
+
+def split(feeds: Sequence[Feed]) -> tuple[list[Arrays], list[Arrays]]:
+    """One feed a crop: those that tell ranges, and every fourth, on which layers are chosen.
+
+    No crop is in both, or the choice would flatter the ranges. Raises InputError below LEAST.
+    """
+    parts = single(feeds)
+    if len(parts) < LEAST:
+        raise InputError(
+            f"int8: {len(parts)} crops to calibrate with; wanted {LEAST} or more, of which every "
+            f"{_EACH}th is kept apart to choose layers on; give more pictures"
+        )
+    choosing = parts[_EACH - 1 :: _EACH]
+    return [part for n, part in enumerate(parts) if n % _EACH != _EACH - 1], choosing
 
 
 def _last_layers(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> list[str]:
@@ -108,18 +143,26 @@ def _last_layers(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> lis
 class _Search:
     """Tries ranges and sets of layers; each trial is a whole graph in ONNX Runtime."""
 
-    def __init__(self, model: onnx.ModelProto, feeds: Sequence[Feed], source: Answers) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        calibrating: Sequence[Feed],
+        choosing: Sequence[Feed],
+        *,
+        source: Answers,
+    ) -> None:
         self.nodes = qdq.quantizable(model)
-        self._model, self._feeds, self._source = model, list(feeds), source
+        self._model, self._source = model, source
+        self._calibrating, self._choosing = calibrating, choosing
 
     def _trial(self, ranges: Ranges, kept: Mapping[str, str] | set[str]) -> _Trial:
         chosen = {node.output[0] for node in self.nodes if qdq.label(node) not in kept}
         made = qdq.insert(self._model, chosen, ranges)
-        return _Trial(made, strayed(answers(made, self._feeds), self._source))
+        return _Trial(made, strayed(answers(made, self._choosing), self._source))
 
     def best_ranges(self, kept: set[str]) -> tuple[Ranges, str]:
         """The largest values seen, or limits of least squared error: whichever strays less."""
-        ways = calibrated(self._model, self._feeds)
+        ways = calibrated(self._model, self._calibrating)
         costs = {name: self._trial(ranges, kept).cost for name, ranges in ways.items()}
         best = min(costs, key=costs.__getitem__)
         return ways[best], best
@@ -127,14 +170,14 @@ class _Search:
     def within_budget(
         self, ranges: Ranges, kept: dict[str, str]
     ) -> tuple[_Trial, dict[str, float]]:
-        """Put back the layers that cost most, twice as many each time, until it fits.
+        """Put back the layers that cost most until it fits, as few as that takes.
 
-        `kept` gains them; the damage that each does alone is given back.
+        `kept` gains them; the damage that each does alone is given back. Raises ParityError where
+        none would be left.
         """
-        trial = self._trial(ranges, kept)
-        damage: dict[str, float] = {}
-        if trial.strayed.mean_px is None or trial.strayed.mean_px <= BUDGET_PX:
-            return trial, damage
+        whole = self._trial(ranges, kept)
+        if whole.fits:
+            return whole, {}
         layers = [qdq.label(node) for node in self.nodes if qdq.label(node) not in kept]
         groups = [
             list(part) for part in np.array_split(np.array(layers), min(_GROUPS, len(layers)))
@@ -142,34 +185,46 @@ class _Search:
         costs = [self._alone(ranges, set(group)) for group in groups]
         damage = {layer: cost for group, cost in zip(groups, costs, strict=True) for layer in group}
         order = [groups[n] for n in np.argsort(costs)[::-1]]
-        taken = 1
-        while True:
-            for layer in (layer for group in order[:taken] for layer in group):
-                kept[layer] = "costs most where only it and its neighbours are int8"
-            trial = self._trial(ranges, kept)
-            if taken >= len(order) or (trial.strayed.mean_px or 0) <= BUDGET_PX:
-                return trial, damage
-            taken *= 2
+        count, trial = self._fewest(ranges, set(kept), order)
+        if count == len(order):
+            px = whole.strayed.mean_px or np.inf
+            raise ParityError(
+                f"int8: moves points by {px:.3f} px on average, and by more than {BUDGET_PX:g} "
+                "still where any layers are int8; nothing is written: use fp16, or calibrate on "
+                "pictures nearer to those it is for",
+                px,
+            )
+        for layer in (layer for group in order[:count] for layer in group):
+            kept[layer] = "costs most where only it and its neighbours are int8"
+        return trial, damage
+
+    def _fewest(
+        self, ranges: Ranges, kept: set[str], order: Sequence[list[str]]
+    ) -> tuple[int, _Trial]:
+        """How many groups must go back: doubled until it fits, then halved towards the last."""
+
+        def put_back(count: int) -> _Trial:
+            return self._trial(ranges, kept | {name for group in order[:count] for name in group})
+
+        low, high = 0, 1
+        found = put_back(high)
+        while not found.fits and high < len(order):
+            low, high = high, min(2 * high, len(order))
+            found = put_back(high)
+        while high - low > 1:
+            middle = (low + high) // 2
+            trial = put_back(middle)
+            low, high = (low, middle) if trial.fits else (middle, high)
+            found = trial if trial.fits else found
+        return high, found
 
     def _alone(self, ranges: Ranges, group: set[str]) -> float:
         """The maps' relative error where only `group` is int8, on a few crops."""
         chosen = {node.output[0] for node in self.nodes if qdq.label(node) in group}
         made = qdq.insert(self._model, chosen, ranges)
-        few = _few(self._feeds)
-        count = sum(len(next(iter(feed.values()))) for feed in few)
-        part = Answers(*(each[:count] for each in vars(self._source).values()))
-        return strayed(answers(made, few), part).maps_rms
-
-
-def _few(feeds: Sequence[Feed]) -> list[dict[str, NDArray[Any]]]:
-    """The first crops of the feeds, _CHECKED at most."""
-    found: list[dict[str, NDArray[Any]]] = []
-    left = _CHECKED
-    for feed in feeds:
-        if left > 0:
-            found.append({name: value[:left] for name, value in feed.items()})
-            left -= len(next(iter(found[-1].values())))
-    return found
+        few = self._choosing[:_CHECKED]
+        source = self._source.first(len(few), of=len(self._choosing))
+        return strayed(answers(made, few), source).maps_rms
 
 
 def calibrated(model: onnx.ModelProto, feeds: Sequence[Feed]) -> dict[str, Ranges]:

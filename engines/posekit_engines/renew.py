@@ -13,18 +13,22 @@ from posekit.errors import ParityError
 from posekit.nets import build
 from posekit.runtime import open_session
 from posekit.types import Float32
-from posekit_engines.pack import check_crops, loaded
+from posekit_engines.pack import assembled, check_crops, loaded
 from posekit_engines.parity import Parity, compare, source_answer
 
 BUDGET_PX = 0.05
+_MARK = b"weights.safetensors"  # in each graph that takes its weights from the bundle
 
 
 def renewed(bundle: Bundle) -> Bundle:
-    """The bundle with reference and parity of its own weights; the graphs stay what they are.
+    """The bundle with reference and parity of its own weights; graphs that take them stay.
 
-    Raises ParityError where a graph does not follow the weights, ExportError where a weight does
-    not fit float16.
+    A bundle exported in fp16 or int8 has a graph with its old weights inside: its graphs are made
+    anew in fp32, and its provenance says so. Raises ParityError where a graph does not follow the
+    weights, ExportError where a weight does not fit float16.
     """
+    if not all(_MARK in bundle.graphs.get(name, b"") for name in ("flip", "plain", "maps")):
+        bundle = _in_fp32(bundle)
     spec = bundle.pose_spec
     crops = bundle.reference.get("crops")
     crops = check_crops(spec) if crops is None else crops
@@ -48,6 +52,15 @@ def renewed(bundle: Bundle) -> Bundle:
         "parity.json": json.dumps(told, indent=1, sort_keys=True).encode(),
     }
     return dataclasses.replace(bundle, extras=extras)
+
+
+def _in_fp32(bundle: Bundle) -> Bundle:
+    """With the three graphs of any bundle; what held its weights inside must be exported again."""
+    was = bundle.provenance.get("export", {}).get("precision", "of other graphs")
+    note = f"its parent was {was}; export it again in that precision"
+    said = {"precision": "fp32", "decode": bundle.pose_spec.decode, "note": note}
+    provenance = {**bundle.provenance, "export": said}
+    return dataclasses.replace(assembled(bundle), provenance=provenance)
 
 
 def _measured(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from torch import nn
 
 from posekit import __version__
 from posekit.bundle import Bundle
-from posekit.errors import ExportError
+from posekit.errors import ExportError, InputError
 from posekit.geometry import Warp
 from posekit.types import ModelSpec
 from posekit_engines.crops import Checks, crops_of
 from posekit_engines.graph import heatmaps_graph, points_graph
 from posekit_engines.options import ExportOptions
 from posekit_engines.parity import normalised
+from posekit_engines.precision import contained
 from posekit_engines.to_onnx import external_values, inline_weights, network_graph
 
 LIMIT = 1_900_000_000
@@ -62,7 +63,7 @@ def write(
 ) -> dict[str, Any]:
     """Write the stand-alone file, `.data` beside it where its weights are many; checked in full.
 
-    Returns what is in it. Raises ExportError; OSError where it cannot be written.
+    Returns what is in it. Raises ExportError, InputError; OSError where it cannot be written.
     """
     model = graph(net, spec, options)
     total = sum(value.nbytes for _, value in external_values(model, source.weights))
@@ -88,7 +89,10 @@ def write(
 def precise(
     model: onnx.ModelProto, source: Bundle, options: ExportOptions
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """A stand-alone float32 model in the precision asked for, and what was decided on the way."""
+    """A stand-alone float32 model in the precision asked for, and what was decided on the way.
+
+    Raises ExportError, InputError (too few crops to calibrate with), ParityError (no int8).
+    """
     if options.precision == "fp32":
         return model, {}
     spec = source.pose_spec
@@ -97,26 +101,54 @@ def precise(
 
         done, told = to_fp16(model, feeds(crops_of(options.check, spec), spec, options))
         return done, {"decided": told}
-    from posekit_engines.quantize import to_int8
+    from posekit_engines.quantize import LEAST, to_int8
 
+    # What judges the file is not what it is made with.
     checks = crops_of(options.calibrate, spec, count=_CALIBRATE)
+    checks = checks.without(crops_of(options.check, spec))
+    if len(checks) < LEAST:
+        raise InputError(
+            f"--calibrate {options.calibrate}: {len(checks)} crops beside those of --check, which "
+            f"judge; wanted {LEAST} or more: give more pictures"
+        )
     done, told = to_int8(model, feeds(checks, spec, options))
     return done, {"calibrated_on": f"{len(checks)} crops, {checks.where}", "decided": told}
 
 
 def _write_data(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]], path: Path) -> None:
-    """One tensor after another into `path`; the model's initialisers point there."""
+    """The weights as a safetensors file at `path`; the model's initialisers point into it.
+
+    So whoever reads ONNX finds them, and `exported.open_model` does without reading ONNX.
+    """
+    values = [(tensor, np.ascontiguousarray(v)) for tensor, v in external_values(model, weights)]
+    values.sort(key=lambda pair: -pair[1].itemsize)  # stable: each stays aligned to its own size
     with path.open("wb") as file:
-        for tensor, value in external_values(model, weights):
-            file.write(b"\0" * (-file.tell() % _ALIGN))
+        file.write(_header(values))
+        for tensor, value in values:
             start = file.tell()
-            data = np.ascontiguousarray(value)
-            file.write(data.tobytes())
-            tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(data.dtype)
+            file.write(value.tobytes())
+            tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
             del tensor.external_data[:]
-            said = {"location": path.name, "offset": start, "length": data.nbytes}
+            said = {"location": path.name, "offset": start, "length": value.nbytes}
             for key, number in said.items():
                 tensor.external_data.add(key=key, value=str(number))
+
+
+def _header(values: Sequence[tuple[onnx.TensorProto, NDArray[Any]]]) -> bytes:
+    """What a safetensors file of these begins with, up to a page's end.
+
+    Source: the format's description in the safetensors project.
+    """
+    entries: dict[str, Any] = {}
+    end = 0
+    for tensor, value in values:
+        dtype = f"{value.dtype.kind.upper()}{8 * value.itemsize}"  # F16, F32
+        place = [end, end + value.nbytes]
+        entries[tensor.name] = {"dtype": dtype, "shape": value.shape, "data_offsets": place}
+        end += value.nbytes
+    text = json.dumps(entries).encode()
+    text += b" " * (-(8 + len(text)) % _ALIGN)
+    return struct.pack("<Q", len(text)) + text
 
 
 def _metadata(source: Bundle, spec: ModelSpec, options: ExportOptions) -> dict[str, str]:
@@ -137,22 +169,3 @@ def check(path: Path, name: str) -> None:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"{name}: the exported graph is not valid: {error}") from error
-
-
-def contained(model: onnx.ModelProto) -> dict[str, dict[str, int]]:
-    """What really is in a file, by type: numbers in initialisers, and tensors between operators.
-
-    Integers are shapes and indices, or bytes of an int8 file.
-    """
-    weights: Counter[str] = Counter()
-    for tensor in model.graph.initializer:
-        weights[_type_name(tensor.data_type)] += int(np.prod(tensor.dims))
-    values = Counter(
-        _type_name(value.type.tensor_type.elem_type)
-        for value in onnx.shape_inference.infer_shapes(model).graph.value_info
-    )
-    return {"weights": dict(weights.most_common()), "values": dict(values.most_common())}
-
-
-def _type_name(kind: int) -> str:
-    return str(onnx.TensorProto.DataType.Name(kind)).lower()

@@ -19,7 +19,9 @@ from posekit_engines.parity import SURE, Parity, compare, source_maps
 
 ROOM_S = 90.0
 """What parity may add to an export; the number of crops follows from it."""
-_SHARE = 0.6  # of the room that crops may take: the tap, timing and loading need the rest
+_SHARE = 0.8  # of the room that is planned: the second loading and the page need the rest
+TAPPED = 4
+"""Crops whose maps are read from inside a file that gives points."""
 _CHUNK = 4  # crops at a time: bounds memory
 _FLIP_CELLS = 2.0
 _TIMED = 3
@@ -56,16 +58,45 @@ class Given:
     not_finite: int
 
 
-def truth(net: nn.Module, crops: UInt8, spec: ModelSpec, *, flip: bool) -> Truth:
-    """The source's answer to crops uint8 (N, H, W, 3) RGB, a few at a time."""
+@dataclass(frozen=True)
+class Cost:
+    """What parity takes.  source_s, export_s: seconds a crop.  spent_s: seconds until now.
+
+    batch: how many crops the exported file takes at once, where that is fixed.
+    """
+
+    source_s: float
+    export_s: float
+    spent_s: float = 0.0
+    batch: int = 1
+
+    def of(self, crops: int) -> float:
+        """Seconds in all for so many crops: both answers, and the maps inside for a few."""
+        runs = [-(-count // self.batch) for count in (crops, min(TAPPED, crops))]
+        return self.spent_s + crops * self.source_s + sum(runs) * self.batch * self.export_s
+
+
+def truth(
+    net: nn.Module, crops: UInt8, spec: ModelSpec, *, flip: bool, crop_s: float | None = None
+) -> Truth:
+    """The source's answer to crops uint8 (N, H, W, 3) RGB, a few at a time.
+
+    crop_s: as `source_s` measured it, None to measure it now.
+    """
     parts = [
         source_maps(net, crops[n : n + _CHUNK], spec, flip=flip)
         for n in range(0, len(crops), _CHUNK)
     ]
     maps = np.concatenate(parts)
     points, scores = codecs.decode(maps, spec)
-    crop_s = least_s(lambda: source_maps(net, crops[:1], spec, flip=flip))
+    if crop_s is None:
+        crop_s = source_s(net, crops, spec, flip=flip)
     return Truth(maps, points, scores, crop_s)
+
+
+def source_s(net: nn.Module, crops: UInt8, spec: ModelSpec, *, flip: bool) -> float:
+    """Seconds that the torch network takes for the first of the crops."""
+    return least_s(lambda: source_maps(net, crops[:1], spec, flip=flip))
 
 
 def least_s(work: Callable[[], object]) -> float:
@@ -78,10 +109,11 @@ def least_s(work: Callable[[], object]) -> float:
     return min(times)
 
 
-def affordable(checks: Checks, crop_s: float) -> Checks:
-    """As many crops as fit the room at `crop_s` seconds each, 8 to 16 where there are so many."""
-    count = int(ROOM_S * _SHARE / max(crop_s, 1e-6)) - _TIMED
-    return checks.first(min(MOST, max(LEAST, count)))
+def affordable(checks: Checks, cost: Cost) -> Checks:
+    """As many crops as fit the room, 8 to 16 where there are so many; 8 where none fit."""
+    counts = range(LEAST, MOST + 1)
+    fitting = [count for count in counts if cost.of(count) <= _SHARE * ROOM_S]
+    return checks.first(max(fitting, default=LEAST))
 
 
 def report(

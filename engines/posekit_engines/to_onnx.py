@@ -86,7 +86,8 @@ def _graph(net: nn.Module, name: str, *, image: Tensor, axes: Axes) -> onnx.Mode
 def _exported(net: nn.Module, image: Tensor, axes: Axes) -> onnx.ModelProto:
     """The graph as torch's TorchScript exporter gives it: names kept, nothing folded.
 
-    That exporter is the one that keeps a state dict's names and batch norm as an operator.
+    That exporter is the one that keeps a state dict's names and batch norm as an operator. Weights
+    are inputs by name: no protobuf ever holds them, which ends at 2 GiB.
     """
     file = io.BytesIO()
     try:
@@ -97,6 +98,7 @@ def _exported(net: nn.Module, image: Tensor, axes: Axes) -> onnx.ModelProto:
                 (image,),
                 file,  # type: ignore[arg-type]  # the TorchScript exporter takes a buffer too
                 dynamo=False,
+                export_params=False,
                 training=torch.onnx.TrainingMode.PRESERVE,
                 do_constant_folding=False,
                 opset_version=OPSET,
@@ -110,17 +112,15 @@ def _exported(net: nn.Module, image: Tensor, axes: Axes) -> onnx.ModelProto:
 
 
 def _unmerge(graph: onnx.GraphProto, names: set[str]) -> None:
-    """Give each weight its own initialiser: the exporter keeps one of equal ones.
+    """Let each weight be an input of its own: of equal ones the exporter keeps one.
 
     The others stand behind Identity nodes that are named like them.
     """
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    given = {value.name for value in graph.input}
     for node in list(graph.node):
-        if node.op_type == "Identity" and node.input[0] in tensors and node.output[0] in names:
+        if node.op_type == "Identity" and node.input[0] in given and node.output[0] in names:
             graph.node.remove(node)
-            twin = graph.initializer.add()
-            twin.CopyFrom(tensors[node.input[0]])
-            twin.name = node.output[0]
+            graph.input.add(name=node.output[0])
 
 
 def _fold_constants(graph: onnx.GraphProto) -> None:
@@ -194,7 +194,8 @@ def _externalise(graph: onnx.GraphProto, net: nn.Module) -> None:
     lacks one, and one that is supplied with more.
     """
     state = {k: v for k, v in net.state_dict().items() if v.is_floating_point()}
-    wanted = {tensor.name for tensor in graph.initializer}
+    image, *others = graph.input
+    wanted = {value.name for value in (*others, *graph.initializer)}
     if strange := sorted(wanted ^ set(state)):
         raise ExportError(f"{type(net).__name__}: state dict and graph differ in {strange}")
     casts = []
@@ -204,7 +205,8 @@ def _externalise(graph: onnx.GraphProto, net: nn.Module) -> None:
     for node in graph.node:
         node.input[:] = [f"{name}.float32" if name in wanted else name for name in node.input]
     nodes = [*casts, *graph.node]
-    del graph.node[:], graph.initializer[:]
+    del graph.node[:], graph.initializer[:], graph.input[:]
+    graph.input.append(image)
     graph.node.extend(nodes)
     graph.initializer.extend(_external(name, tuple(v.shape)) for name, v in state.items())
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from posekit import __version__
+from posekit.bundle import Bundle
 from posekit.errors import InputError
 from posekit.types import ModelSpec
+from posekit_engines import engine_cache
+from posekit_engines.engine_cache import PlanFile
 from posekit_engines.options import ExportOptions
 
 SERVER = "nvcr.io/nvidia/tritonserver:25.08-py3"
@@ -24,23 +28,64 @@ def model_name(folder: str) -> str:
     return name
 
 
-def describe(folder: Path, name: str, spec: ModelSpec, *, options: ExportOptions) -> None:
+def describe(
+    folder: Path, name: str, source: Bundle, *, spec: ModelSpec, options: ExportOptions
+) -> list[str]:
     """Add config, labels and README to the repository `folder`, whose version 1 is in place.
 
-    Raises OSError where they cannot be written.
+    Plans of the source that do what the file does stand beside it as models of their own; returns
+    their names.  Raises OSError where something cannot be written.
     """
-    model = folder / name
-    file = next(path for path in sorted((model / "1").iterdir()) if path.suffix in _BACKENDS)
-    text = config(name, file.name, spec, options=options)
-    (model / "config.pbtxt").write_text(text, "utf-8")
-    (model / "labels.txt").write_text("\n".join(spec.skeleton.keypoints) + "\n", "utf-8")
-    (folder / "README.md").write_text(_readme(folder.name, name, spec, options=options), "utf-8")
+    same = spec == source.spec  # another --decode is another plan
+    plans = dict(_named(name, fitting(source, options) if same else []))
+    for model, plan in plans.items():
+        version = folder / model / "1"
+        version.mkdir(parents=True)
+        (version / "model.plan").write_bytes(plan.data)
+    for model in (name, *plans):
+        file = next(p for p in sorted((folder / model / "1").iterdir()) if p.suffix in _BACKENDS)
+        most = int(plans[model].metadata["profile"][2]) if model in plans else _MOST
+        text = config(model, file.name, spec, options=options, most=most)
+        (folder / model / "config.pbtxt").write_text(text, "utf-8")
+        labels = "\n".join(spec.skeleton.keypoints) + "\n"
+        (folder / model / "labels.txt").write_text(labels, "utf-8")
+    text = _readme(folder.name, name, spec, options=options) + _plans_said(plans)
+    (folder / "README.md").write_text(text, "utf-8")
+    return list(plans)
 
 
-def config(name: str, file: str, spec: ModelSpec, *, options: ExportOptions) -> str:
+def fitting(source: Bundle, options: ExportOptions) -> list[PlanFile]:
+    """The plans, in the bundle and in this machine's cache, that a server may run for `options`.
+
+    Those of TensorRT alone: Triton has no backend for TensorRT for RTX.
+    """
+    if options.outputs != "points" or options.affine or options.batch is not None:
+        return []
+    wanted = {
+        "kind": "points",
+        "library": "tensorrt",
+        "flip": options.flip,
+        "graph": engine_cache.graph_hash(source),
+    }
+    return engine_cache.such(source, wanted)
+
+
+def _named(name: str, plans: Sequence[PlanFile]) -> list[tuple[str, PlanFile]]:
+    """Each with the name of its model: the GPU's behind, and its key's hash where that is taken."""
+    found: dict[str, PlanFile] = {}
+    for plan in plans:
+        gpu = plan.metadata["gpu"] or {"name": "any"}
+        model = f"{name}_{plan.metadata['precision']}_{engine_cache.slug(gpu['name'])}"
+        found[f"{model}_{plan.key[-8:]}" if model in found else model] = plan
+    return list(found.items())
+
+
+def config(
+    name: str, file: str, spec: ModelSpec, *, options: ExportOptions, most: int = _MOST
+) -> str:
     """The config.pbtxt of a model file: inputs, outputs, batching.
 
-    With any N the server gathers requests; a fixed batch is part of the shapes.
+    With any N the server gathers up to `most`; a fixed batch is part of the shapes.
     """
     fixed = [] if options.batch is None else [options.batch]
     inputs, outputs = tensors(spec, options)
@@ -55,7 +100,7 @@ def config(name: str, file: str, spec: ModelSpec, *, options: ExportOptions) -> 
         f'name: "{name}"',
         f'backend: "{_BACKENDS[Path(file).suffix]}"',
         f'default_model_filename: "{file}"',
-        f"max_batch_size: {0 if fixed else _MOST}",
+        f"max_batch_size: {0 if fixed else most}",
         *blocks,
         *batching,
         "version_policy { latest { num_versions: 1 } }",
@@ -116,6 +161,25 @@ Without a GPU leave out `--gpus=all`. Measure it:
 {chr(10).join(rows)}
 
 {_meaning(options)}
+"""
+
+
+def _plans_said(plans: dict[str, PlanFile]) -> str:
+    """What the README adds where there are plans."""
+    if not plans:
+        return ""
+    rows = [
+        f"| {model} | {said['precision']} | TensorRT {said['version']} | "
+        f"{(said['gpu'] or {'name': 'any'})['name']} |"
+        for model, said in ((model, plan.metadata) for model, plan in plans.items())
+    ]
+    return f"""
+The same as a TensorRT plan. A plan runs on the GPU and with the TensorRT version that built it:
+take the server whose release notes name that version, and remove what does not fit your machine.
+
+| model | precision | built by | for |
+|---|---|---|---|
+{chr(10).join(rows)}
 """
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from posekit.checkpoints import configs, files, layouts
+from posekit.checkpoints import configs, files, layouts, movenet
 from posekit.checkpoints.facts import Facts, Item, Source, resolve
 from posekit.checkpoints.layouts import UNION, Canonical, Choice, Head, Network
 from posekit.errors import CheckpointError
@@ -59,7 +59,7 @@ class Converted:
 def load(path: str | Path, overrides: Overrides = Overrides()) -> Converted:
     """Read, recognise and check a checkpoint; nothing in it is ever run.
 
-    path: a PyTorch or safetensors file, or a Hugging Face folder.
+    path: a PyTorch or safetensors file, MoveNet's tfjs .json, or a Hugging Face folder.
     Raises CheckpointError: unreadable, of an unknown layout, or a tensor that is missing,
     surplus, misshapen or not finite.
     """
@@ -117,7 +117,7 @@ def _converted(
     name: str, found: Canonical, *, config: Path | None, said: dict[Source, Facts]
 ) -> Converted:
     """The spec and the checked weights of canonical tensors. Raises CheckpointError."""
-    final = found.state.get("head.final_layer.weight")
+    final = found.state.get("head.final_layer.weight", found.state.get(movenet.HEAD))
     if final is None or final.ndim != 4:
         raise CheckpointError("has no head.final_layer.weight (out, in, h, w): no heatmaps")
     if found.skeleton is not None:  # the cut has settled it; only a flag may name another
@@ -125,7 +125,11 @@ def _converted(
         said = {source: replace(facts, skeleton=None) for source, facts in others.items()}
         said["flag"] = flags
     said = {**said, "weights": Facts(skeleton=found.skeleton, input_size=_grid(found))}
+    if found.family == "movenet":
+        said["family default"] = movenet.facts(name)
     spec, items = resolve(name, found.family, len(final), said=said)
+    if found.family == "movenet":
+        spec = replace(spec, gate=movenet.GATE)
     weights = _fitting(found.state, spec, found.origin)
     first = [Item("config", config.name, "config beside it")] if config else []
     known = [*found.items, Item("architecture", name, "weights")]

@@ -11,7 +11,7 @@ from posekit.skeletons import AIC_14, COCO_17, MPII_16
 from posekit.types import Color, Decode, ModelSpec, Skeleton
 
 Convention = Literal["msra", "udp", "half-pixel"]
-Family = Literal["simple-baseline", "hrnet", "semi", "mmpose", "vitpose", "hugging face"]
+Family = Literal["simple-baseline", "hrnet", "semi", "mmpose", "vitpose", "hugging face", "movenet"]
 Source = Literal[
     "flag", "config beside it", "config in the file", "file name", "weights", "family default"
 ]
@@ -82,6 +82,7 @@ _COLORS: dict[Family, Color] = {
     "mmpose": "rgb",
     "vitpose": "rgb",
     "hugging face": "rgb",
+    "movenet": "rgb",
 }
 _UDP: tuple[Family, ...] = ("vitpose", "hugging face")
 

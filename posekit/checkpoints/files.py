@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from posekit.checkpoints import tfjs
 from posekit.errors import CheckpointError
 
 State = dict[str, NDArray[Any]]
@@ -114,7 +115,7 @@ def _stand_ins() -> list[Any]:
 
 
 def read(path: Path) -> Checkpoint:
-    """The tensors of a PyTorch file, a .safetensors file or a Hugging Face folder.
+    """The tensors of a PyTorch, .safetensors or tfjs .json file, or of a Hugging Face folder.
 
     Raises CheckpointError: missing, empty, a pointer, code inside, no state dict.
     """
@@ -125,6 +126,8 @@ def read(path: Path) -> Checkpoint:
         )
     if path.is_dir():
         return Checkpoint(_folder(path))
+    if tfjs.is_model(path):
+        return Checkpoint(tfjs.read(path))
     _refuse_other_files(path)
     if path.suffix == ".safetensors":
         return Checkpoint(_arrays(_safetensors(path), path))

@@ -103,6 +103,7 @@ def _network_errors() -> tuple[type[Exception], ...]:
         ("huggingface_hub.errors", "HfHubHTTPError"),
         ("huggingface_hub.errors", "HFValidationError"),
         ("httpx", "HTTPError"),
+        ("httpx2", "HTTPError"),
         ("requests", "RequestException"),
     ):
         try:

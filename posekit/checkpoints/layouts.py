@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from posekit.checkpoints import movenet
 from posekit.checkpoints.facts import Family, Item, Source
 from posekit.checkpoints.files import State
 from posekit.errors import CheckpointError
@@ -51,6 +52,9 @@ _HUGGING_FACE: Names = (
 )
 # Tensors of other parts of the program, and a class token that ViTPose never uses.
 _DROPPED = re.compile(r"data_preprocessor\.|associate_heads\.|backbone\.cls_token$")
+
+# YOLO numbers its layers; YOLOX has three kinds of prediction.
+_DETECTOR = re.compile(r"\.anchor_generator\.|^model\.\d+\.|^head\.(cls|reg|obj)_preds\.")
 
 _NETWORKS: dict[Network, str] = {"student": "final_resnet.", "1": "resnet.", "2": "resnet2."}
 # Channels of Semi_Human_Pose's 24-joint head that make up each data set's skeleton.
@@ -103,6 +107,8 @@ class Canonical:
 
 def canonical(state: State, choice: Choice) -> Canonical:
     """Recognise the layout by its names and give the tensors ours. Raises CheckpointError."""
+    if movenet.is_one(state):
+        return Canonical("MoveNet (tfjs)", "movenet", *movenet.canonical(state))
     layout, family, rules = _recognise(state)
     items = [Item("layout", layout, "weights")]
     prefix = ""
@@ -149,10 +155,11 @@ def _recognise(state: State) -> tuple[str, Family, Names]:
 
 def _refuse_others(names: set[str], starts: set[str]) -> None:
     """CheckpointError for detectors, classifiers and heads that give no heatmaps."""
-    boxes = {"bbox_head", "rpn_head", "roi_head", "rpn", "roi_heads", "box_head"}
-    if starts & boxes or any(".anchor_generator." in name for name in names):
+    boxes = {"bbox_head", "rpn_head", "roi_head", "rpn", "roi_heads", "box_head", "bbox_embed"}
+    if starts & boxes or any(_DETECTOR.search(name) for name in names):
         raise CheckpointError("a detection model; wanted a top-down pose network with heatmaps")
-    classifier = {"fc", "classifier", "incre_modules"} & starts or {"head.weight"} & names
+    ends = {"fc", "classifier", "incre_modules", "heads"}
+    classifier = ends & starts or {"head.weight", "head.fc.weight"} & names
     if classifier and not starts & {"deconv_layers", "keypoint_head", "resnet"}:
         raise CheckpointError(
             "an image classifier (an ImageNet file): it has no heatmap head; wanted a pose network"
@@ -266,6 +273,8 @@ def architecture(state: State) -> str:
     if (embedding := state.get("backbone.pos_embed")) is not None:
         decoder = "classic" if "head.deconv_layers.0.weight" in state else "simple"
         name = f"vitpose-{_VITS.get(embedding.shape[-1], embedding.shape[-1])}-{decoder}"
+    elif movenet.HEAD in state:
+        name = movenet.architecture(state)
     elif (branch := state.get("backbone.stage2.0.branches.0.0.conv1.weight")) is not None:
         name = f"hrnet-w{len(branch)}"
     else:

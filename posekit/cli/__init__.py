@@ -8,11 +8,13 @@ import typer
 
 from posekit.cli.adapt import command as adapt
 from posekit.cli.bench import command as bench
+from posekit.cli.build import command as build
 from posekit.cli.calibrate import command as calibrate
 from posekit.cli.convert import command as convert
 from posekit.cli.doctor import command as doctor
 from posekit.cli.eval import command as evaluate
 from posekit.cli.export import command as export
+from posekit.cli.gpu_check import command as gpu_check
 from posekit.cli.infer import command as infer
 from posekit.cli.inspect import command as inspect
 from posekit.cli.models import command as models
@@ -37,10 +39,12 @@ app.command("inspect")(inspect)
 app.command("verify")(verify)
 app.command("convert")(convert)
 app.command("export")(export)
+app.command("build")(build)
 app.command("eval")(evaluate)
 app.command("calibrate")(calibrate)
 app.command("bench")(bench)
 app.command("doctor")(doctor)
+app.command("gpu-check")(gpu_check)
 
 
 def _version(wanted: bool) -> None:

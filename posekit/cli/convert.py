@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # fmt: off
 def command(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="PyTorch or safetensors file, Hugging Face VitPose folder, or hf://OWNER/NAME[@REVISION].")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="PyTorch or safetensors file, MoveNet's tfjs .json, Hugging Face VitPose folder, or hf://OWNER/NAME[@REVISION].")],
     output: Annotated[Path, Option("-o", "--output", help="The .posekit file to write.")],
     input_size: Annotated[str | None, Option(metavar="HxW", help="Crop size, height first as in files' names: 256x192.")] = None,
     skeleton: Annotated[str | None, Option(help="coco, mpii, aic, or a TOML or JSON file.")] = None,

@@ -13,18 +13,22 @@ from typer import Option
 # fmt: off
 def command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Embedded name, .posekit file or checkpoint.")],
-    output: Annotated[Path, Option("-o", "--output", help="What to write: .onnx, .posekit, or a folder for triton.")],
-    to: Annotated[Literal["onnx", "tensorrt", "triton", "bundle"] | None, Option(help="By default onnx for a name that ends so, else a bundle.")] = None,
+    output: Annotated[Path, Option("-o", "--output", help="What to write: .onnx, .plan, .posekit, or a folder for triton.")],
+    to: Annotated[Literal["onnx", "tensorrt", "triton", "bundle"] | None, Option(help="By default onnx for .onnx, tensorrt for .plan, else a bundle.")] = None,
     outputs: Annotated[Literal["points", "heatmaps", "raw"], Option(help="points: uint8 crops to keypoints; heatmaps: crops to merged maps; raw: the network alone.")] = "points",
     flip: Annotated[bool, Option(help="With the flip test inside the graph.")] = True,
     decode: Annotated[Literal["argmax", "quarter", "dark", "udp"] | None, Option(help="Refinement inside the graph; the model's own by default.")] = None,
     affine: Annotated[bool, Option("--affine", help="Take crop-to-frame warps (N, 2, 3) too and give frame pixels.")] = False,
     batch: Annotated[int | None, Option(min=1, help="Fix N; any N by default.")] = None,
     precision: Annotated[Literal["fp32", "fp16", "bf16", "int8"], Option(help="Of the arithmetic; bf16 for tensorrt only.")] = "fp32",
-    calibrate: Annotated[str | None, Option(metavar="DIR|VIDEO", help="Persons to calibrate int8 on; embedded crops by default.")] = None,
+    calibrate: Annotated[str | None, Option(metavar="DIR|VIDEO", help="Persons to calibrate int8 on, not those that check it.")] = None,
     check: Annotated[str | None, Option(metavar="DIR|VIDEO", help="Persons to measure parity on; embedded crops by default.")] = None,
     budget: Annotated[float | None, Option(help="Largest mean shift from the source, crop px: 0.05, fp16 0.1, int8 0.5.")] = None,
     force: Annotated[bool, Option("--force", help="Hand out what is over its budget too.")] = False,
+    profile: Annotated[str | None, Option(metavar="LEAST,USUAL,MOST", help="N of a TensorRT plan; 1,8,32, of raw 1,16,128.")] = None,
+    library: Annotated[Literal["auto", "tensorrt", "rtx"], Option(help="What builds a TensorRT plan; rtx also without a GPU.")] = "auto",
+    refit: Annotated[bool, Option("--refit", help="A TensorRT plan whose weights can be replaced.")] = False,
+    version_compatible: Annotated[bool, Option("--version-compatible", help="A plan for later TensorRT of the same major version too.")] = False,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing output.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the parity report as JSON.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
@@ -32,12 +36,23 @@ def command(
     """Write a model for deployment and prove how far it strays from its source."""
     from posekit import api
 
-    report = api.export(model, output, to=to, outputs=outputs, flip=flip, decode=decode, affine=affine, batch=batch, precision=precision, calibrate=calibrate, check=check, budget_px=budget, force=force, overwrite=overwrite)
+    report = api.export(model, output, to=to, outputs=outputs, flip=flip, decode=decode, affine=affine, batch=batch, precision=precision, calibrate=calibrate, check=check, budget_px=budget, force=force, profile=_three(profile), library=library, refit=refit, version_compatible=version_compatible, overwrite=overwrite)
     if as_json:
         typer.echo(json.dumps(report, indent=1))
     else:
         _print(report, output)
 # fmt: on
+
+
+def _three(text: str | None) -> tuple[int, int, int] | None:
+    if text is None:
+        return None
+    try:
+        least, usual, most = map(int, text.split(","))
+    except ValueError as error:
+        wanted = "wanted three whole numbers, such as 1,8,32"
+        raise typer.BadParameter(f"--profile {text}: {wanted}") from error
+    return least, usual, most
 
 
 def _print(report: dict[str, Any], output: Path) -> None:
@@ -50,6 +65,8 @@ def _print(report: dict[str, Any], output: Path) -> None:
         table.add_row(name, value)
     console = Console(highlight=False, markup=False)
     console.print(table)
+    if "plan" in report:
+        typer.echo(f"parity by {report['runtime']}")
     if report["forced"]:
         typer.echo("posekit: over its budget; written because of --force", err=True)
     typer.echo(f"{output}: written, with {output.name}.parity.json and .parity.html")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Option
+
+if TYPE_CHECKING:
+    from posekit.shift import Parity
 
 
 # fmt: off
@@ -16,23 +19,35 @@ def command(
     as_json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
-    """Check every part's sha256, the spec against the graphs, and the stored answer.
+    """Check every part's sha256, the spec against the graphs, and how far those stray.
 
-    This finds damage, not forgery: for that, pin the file with --expect.
+    Parity is measured again, on the crops and answers of the source network that the bundle holds:
+    it needs no torch.  This finds damage, not forgery: for that, pin the file with --expect.
     """
     from posekit import bundle, runtime
 
     path = bundle.find(model)
     opened = bundle.Bundle.open(path)
     _check_hash(opened.sha256, expect, str(path))
-    shifts = runtime.verify(opened)
+    found = runtime.compared(opened)
     if as_json:
-        result = {"file": str(path), "sha256": opened.sha256, "sound": True, "shift_px": shifts}
+        told = {name: each.to_dict() for name, each in found.items()}
+        shifts = {name: each.max_px for name, each in found.items()}
+        result = {"file": str(path), "sha256": opened.sha256, "sound": True, "shift_px": shifts, "parity": told}
         typer.echo(json.dumps(result, indent=1, ensure_ascii=False))
     else:
-        strays = "".join(f"; {name} {px:.3f} px from its reference" for name, px in shifts.items())
-        typer.echo(f"{path}: sound{strays}\nsha256 {opened.sha256}")
+        typer.echo("\n".join([f"{path}: sound", *map(_line, found, found.values()), f"sha256 {opened.sha256}"]))
 # fmt: on
+
+
+def _line(graph: str, found: Parity) -> str:
+    if not found.points:
+        return f"{graph}: its source is sure of no keypoint; scores within {found.max_score:.4f}"
+    return (
+        f"{graph}: {found.points} keypoints of {found.crops} crops, shift from the source mean "
+        f"{found.mean_px:.3f}, p99 {found.p99_px:.3f}, max {found.max_px:.3f} px; scores within "
+        f"{found.max_score:.4f}"
+    )
 
 
 def _check_hash(digest: str, expect: str | None, where: str) -> None:

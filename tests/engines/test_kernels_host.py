@@ -82,9 +82,22 @@ def needs(driver: str) -> None:
 
 
 DRIVERS = ["cuda-bindings", pytest.param("pycuda", marks=pytest.mark.slow)]
+_DRIVEN = "host code driven"
+_RECORDED = [
+    pytest.param("cuda-bindings", marks=pytest.mark.verifies("driver_bindings.py", _DRIVEN)),
+    pytest.param(
+        "pycuda", marks=[pytest.mark.slow, pytest.mark.verifies("driver_pycuda.py", _DRIVEN)]
+    ),
+]
+KERNELS = (
+    pytest.mark.verifies("decode_flip.cu", _DRIVEN),
+    pytest.mark.verifies("crop_normalize.cu", _DRIVEN),
+)
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
+@KERNELS[0]
+@KERNELS[1]
+@pytest.mark.parametrize("driver", _RECORDED)
 def test_a_batch_is_one_crop_one_decode_and_twelve_bytes_a_keypoint(
     driver: str, tmp_path: Path
 ) -> None:
@@ -113,7 +126,8 @@ def test_a_batch_is_one_crop_one_decode_and_twelve_bytes_a_keypoint(
     assert calls[begin + 2 :] == ["record", "replay", *batch, "record", "finish 1"]
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
+@KERNELS[0]
+@pytest.mark.parametrize("driver", _RECORDED)
 def test_planted_mistakes_in_the_launch_are_noticed(driver: str, tmp_path: Path) -> None:
     """Refused, ended by a guard page, or a wrong answer: none passes for right."""
     needs(driver)

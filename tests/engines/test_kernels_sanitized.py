@@ -32,6 +32,8 @@ def sanitized(kind: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.verifies("decode_flip.cu", "emulated")
+@pytest.mark.verifies("crop_normalize.cu", "emulated")
 @pytest.mark.parametrize("kind", KINDS)
 def test_sanitizers_find_nothing(kind: str) -> None:
     done = sanitized(kind, kernels.FOLDER)

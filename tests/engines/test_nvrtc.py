@@ -20,6 +20,12 @@ from posekit_engines import kernels, nvrtc, ops
 from tests.assets import ROOT
 from tests.engines.cuda_emulation import resources, tools
 
+BOTH = [
+    pytest.param(name, marks=pytest.mark.verifies(f"{name}.cu", "compiled"))
+    for name in kernels.FUNCTIONS
+]
+REALLY = pytest.mark.verifies("nvrtc.py", "host code driven")  # it needs no GPU
+
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[nvrtc.Compiler]:
@@ -32,7 +38,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[nvrtc.Compiler]:
 
 
 @pytest.mark.parametrize("target", resources.ARCHITECTURES)
-@pytest.mark.parametrize("kernel", kernels.FUNCTIONS)
+@pytest.mark.parametrize("kernel", BOTH)
 def test_kernels_stay_within_their_budget(kernel: str, target: str) -> None:
     """No more registers and shared memory than agreed; nothing spilled to local memory."""
     budget = json.loads(resources.BUDGET.read_text(encoding="utf-8"))
@@ -45,6 +51,8 @@ def test_kernels_stay_within_their_budget(kernel: str, target: str) -> None:
         assert use["stack"] == use["local"] == 0, (name, use)
 
 
+@pytest.mark.verifies("decode_flip.cu", "compiled")
+@pytest.mark.verifies("crop_normalize.cu", "compiled")
 @pytest.mark.parametrize("target", ["sm_75", "sm_90"])
 def test_machine_code_reads_and_stores_vectors(target: str) -> None:
     decode = resources.dump("-sass", resources.cubin("decode_flip", target))
@@ -79,6 +87,7 @@ def test_definitions_are_the_codecs_numbers() -> None:
         assert not numbers, f"{kernel}.cu has thresholds of its own: {numbers}"
 
 
+@REALLY
 def test_a_second_use_comes_from_the_cache(installed: nvrtc.Compiler, tmp_path: Path) -> None:
     first = nvrtc.compiled("crop_normalize", (8, 0), tmp_path)
     (kept,) = tmp_path.iterdir()
@@ -89,6 +98,7 @@ def test_a_second_use_comes_from_the_cache(installed: nvrtc.Compiler, tmp_path: 
     assert nvrtc.compiled("crop_normalize", (8, 0), tmp_path) == first
 
 
+@REALLY
 def test_the_key_knows_source_options_and_compiler(
     installed: nvrtc.Compiler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -105,6 +115,7 @@ def test_the_key_knows_source_options_and_compiler(
     assert len(set(keys)) == 5
 
 
+@REALLY
 def test_a_folder_that_cannot_be_written_costs_only_time(
     installed: nvrtc.Compiler, tmp_path: Path
 ) -> None:
@@ -113,6 +124,7 @@ def test_a_folder_that_cannot_be_written_costs_only_time(
     assert nvrtc.compiled("crop_normalize", (8, 0), blocked / "kernels")[:4] == b"\x7fELF"
 
 
+@REALLY
 def test_processes_at_once_all_get_the_kernel(installed: nvrtc.Compiler, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from posekit_engines import nvrtc;"
@@ -149,6 +161,7 @@ def test_an_old_gpu_and_a_broken_kernel_are_told(
         installed.compile("decode_flip", "sm_80")
 
 
+@REALLY
 def test_a_gpu_newer_than_nvrtc_gets_ptx(installed: nvrtc.Compiler) -> None:
     text = installed.compile("crop_normalize", installed.target((99, 0)))
     assert b".entry crop_normalize_rgb_f16" in text

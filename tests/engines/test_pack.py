@@ -2,6 +2,11 @@
 
 import dataclasses
 import json
+import resource
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +27,7 @@ from posekit.types import ModelSpec
 from posekit_engines.export import export
 from posekit_engines.options import ExportOptions
 from posekit_engines.pack import assembled, convert, loaded, read
-from posekit_engines.parity import source_maps
+from posekit_engines.parity import source_answer, source_maps
 from tests.states import FLAT, blank, renamed, saved
 
 
@@ -145,3 +150,69 @@ def test_a_bundle_is_exported_again_and_keeps_the_chain(small: Path, tmp_path: P
 def test_a_checkpoint_is_a_model_like_any_other(small: Path) -> None:
     estimator = api.load(small, "cpu", 1, boxes="full")
     assert estimator.runtime.spec.architecture == "simple-baseline-r18"
+
+
+def test_parity_is_measured_again_without_torch_or_onnx(small: Path, tmp_path: Path) -> None:
+    """Of an embedded bundle, and of one that was made here; its source's answer is stored."""
+    made = tmp_path / "made.posekit"
+    assembled(read(small)).save(made)
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = sys.modules['onnx'] = None\n"
+        "from posekit.cli import main\n"
+        "main()"
+    )
+    for model, points in (("movenet-lightning", 20), (str(made), 0)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "verify", model, "--json"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        parity = json.loads(done.stdout)["parity"]
+        assert set(parity) == {"flip", "maps", "plain"}
+        for found in parity.values():
+            assert found["points"] >= points
+            assert found["mean_px"] <= 0.1
+            assert found["max_score"] <= 0.02
+
+
+def test_the_stored_answer_is_the_source_s_own(small: Path) -> None:
+    """In float32, not with the bundle's float16 weights: parity tells what those cost."""
+    source = read(small)
+    packed = assembled(source)
+    exact = loaded(build(source.pose_spec), source.weights)
+    _, scores = source_answer(exact, packed.reference["crops"], source.pose_spec, flip=False)
+    np.testing.assert_array_equal(packed.reference["plain_scores"], scores)
+    rounded = loaded(build(source.pose_spec), packed.weights)
+    other = source_answer(rounded, packed.reference["crops"], source.pose_spec, flip=False)
+    assert not np.array_equal(other[1], scores)
+    assert json.loads(packed.extras["parity.json"])["plain"]["max_score"] > 0
+
+
+def test_a_target_that_cannot_be_written_is_one_sentence_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    started = time.process_time()
+    with pytest.raises(SourceError, match="a file stands where its folder should be"):
+        convert(tmp_path / "none.pth", tmp_path / "file" / "x.posekit", Overrides())
+    assert time.process_time() - started < 1
+
+
+def test_a_disk_that_fills_while_converting_leaves_nothing_and_the_old_output(
+    small: Path, tmp_path: Path
+) -> None:
+    """A limit on file size stops the write in the middle, as a full disk does."""
+    old = tmp_path / "x.posekit"
+    old.write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(SourceError, match="no room left"):
+            convert(small, old, Overrides(), overwrite=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.posekit"]
+    assert old.read_bytes() == b"old"

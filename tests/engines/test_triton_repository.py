@@ -1,5 +1,8 @@
 """A Triton model repository: its config parses, and names what the file really takes."""
 
+import dataclasses
+import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,11 @@ from posekit import bundle
 from posekit.bundle import Bundle
 from posekit.errors import InputError, SourceError
 from posekit.types import ModelSpec
+from posekit_engines import engine_cache
+from posekit_engines.engine_cache import PlanFile, graph_hash, with_plans
 from posekit_engines.export import export
 from posekit_engines.options import ExportOptions
-from posekit_engines.triton_repository import config, model_name
+from posekit_engines.triton_repository import config, describe, fitting, model_name
 
 AFFINE = ExportOptions(to="triton", flip=False, affine=True)
 
@@ -84,3 +89,91 @@ def test_a_name_without_letters_is_refused() -> None:
     assert model_name("my poses.v2") == "my_poses.v2"
     with pytest.raises(InputError, match="letter or digit"):
         model_name("..")
+
+
+@pytest.fixture
+def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """A bundle with plans that were built for it; their bytes are none, since nothing runs them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source = Bundle.open(bundle.find("movenet-lightning"))
+    return with_plans(source, [plan(source, "first"), plan(source, "second", kind="raw")])
+
+
+def plan(source: Bundle, key: str, **changed: Any) -> PlanFile:
+    data = key.encode()
+    said = {
+        "kind": "points",
+        "library": "tensorrt",
+        "version": "10.13.3.9",
+        "flip": True,
+        "precision": "fp16",
+        "graph": graph_hash(source),
+        "gpu": {"name": "NVIDIA L4", "capability": [8, 9]},
+        "profile": [1, 8, 24],
+        "sha256": hashlib.sha256(data).hexdigest(),
+        **changed,
+    }
+    return PlanFile(key, data, said, "built")
+
+
+def laid_out(source: Bundle, folder: Path, options: ExportOptions) -> list[str]:
+    """The repository around a file that stands for the ONNX."""
+    version = folder / "poses" / "1"
+    version.mkdir(parents=True)
+    (version / "model.onnx").write_bytes(b"")
+    return describe(folder, "poses", source, spec=source.pose_spec, options=options)
+
+
+def test_a_plan_that_was_built_stands_beside_the_onnx(planned: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "repository"
+    assert laid_out(planned, folder, ExportOptions(to="triton")) == ["poses_fp16_nvidia_l4"]
+    model = folder / "poses_fp16_nvidia_l4"
+    files = sorted(each.relative_to(model).as_posix() for each in model.rglob("*.*"))
+    assert files == ["1/model.plan", "config.pbtxt", "labels.txt"]
+    assert (model / "1" / "model.plan").read_bytes() == b"first"  # unprefixed, as Triton reads it
+    text = (model / "config.pbtxt").read_text()
+    assert 'backend: "tensorrt"' in text
+    assert "max_batch_size: 24" in text  # what the plan takes, and no more
+    onnx = (folder / "poses" / "config.pbtxt").read_text()
+    tensors = [line for line in text.splitlines() if "put [" in line]
+    assert tensors == [line for line in onnx.splitlines() if "put [" in line]
+    assert "max_batch_size: 32" in onnx
+    readme = (folder / "README.md").read_text()
+    assert "| poses_fp16_nvidia_l4 | fp16 | TensorRT 10.13.3.9 | NVIDIA L4 |" in readme
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ExportOptions(to="triton", flip=False),
+        ExportOptions(to="triton", outputs="heatmaps"),
+        ExportOptions(to="triton", affine=True),
+        ExportOptions(to="triton", batch=8),
+    ],
+    ids=["no flip", "heatmaps", "affine", "batch"],
+)
+def test_a_plan_that_does_something_else_stays_out(planned: Bundle, options: Any) -> None:
+    assert fitting(planned, ExportOptions(to="triton"))
+    assert not fitting(planned, options)
+
+
+def test_a_plan_of_other_weights_or_another_library_stays_out(planned: Bundle) -> None:
+    options = ExportOptions(to="triton")
+    weights = {name: value * 2 for name, value in planned.weights.items()}
+    assert not fitting(dataclasses.replace(planned, weights=weights), options)
+    for changed in ({"library": "tensorrt_rtx"}, {"sha256": "0" * 64}):
+        source = Bundle.open(bundle.find("movenet-lightning"))
+        assert not fitting(with_plans(source, [plan(source, "odd", **changed)]), options)
+
+
+def test_plans_of_the_cache_are_found_and_two_of_one_gpu_have_two_names(
+    planned: Bundle, tmp_path: Path
+) -> None:
+    kept = plan(planned, "points-fp16-a1b2c3d4", version="10.1.0")
+    engine_cache.folder().mkdir(parents=True)
+    path = engine_cache.folder() / f"{kept.key}.plan"
+    path.write_bytes(kept.data)
+    path.with_suffix(".json").write_text(json.dumps(kept.metadata))
+    (engine_cache.folder() / "broken.json").write_text("{")
+    models = laid_out(planned, tmp_path / "repository", ExportOptions(to="triton"))
+    assert models == ["poses_fp16_nvidia_l4", "poses_fp16_nvidia_l4_a1b2c3d4"]

@@ -274,6 +274,21 @@ def test_points_are_finite_and_near_the_map_whatever_it_holds(maps: Float32, nam
     assert (scores[np.isnan(maps).any((2, 3))] == 0).all()
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.75, 1.0, -0.25])
+def test_infinities_that_meet_are_a_nan_without_a_warning(shift: float) -> None:
+    """One view says inf, the other -inf: no answer, scored 0 (warnings are errors here)."""
+    spec = dataclasses.replace(CELLS, flip_shift=shift)
+    maps, mirrored = np.zeros((2, 1, 3, 64, 48), np.float32)
+    maps[:, :, 20, 20:24], mirrored[:, :, 20, 24:28] = np.inf, -np.inf
+    merged = merge_flip(maps, mirrored, mirror=spec.skeleton.mirror, shift=shift)
+    assert np.isnan(merged[0, :, 20]).any(1).all()
+    points, scores = decode(maps, spec, mirrored)
+    assert (scores == 0).all()
+    assert np.isfinite(points).all()
+    huge = np.full_like(maps, 3e38)
+    decode(huge, spec, huge)
+
+
 def quarter_by_definition(heatmap: NDArray[Any]) -> list[float]:
     """HRNet's and simple baselines' final step for one map, by its description."""
     height, width = heatmap.shape
