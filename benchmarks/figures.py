@@ -138,7 +138,7 @@ def blank(name: str) -> nn.Module:
     return SimpleBaseline(18, 13) if name == NETS[0] else HRNet(8, 13)
 
 
-def trained(name: str, steps: int = 500, batch: int = 24, seed: int = 0) -> nn.Module:
+def trained(name: str, steps: int = 250, batch: int = 16, seed: int = 0) -> nn.Module:
     """The network, from build/figures or trained now, in evaluation mode; weights fit float16."""
     settings = f"{name} {steps} {batch} {seed} {hashlib.sha256(_source()).hexdigest()}"
     path = FOLDER / f"{name}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}.safetensors"
@@ -198,7 +198,7 @@ def accuracy(net: nn.Module, count: int = 200) -> dict[str, float]:
 def main() -> None:
     """Train both, or find them, and say how good they are."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=250)
     options = parser.parse_args()
     for name in NETS:
         found = accuracy(trained(name, options.steps))

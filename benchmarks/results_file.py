@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from posekit.atomic import write_atomic
+
 FOLDER = Path(__file__).parent / "results"
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "av", "torch")
 
@@ -47,5 +49,5 @@ def save(name: str, command: str, threads: int, figures: Any) -> Path:
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name}.json"
     data = {"command": command, "machine": machine(threads), "figures": figures}
-    path.write_text(json.dumps(data, indent=1) + "\n")
+    write_atomic(path, (json.dumps(data, indent=1) + "\n").encode())
     return path

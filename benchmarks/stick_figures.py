@@ -156,7 +156,7 @@ class SmallNet(nn.Module):
     Last layers start at N(0, 0.001), as SimpleBaseline's do. Maps are linear, not a sigmoid's.
     """
 
-    def __init__(self, width: int = 16) -> None:
+    def __init__(self, width: int = 8) -> None:
         super().__init__()
         sizes = (3, width, 2 * width, 4 * width, 4 * width, 4 * width)
         strides = (2, 2, 2, 1, 1)

@@ -7,6 +7,7 @@ is a line of the report and not a crash.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import platform
 import shutil
@@ -111,13 +112,11 @@ def _platform() -> Check:
 
 def _cpu() -> Check:
     count = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else count
-    quota = cgroup_cpus()
-    found = f"{_cpu_name()}; {usable} of {count} threads usable"
-    if quota is not None and quota < usable:
-        whole = max(int(quota), 1)
-        mend = f"pass --threads {whole}: more only wait for one another"
-        return Check("CPU", "warning", f"{found}, limited to {quota:.1f} CPUs by its cgroup", mend)
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else count
+    granted = providers.cgroup_cpus()
+    found = f"{_cpu_name()}; {allowed} of {count} threads usable"
+    if granted is not None and granted < allowed:
+        found += f"; its cgroup grants {granted:.1f} CPUs, so posekit starts {math.ceil(granted)}"
     return Check("CPU", "ok", found)
 
 
@@ -128,24 +127,6 @@ def _cpu_name() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def cgroup_cpus(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """CPUs that the container may use at a time, or None where it is not limited.
-
-    Affinity does not show this limit: a container's threads beyond it are only put to sleep.
-    """
-    try:
-        quota, period = (root / "cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        try:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text(encoding="ascii").strip()
-            period = (root / "cpu/cpu.cfs_period_us").read_text(encoding="ascii").strip()
-        except OSError:
-            return None
-    if not quota.isdigit() or not period.isdigit() or int(period) == 0:
-        return None
-    return int(quota) / int(period)
 
 
 def _version(distribution: str) -> str | None:

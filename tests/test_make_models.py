@@ -103,11 +103,11 @@ def test_flip_shift_agrees_with_a_and_b(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES[:2])
 def test_graphs_give_the_stored_answer(name: str) -> None:
-    """The reference is rounded to 1/8 px, so 0.0625 is equality; ONNX Runtime adds 0.001."""
+    """The reference is rounded to 1/8 px along x and y, so that far is equality; ORT adds 0.001."""
     bundle = opened(name)
     parity = json.loads(bundle.extras["parity.json"])
     for view, far in verify(bundle).items():
-        assert far <= 0.0625 + 0.005
+        assert far <= 2**0.5 * 0.0625 + 0.005
         assert parity["plain" if view == "maps" else view]["max_px"] <= 0.01
 
 

@@ -179,7 +179,7 @@ def test_parity_is_measured_again_without_torch_or_onnx(small: Path, tmp_path: P
 
 
 def test_the_stored_answer_is_the_source_s_own(small: Path) -> None:
-    """In float32, not with the bundle's float16 weights: parity tells what those cost."""
+    """In float32, not with the bundle's float16 weights: so parity tells what those cost."""
     source = read(small)
     packed = assembled(source)
     exact = loaded(build(source.pose_spec), source.weights)
@@ -188,7 +188,6 @@ def test_the_stored_answer_is_the_source_s_own(small: Path) -> None:
     rounded = loaded(build(source.pose_spec), packed.weights)
     other = source_answer(rounded, packed.reference["crops"], source.pose_spec, flip=False)
     assert not np.array_equal(other[1], scores)
-    assert json.loads(packed.extras["parity.json"])["plain"]["max_score"] > 0
 
 
 def test_a_target_that_cannot_be_written_is_one_sentence_before_any_work(tmp_path: Path) -> None:

@@ -2,19 +2,31 @@
 
 import hashlib
 import http.server
+import io
 import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from typer.testing import CliRunner
 
+from posekit.bundle import Bundle
 from posekit.checkpoints import hub
 from posekit.checkpoints.hub import fetch
+from posekit.cli import app
 from posekit.errors import CheckpointError, MissingExtraError
+from posekit.nets import build
+from posekit.skeletons import COCO_17
+from posekit.types import ModelSpec
+from tests.states import FLAT, renamed
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"config.json": b'{"model_type": "vitpose"}', "model.safetensors": b"numbers", "a.md": b"x"}
+
+
+REPOSITORIES = {"some/model": FILES, "some/weights": dict[str, bytes]()}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -29,11 +41,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _answer(self, *, body: bool) -> None:
         path = self.path.partition("?")[0]
         name = path.rpartition("/")[2]
-        if path.startswith("/api/models/some/model"):
-            siblings = [{"rfilename": each} for each in FILES]
-            data = json.dumps({"id": "some/model", "sha": COMMIT, "siblings": siblings}).encode()
-        elif path.startswith(f"/some/model/resolve/{COMMIT}/"):
-            data = FILES[name]
+        repository = "/".join(path.removeprefix("/api/models").split("/")[1:3])
+        files = REPOSITORIES.get(repository, {})
+        if path.startswith("/api/models/") and files:
+            siblings = [{"rfilename": each} for each in files]
+            data = json.dumps({"id": repository, "sha": COMMIT, "siblings": siblings}).encode()
+        elif path.startswith(f"/{repository}/resolve/{COMMIT}/") and name in files:
+            data = files[name]
         else:
             self.send_error(404)
             return
@@ -74,6 +88,29 @@ def test_weights_and_config_are_fetched_with_commit_and_hashes(
     for name, data in taken.items():
         assert (fetched.path / name).read_bytes() == data
     assert not (fetched.path / "a.md").exists()
+
+
+def test_the_command_converts_what_it_fetched_and_says_so_in_the_bundle(
+    server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = build(ModelSpec("simple-baseline-r18", (64, 64), (16, 16), COCO_17))
+    file = io.BytesIO()
+    torch.save(renamed(dict(net.state_dict()), FLAT), file)
+    monkeypatch.setitem(REPOSITORIES, "some/weights", {"net_coco_64x64.pth": file.getvalue()})
+    output = tmp_path / "net.posekit"
+    address = "hf://some/weights@main"
+    done = CliRunner().invoke(app, ["convert", address, "-o", str(output), "--color", "rgb"])
+    assert done.exit_code == 0, done.output
+    provenance = Bundle.open(output).provenance
+    digest = hashlib.sha256(file.getvalue()).hexdigest()
+    assert (provenance["source"], provenance["revision"]) == (address, COMMIT)
+    assert provenance["files"] == {"net_coco_64x64.pth": digest}
+    assert provenance["sha256"] == digest
+    assert provenance["input_size"] == "64 x 64 (file name)"
+    shown = CliRunner().invoke(app, ["inspect", str(output)]).output
+    assert address in shown
+    assert COMMIT in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["net.posekit"]
 
 
 def test_what_is_not_there_is_one_sentence(server: None, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -113,21 +114,11 @@ def test_opencv_doubles_are_a_warning(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "pip uninstall -y" in check.mend
 
 
-@pytest.mark.parametrize(
-    ("files", "cpus"),
-    [
-        ({"cpu.max": "150000 100000\n"}, 1.5),
-        ({"cpu.max": "max 100000\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2.0),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-        ({}, None),
-    ],
-)
-def test_cgroup_limits_are_read(tmp_path: Path, files: dict[str, str], cpus: float | None) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text, encoding="ascii")
-    assert doctor.cgroup_cpus(tmp_path) == cpus
+def test_a_cgroup_that_grants_less_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cpu.max").write_text("50000 100000\n", encoding="ascii")
+    limits = partial(providers.cgroup_cpus, tmp_path, tmp_path / "none")
+    monkeypatch.setattr(providers, "cgroup_cpus", limits)
+    assert "its cgroup grants 0.5 CPUs, so posekit starts 1" in doctor._cpu().found
 
 
 def test_packages_and_extras_are_those_of_the_project() -> None:

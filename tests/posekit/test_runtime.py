@@ -1,13 +1,16 @@
 """Crops and inference of the embedded models, in real ONNX Runtime."""
 
 import dataclasses
+import os
 import time
+from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from posekit import bundle
+from posekit import bundle, providers, runtime
 from posekit.bundle import Bundle
 from posekit.errors import BundleError, DeviceError, InputError
 from posekit.geometry import Warp
@@ -114,4 +117,14 @@ def test_weights_of_another_shape_are_refused(lightning: Bundle) -> None:
 
 
 def test_threads_are_those_of_this_process() -> None:
-    assert usable_threads() >= 1
+    assert 1 <= usable_threads() <= len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(("quota", "threads"), [("30000", 1), ("100000", 1), ("110000", 2)])
+def test_threads_are_no_more_than_the_container_grants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, threads: int
+) -> None:
+    (tmp_path / "cpu.max").write_text(f"{quota} 100000\n", encoding="ascii")
+    limits = partial(providers.cgroup_cpus, tmp_path, tmp_path / "none")
+    monkeypatch.setattr(runtime, "cgroup_cpus", limits)
+    assert usable_threads() == min(threads, len(os.sched_getaffinity(0)))

@@ -1,0 +1,396 @@
+"""What each results file says, in words, tables and plots: `report.py` puts them together.
+
+A section takes the file's figures. It must bear with rows that are missing and rows that are new.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from report_pieces import Bars, Lines, Piece, Table, told
+
+Figures = Any
+
+
+def accuracy(figures: Figures) -> list[Piece]:
+    rows = [
+        [
+            model,
+            "yes" if view == "flip" else "no",
+            f"{row['coco']['AR']:.3f} / {row['coco']['AR50']:.3f}",
+            f"{row['coco_large']['AR']:.3f} / {row['coco_large']['AR50']:.3f}",
+            f"{row['lspet']['PCK@0.2']:.3f}",
+        ]
+        for model, views in figures.items()
+        for view, row in views.items()
+    ]
+    bars = [(f"{row[0]}{', flip' if row[1] == 'yes' else ''}", float(row[4])) for row in rows]
+    return [
+        "Accuracy of the embedded models, boxes given. COCO: 256 persons of 90 images (mean share "
+        "of persons above OKS 0.50:0.05:0.95, not the official protocol), and the 135 large ones; "
+        "LSPET: 250 images of athletes (PCK at 0.2 of the torso), measured once, at the end. The "
+        "gate, padding and refinement were chosen on the COCO persons, so those rows flatter.",
+        Table(["model", "flip test", "COCO AR / AR50", "COCO large AR / AR50", "LSPET PCK"], rows),
+        Bars("PCK on LSPET", bars),
+    ]
+
+
+def detector(figures: Figures) -> list[Piece]:
+    one, photos = figures["coco_val_one_look"], figures["one_person_fills_photo"]
+    return [
+        f"Person detector: AP50 {one['ap50']:.3f} on {one['persons']} persons of "
+        f"{one['images']} COCO val images; one person who fills the photo is found in "
+        f"{photos['found']} of {photos['photos']} street photos; "
+        f"{figures['ms_one_thread']['call_1080p']:.0f} ms a 1080p frame. Its thresholds were "
+        "chosen on these images."
+    ]
+
+
+def end_to_end(figures: Figures) -> list[Piece]:
+    own = {k: r for k, r in figures.items() if isinstance(r, dict) and "cpu_ratio" in r}
+    rows = [
+        [
+            name,
+            f"{row['cpu_ratio']:.2f}",
+            f"{row['wall_over_cpu']:.2f}",
+            f"{row['frames'] / row['wall_s']:.1f}",
+        ]
+        for name, row in own.items()
+    ]
+    head = [f"on {figures['video']}", "CPU, whole / bare", "wall / own CPU", "frames/s"]
+    pieces: list[Piece] = [
+        "What posekit adds to the networks and the decoding that it cannot do without "
+        "(whole run of `infer`, no overlay, against the bare calls in the same process):",
+        Table(head, rows),
+    ]
+    rival = {k: r for k, r in figures.items() if k.startswith("rtmlib-")}
+    return pieces + (_against_rtmlib(rival) if rival else [])
+
+
+def _against_rtmlib(rival: dict[str, Any]) -> list[Piece]:
+    rows = [
+        [
+            name.removeprefix("rtmlib-"),
+            f"{row['ours_around_ms']:.2f}",
+            f"{row['rtmlib_around_ms']:.2f}",
+            f"{row['around_ratio']:.1f}",
+            f"{row['ours_whole_ms']:.0f}",
+            f"{row['rtmlib_whole_ms']:.0f}",
+            f"{row['whole_ratio']:.2f}",
+            f"{100 * row['network_share_ours']:.0f} %",
+        ]
+        for name, row in rival.items()
+    ]
+    head = ["persons", "crop and decode: posekit", "rtmlib", "ratio", "whole: posekit", "rtmlib"]
+    return [
+        "Against rtmlib with the same ONNX network (a ResNet-50 with three deconvolutions) and "
+        "the same boxes, CPU milliseconds a person, one thread:",
+        Table([*head, "ratio", "network's share of posekit's"], rows),
+    ]
+
+
+def crop(figures: Figures) -> list[Piece]:
+    return _rivals(figures, "Cutting persons out of a frame, microseconds a person:")
+
+
+def decode(figures: Figures) -> list[Piece]:
+    persons = f"{figures.get('persons', '?')} persons"
+    return _rivals({persons: figures}, "Decoding heatmaps, microseconds a person:")
+
+
+def _rivals(columns: dict[str, Any], said: str) -> list[Piece]:
+    rows = []
+    for column, each in columns.items():
+        for side in ("ours", "rivals"):
+            for name, row in each.get(side, {}).items():
+                if "us_a_person" in row:
+                    times = row.get("times_ours")
+                    told_name = f"posekit, {name}" if side == "ours" and name != "bare" else name
+                    rows.append([column, told_name, row["us_a_person"], times])
+    bars = [(f"{name}, {column}", us) for column, name, us, _ in rows]
+    cells = [[c, n, f"{us:.0f}", f"{t:.1f}" if t else ""] for c, n, us, t in rows]
+    return [said, Table(["", "what", "us", "times posekit's"], cells), Bars(said, bars)]
+
+
+def graph(figures: Figures) -> list[Piece]:
+    rows = [
+        [name, f"{row['network_ms']:.1f}", f"{100 * row['added']:+.1f} %"]
+        for name, row in figures.items()
+        if "blur" not in name
+    ]
+    return [
+        "What the points graph (normalise, mirror, merge, argmax, refine) adds to the bare "
+        "network:",
+        Table(["", "network ms", "added"], rows),
+    ]
+
+
+def smoothing(figures: Figures) -> list[Piece]:
+    rows = [
+        [name, f"{100 * row['fall']:.0f} %", f"{row['wrist_lag_frames']:.2f}"]
+        for name, row in figures["clips"].items()
+    ]
+    ratios = ", ".join(
+        motion + " " + ", ".join(f"{each['ratio']:.2f}" for each in rates.values())
+        for motion, rates in figures["generated"].items()
+    )
+    return [
+        "Smoothing: median second difference of confident keypoints, and lag of the fastest "
+        "wrist. Its settings were chosen on these clips.",
+        Table(["clip", "falls by", "lag, frames"], rows),
+        f"Error after over before on generated motion at 30 and 60 fps: {ratios}.",
+    ]
+
+
+def memory(figures: Figures) -> list[Piece]:
+    resident = figures["resident_mb"]
+    return [
+        f"Memory over {figures['frames']} frames with every format and the overlay: "
+        f"{resident['middle']:.0f} MB half-way, {resident['last']:.0f} MB at the end "
+        f"({figures['slope_mb_per_1000_frames']:+.2f} MB a 1000 frames)."
+    ]
+
+
+def adapt(figures: Figures) -> list[Piece]:
+    rows, bars, whiskers = [], [], []
+    for name, row in figures.items():
+        if "pck" not in row:
+            rows.append([name, "", "", _ended(row), "", "", "stopped"])
+            continue
+        pck, coco = row["pck"], row["coco"]
+        bars.append((name, pck["difference"]))
+        whiskers.append((pck["low"], pck["high"]))
+        rows.append(
+            [
+                name,
+                f"{pck['before']:.3f}",
+                f"{pck['after']:.3f}",
+                f"{pck['difference']:+.3f} ({pck['low']:+.3f} to {pck['high']:+.3f})",
+                f"{coco['before']:.3f}",
+                f"{coco['after']:.3f}",
+                "passed" if row["verdict"]["passed"] else "refused",
+            ]
+        )
+    head = ["run", "PCK before", "after", "difference", "COCO AR before", "after", "gate"]
+    pieces: list[Piece] = [
+        "Adaptation to LSPET's 1,500 pictures of athletes, no label used, measured on 250 labelled "
+        "ones (PCK at 0.2 of the torso, paired 95 % interval over pictures) and on the 256 COCO "
+        "persons (what is forgotten), plain crops, no flip test:",
+        Table(head, rows),
+    ]
+    drawn = [Bars("Difference in PCK on LSPET, 95 % intervals", bars, whiskers)] if bars else []
+    return [*pieces, *drawn]
+
+
+def _ended(row: dict[str, Any]) -> str:
+    """How a run that was not measured ended."""
+    said = str(row.get("stopped") or row.get("reason") or "not measured")
+    if not row.get("history"):
+        return said
+    end = row["history"][-1]
+    return f"{said} at step {end['step']}: mean peak {end['values']['response']:.3f}"
+
+
+def calibration(figures: Figures) -> list[Piece]:
+    made = {
+        f"{name} ({graph})": row
+        for name, graphs in figures["models"].items()
+        for graph, row in graphs.items()
+        if isinstance(row, dict) and "calibrated" in row
+    }
+    said = ", ".join(
+        f"{name} {row['raw']['ece']:.3f} to {row['calibrated']['ece']:.3f}"
+        for name, row in made.items()
+    )
+    curves = {
+        f"{name}, {side}": [(b["chance"], b["share"]) for b in row[side]["reliability"]]
+        for name, row in made.items()
+        if "(flip)" in name
+        for side in ("raw", "calibrated")
+    }
+    return [
+        "Expected calibration error on held-out COCO persons, from the raw score to "
+        f"`confidence`: {said}.",
+        Lines("Share of right keypoints over what was said", curves, diagonal=True),
+    ]
+
+
+def precision(figures: Figures) -> list[Piece]:
+    rows, bars = [], []
+    for name, row in figures["rows"].items():
+        for kind in ("fp32", "fp16", "int8"):
+            if "bytes" not in row.get(kind, {}):
+                continue
+            each = row[kind]
+            moved = f"{each['mean_px']:.4f} / {each['p99_px']:.4f}" if "mean_px" in each else ""
+            bars.append((f"{name}, {kind}", each["bytes"] / 1e6))
+            rows.append(
+                [
+                    name,
+                    kind,
+                    f"{each['bytes'] / 1e6:.1f}",
+                    f"{each['ms']:.1f}" if "ms" in each else "",
+                    f"{each['speed']:.2f}" if "speed" in each else "",
+                    moved,
+                    f"{each['maps']:.1e}" if "maps" in each else "",
+                ]
+            )
+    vnni = "with" if figures.get("cpu", {}).get("vnni") else "without"
+    head = ["network", "arithmetic", "MB", "ms a crop", "speed", "px, mean / p99", "maps"]
+    return [
+        f"Precision on a CPU {vnni} VNNI: plain graphs as `export` writes them, one thread. Shifts "
+        "are of sure keypoints from torch in float32, in crop pixels; networks with random weights "
+        "have none, so the largest difference of maps as a share of the peak stands beside it.",
+        Table(head, rows),
+        Bars("Size of the file, MB", bars),
+    ]
+
+
+def reprojection(figures: Figures) -> list[Piece]:
+    rows = [
+        [
+            model,
+            clip,
+            kind,
+            *(
+                f"{found[part]['median_px']:.2f} / {found[part]['p90_px']:.2f}"
+                if part in found
+                else ""
+                for part in ("residual", "held_out")
+            ),
+            "; ".join(f"{x:+.2f}, {y:+.2f}" for x, y in found.get("bias_px", [])),
+        ]
+        for model, clips in figures.items()
+        if isinstance(clips, dict)
+        for clip, entry in clips.items()
+        for kind in ("found", "smoothed")
+        if (found := entry.get(kind))
+    ]
+    head = ["model", "clip", "points", "residual px, median / p90", "held-out view", "bias x, y"]
+    return [
+        "Geometric bias without labels: keypoints of calibrated cameras, triangulated and "
+        "projected back; the held-out view took no part in the triangulation. Bias is the median "
+        "offset in each view.",
+        Table(head, rows),
+    ]
+
+
+def collapse(figures: Figures) -> list[Piece]:
+    kept: dict[tuple[str, str], list[Any]] = {}
+    for row in figures["rows"].values():
+        kept.setdefault((row["case"], row["arm"]), []).append(row)
+    rows = [
+        [
+            case,
+            arm,
+            _from_to(runs, "pck"),
+            _from_to(runs, "response"),
+            ", ".join(str(run.get("alarm_step") or "none") for run in runs),
+            str(len(runs)),
+        ]
+        for (case, arm), runs in kept.items()
+    ]
+    curves = {
+        arm: [(step, response) for step, _, response in runs[0]["curve"]]
+        for (case, arm), runs in kept.items()
+        if case == "no labels, shift"
+    }
+    plot = [Lines("Mean peak over steps, no labels, shift, one seed", curves)] if curves else []
+    head = ["case", "method", "PCK", "mean peak", "alarm at step", "seeds"]
+    return [
+        f"Collapse at small scale, on drawn persons (PCK within {figures['near_px']} px, mean "
+        "height of peaks; from before to after, mean over seeds). Rows that are missing were not "
+        "run.",
+        Table(head, rows),
+        *plot,
+    ]
+
+
+def _from_to(runs: list[Any], name: str) -> str:
+    return " to ".join(f"{statistics.fmean(run[name][n] for run in runs):.3f}" for n in (0, 1))
+
+
+def scaling(figures: Figures) -> list[Piece]:
+    rows = [
+        [name, ", ".join(f"{' '.join(p)} {told(v)}".replace("_", " ") for p, v in _leaves(row, ()))]
+        for name, row in figures.items()
+    ]
+    persons = [
+        (float(name.removeprefix("persons ")), row["ms_a_frame"])
+        for name, row in figures.items()
+        if name.startswith("persons ") and "ms_a_frame" in row
+    ]
+    plot = [Lines("CPU ms a frame over persons", {"one thread": persons})] if persons[1:] else []
+    return [
+        "What more persons, larger frames, more streams and longer videos cost; Lightning without "
+        "the flip test, one thread. Rows that are missing were not run.",
+        Table(["row", "figures"], rows),
+        *plot,
+    ]
+
+
+def end_to_end_rivals(figures: Figures) -> list[Piece]:
+    rows = [
+        [
+            key,
+            name,
+            f"{row['frames_a_s']:.2f}",
+            f"{row['cpu_ms_a_person']:.1f}",
+            f"{row['cpu_ratio']:.2f}" if "cpu_ratio" in row else "",
+            f"{row['peak_mb']:.0f}",
+            f"{row['wall_over_cpu']:.2f}",
+        ]
+        for key, each in figures.items()
+        for name, row in each.items()
+        if isinstance(row, dict) and "frames_a_s" in row
+    ]
+    head = ["row", "", "frames/s", "CPU ms a person", "rival's CPU / posekit's", "peak MB"]
+    return [
+        "From decoded frames to points, posekit and its rivals, same frames and boxes, each in a "
+        "process of its own. The network is the same with rtmlib, of the same shape with VitPose; "
+        "MediaPipe runs another, so compare time only.",
+        Table([*head, "wall / CPU"], rows),
+    ]
+
+
+def plain(figures: Figures) -> list[Piece]:
+    """Any figures: a line a value, for files that have no section of their own."""
+    rows = [[" · ".join(path) or "value", told(value)] for path, value in _leaves(figures, ())]
+    return [Table(["figure", ""], rows)]
+
+
+def _leaves(data: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Numbers and words with the way to them; of lists only those of a few plain values."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield from _leaves(value, (*path, str(key)))
+    elif isinstance(data, list):
+        if len(data) <= 4 and not any(isinstance(each, dict | list) for each in data):
+            yield path, ", ".join(map(told, data))
+        elif data and isinstance(data[0], dict) and "run" in data[0]:
+            for each in data:
+                yield from _leaves(each, (*path, str(each["run"])))
+    else:
+        yield path, data
+
+
+SECTIONS: dict[str, Callable[[Figures], list[Piece]]] = {
+    "accuracy": accuracy,
+    "detector": detector,
+    "end_to_end": end_to_end,
+    "graph-cpu": graph,
+    "smoothing": smoothing,
+    "memory": memory,
+    "adapt": adapt,
+    "calibration": calibration,
+    "collapse": collapse,
+    "precision": precision,
+    "reprojection": reprojection,
+    "end_to_end_rivals": end_to_end_rivals,
+    "scaling": scaling,
+    "crop-cpu": crop,
+    "decode-cpu": decode,
+}
+"""In the page's order; files that are not named here follow as plain figures."""
