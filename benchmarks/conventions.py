@@ -38,7 +38,7 @@ SHIFT_PX = 28.0  # how far crops are moved to measure a: 7 cells
 # Turn in degrees, scale, move as a share of the crop.
 VIEWS = ((20, 1.0, 0.0), (-20, 1.0, 0.0), (0, 0.88, 0.0), (0, 1.0, 0.035))
 VARIANTS = (
-    {"padding": 1.0},
+    {"padding": 1.1},
     {"padding": 1.25},
     {"gate": 0.0},
     {"gate": 1.0},
@@ -160,6 +160,7 @@ def rows(
             runtime = variant(bundle, flip=flip, **changes)
             values = similarity(estimate(runtime, coco, coco.boxes), coco)
             name = ", ".join(f"{key} {value}" for key, value in changes.items()) or "as embedded"
+            name = name if changes else f"{name}, padding {bundle.pose_spec.padding:g}"
             yield (
                 f"{name}{', flip' if flip else ''}",
                 {

@@ -12,13 +12,14 @@ that scores 0.3 or more in enough views is triangulated and projected back:
 
 Both for the points as they are found and smoothed. Distances in px of the frame, and in percent
 of the person's size, sqrt(box area).
-Writes results/reprojection.json.
+Writes results/reprojection.json, row by row; rows that are there are not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +29,12 @@ from xml.etree import ElementTree as ET
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from results_file import save
+from results_file import FOLDER, save
 from scipy.optimize import linear_sum_assignment
 
 import posekit
 from posekit import Poses
+from posekit.runtime import usable_threads
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("movenet-thunder", "movenet-lightning")
@@ -228,17 +230,24 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--assets", type=Path, default=ROOT.parent / "shared" / "assets")
+    parser.add_argument("--again", action="store_true", help="measure rows that are there, too")
     options = parser.parse_args()
+    path = FOLDER / "reprojection.json"
     figures: dict[str, Any] = {}
+    if path.exists() and not options.again:
+        figures = json.loads(path.read_text())["figures"]
     for model, clip in itertools.product(NAMES, CLIPS):
+        if clip in figures.get(model, {}):
+            continue
         entry = measure(model, clip, options.assets / "video")
         figures.setdefault(model, {})[clip] = entry
         for name in ("found", "smoothed"):
-            print(f"{model:18} {clip:13} {name:9}", entry[name])
+            print(f"{model:18} {clip:13} {name:9}", entry[name], flush=True)
+        save("reprojection", "python benchmarks/reprojection.py", usable_threads(), figures)
     shared = [figures[name]["singleperson"]["found"]["bias_px"] for name in NAMES]
     figures["bias_difference_px"] = np.round(np.subtract(*shared), 2).tolist()
     print("bias, Thunder minus Lightning, by view:", figures["bias_difference_px"])
-    path = save("reprojection", "python benchmarks/reprojection.py", 0, figures)
+    path = save("reprojection", "python benchmarks/reprojection.py", usable_threads(), figures)
     print(f"wrote {path.relative_to(ROOT)}")
 
 

@@ -265,8 +265,7 @@ def _taught(
 
     parts: rows to learn from, rows held out.
     """
-    rows, held = parts
-    recipe = options.recipe
+    (rows, held), recipe = parts, options.recipe
 
     def asked(bundle: Bundle, whom: Persons, views: int) -> Taught:
         path = options.work / f"maps-{_key(whom.fingerprint, bundle, views)}.npy"

@@ -36,6 +36,18 @@ NOTHING = 0.05
 rise, so the floors do not hold it."""
 
 
+_PERCENT = {
+    "stays mirrored": "flip",
+    "turned": "turn",
+    "smaller": "zoom",
+    "agrees with teacher": "teacher",
+    "swaps": "swaps",
+    "faint": "faint",
+    "networks apart": "apart",
+}
+"""What is shown live as shares, and its name among the values."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """One look at the held-out persons.
@@ -52,6 +64,16 @@ class Reading:
     losses: Mapping[str, float]
     score: float
     warnings: tuple[str, ...] = ()
+
+    def told(self) -> str:
+        """What the look found, in a line; what could not be told is left out."""
+        values = self.values
+        known = {name: values.get(key, math.nan) for name, key in _PERCENT.items()}
+        parts = [f"{name} {value:.1%}" for name, value in known.items() if math.isfinite(value)]
+        bins = [values.get(f"bin_{n}_ratio", math.nan) for n in range(5)]
+        against = "/".join(f"{each:.2f}" if math.isfinite(each) else "-" for each in bins)
+        head = f"peaks {values['response']:.3f}, values by fifths {against} of the start"
+        return ", ".join([head, f"places {values['distinct']:.2f}", *parts])
 
 
 @dataclass(eq=False)

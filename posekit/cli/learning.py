@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import signal
 import sys
-from collections.abc import Mapping
 from types import FrameType
 from typing import Any, Self
 
@@ -27,25 +25,6 @@ def seconds_of(budget: str | None) -> float | None:
         return float(found[1]) * _UNITS[found[2]] if found else float("")
     except ValueError:
         raise InputError(f"--budget {budget}: wanted a time such as 20min, 90s or 1h") from None
-
-
-def told(values: Mapping[str, float]) -> str:
-    """What a look at the held-out persons found, in a line; what could not be told is left out."""
-    percent = {
-        "stays mirrored": "flip",
-        "turned": "turn",
-        "smaller": "zoom",
-        "agrees with teacher": "teacher",
-        "swaps": "swaps",
-        "faint": "faint",
-        "networks apart": "apart",
-    }
-    known = {name: values.get(key, math.nan) for name, key in percent.items()}
-    parts = [f"{name} {value:.1%}" for name, value in known.items() if math.isfinite(value)]
-    bins = [values.get(f"bin_{n}_ratio", math.nan) for n in range(5)]
-    against = "/".join(f"{each:.2f}" if math.isfinite(each) else "-" for each in bins)
-    head = f"peaks {values['response']:.3f}, values by fifths {against} of the start"
-    return ", ".join([head, f"places {values['distinct']:.2f}", *parts])
 
 
 class Learning:
@@ -117,7 +96,7 @@ class Learning:
             self._bars.update(self._task, completed=done, total=total)
 
     def _look(self, reading: Any, seconds: float) -> None:
-        self._say(f"step {reading.step}, {seconds:.0f} s: {told(reading.values)}")
+        self._say(f"step {reading.step}, {seconds:.0f} s: {reading.told()}")
         losses = ", ".join(f"{name} {value:.4g}" for name, value in reading.losses.items())
         self._say(f"  loss {losses}; score {reading.score:+.3f}")
         for warning in reading.warnings:

@@ -1,0 +1,184 @@
+"""From frames to points, posekit and its rivals: `python benchmarks/end_to_end_rivals.py [...]`.
+
+The same frames of a video, decoded before, and the same boxes for all, 1, 8 and 32 persons, 1 and
+2 threads; each in a process of its own, held to as many cores as it has threads:
+
+- rtmlib with the same ONNX network (a ResNet-50 with three deconvolutions, random weights): time,
+  and how far the points of both lie from one another. A random network's peaks may jump, so the
+  median tells the geometry, not the largest.
+- transformers' VitPose, ViTPose-B with random weights: time; posekit runs a network of the same
+  shape, with weights of its own, so points are not compared.
+- MediaPipe's Pose (BlazePose full, trained), which finds one person in each box's cut-out and
+  tracks; beside it posekit with Lightning and Thunder. Other networks: time only.
+
+Rows are saved as they are measured and skipped the next time; --persons and --threads choose some,
+and what was not asked for yet says "not run". Writes results/end_to_end_rivals.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from results_file import FOLDER, save
+
+from posekit import Bundle, nets, video
+from posekit.skeletons import COCO_17
+from posekit.types import ModelSpec
+from posekit_engines.graph import points_graph
+from posekit_engines.to_onnx import bundle_weights, inline_weights, network_graph
+
+ROOT = Path(__file__).resolve().parents[1]
+RIVALS = {
+    "rtmlib": ROOT / ".rivals" / "bin" / "python",
+    "vitpose": ROOT / ".rivals" / "bin" / "python",
+    "mediapipe": ROOT / ".rivals-mediapipe" / "bin" / "python",
+}
+NOT_RUN = "not run"
+RESNET = ModelSpec(
+    "simple-baseline-r50",
+    (192, 256),
+    (48, 64),
+    COCO_17,
+    decode="udp",
+    crop_shrink=1.0,
+    crop_center=0.5,
+    map_scale=(191 / 47, 255 / 63),
+)
+NETWORKS = {"rtmlib": RESNET, "vitpose": replace(RESNET, architecture="vitpose-b-simple")}
+EMBEDDED = ("movenet-lightning", "movenet-thunder")
+
+
+def exported(spec: ModelSpec, folder: Path) -> None:
+    """The network with random weights: net.onnx for the rival, net.posekit for us."""
+    torch.manual_seed(0)
+    net = nets.build(spec)
+    network = inline_weights(network_graph(net, spec), bundle_weights(net))
+    onnx.save(network, folder / "net.onnx")
+    graph = points_graph(network, spec, flip=False).SerializeToString()
+    Bundle("random", spec, {}, {"plain": graph}).save(folder / "net.posekit")
+
+
+def measured(command: list[str], folder: Path, threads: int) -> dict[str, Any]:
+    """What a process of its own, on `threads` cores, leaves in out.npz."""
+    cores = sorted(os.sched_getaffinity(0))[:threads]
+    held = {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
+    done = subprocess.run(
+        command,
+        env=os.environ | held,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: {done.stderr.strip()[-800:]}")
+    with np.load(folder / "out.npz") as answer:
+        return dict(answer)
+
+
+def run_by(python: str | Path, task: str, folder: Path, threads: int) -> dict[str, Any]:
+    script = str(Path(__file__).with_name("rival_whole.py"))
+    return measured([str(python), script, task, str(folder)], folder, threads)
+
+
+def told(answer: dict[str, Any], persons: int, frames: int) -> dict[str, float]:
+    """Rate, CPU time and memory."""
+    cpu, wall = float(answer["cpu_s"]), float(answer["wall_s"])
+    return {
+        "frames_a_s": frames / wall,
+        "cpu_ms_a_person": 1e3 * cpu / frames / persons,
+        "wall_over_cpu": wall / cpu,
+        "peak_mb": float(answer["peak_mb"]),
+    }
+
+
+def row(name: str, folder: Path, *, frames: int, persons: int, threads: int) -> dict[str, Any]:
+    """One rival and ours beside it."""
+    theirs = run_by(RIVALS[name], name, folder, threads)
+    figures: dict[str, Any] = {name: told(theirs, persons, frames)}
+    models = EMBEDDED if name == "mediapipe" else ("net.posekit",)
+    for model in models:
+        found = run_by(sys.executable, model, folder, threads)
+        key = "posekit" if model == "net.posekit" else model
+        mine = told(found, persons, frames)
+        mine["cpu_ratio"] = figures[name]["cpu_ms_a_person"] / mine["cpu_ms_a_person"]
+        figures[key] = mine
+        if name == "rtmlib":
+            far = np.linalg.norm(theirs["points"] - found["points"], axis=-1)
+            figures["apart_px"] = {
+                "median": float(np.median(far)),
+                "p90": float(np.percentile(far, 90)),
+                "largest": float(far.max()),
+            }
+    return figures
+
+
+def prepare(folder: Path, clip: Path, *, frames: int, persons: int) -> None:
+    """The frames and boxes that all are given."""
+    with video.read(clip) as reader:
+        taken = list(itertools.islice((frame.image for frame in reader), frames))
+    height, width = taken[0].shape[:2]
+    left = np.linspace(0, width * 0.8, persons)
+    box = [left, left * 0 + height * 0.1, left + width * 0.15, left * 0 + height * 0.9]
+    boxes = np.stack(box, 1).astype(np.float32)
+    np.savez(folder / "in.npz", frames=np.stack(taken), boxes=boxes)
+
+
+def kept() -> dict[str, Any]:
+    path = FOLDER / "end_to_end_rivals.json"
+    figures: dict[str, Any] = json.loads(path.read_text())["figures"] if path.exists() else {}
+    return figures
+
+
+def chosen() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    example = ROOT / "examples" / "sports2d_demo.mp4"
+    parser.add_argument("--video", type=Path, default=example)
+    parser.add_argument("--frames", type=int, default=4)
+    parser.add_argument("--persons", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rivals", nargs="+", choices=RIVALS, default=list(RIVALS))
+    parser.add_argument("--again", action="store_true", help="measure rows that are there, too")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = chosen()
+    every = itertools.product(RIVALS, (1, 8, 32), (1, 2))
+    figures = {f"{n}, {p} persons, {t} threads": NOT_RUN for n, p, t in every} | kept()
+    for name, persons, threads in itertools.product(
+        options.rivals, options.persons, options.threads
+    ):
+        key = f"{name}, {persons} persons, {threads} threads"
+        if (figures.get(key, NOT_RUN) != NOT_RUN and not options.again) or threads > len(
+            os.sched_getaffinity(0)
+        ):
+            continue
+        if not RIVALS[name].exists():
+            print(f"{name}: not measured; scripts/rivals makes its environment")
+            continue
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            prepare(folder, options.video, frames=options.frames, persons=persons)
+            if name in NETWORKS:
+                exported(NETWORKS[name], folder)
+            measure = {"frames": options.frames, "persons": persons, "threads": threads}
+            figures[key] = measure | row(name, folder, **measure)
+        print(key, figures[key], flush=True)
+        save("end_to_end_rivals", "python benchmarks/end_to_end_rivals.py", threads, figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""A rival's whole way from frames to points: end_to_end_rivals.py runs it in its environment.
+
+    python rival_whole.py rtmlib|vitpose|mediapipe|MODEL FOLDER
+
+MODEL is one of posekit's, or a bundle in FOLDER, run in posekit's own environment.
+
+FOLDER/in.npz holds frames (F, H, W, 3) RGB and boxes (P, 4); what comes out goes to FOLDER/out.npz:
+points where there are some, seconds of CPU and wall time of the best of two rounds, peak memory.
+"""
+
+import functools
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+def rtmlib(folder: str, frames: Any, boxes: Any) -> Callable[[], Any]:
+    """Its ViTPose class with the same ONNX network, person by person."""
+    import cv2
+    from rtmlib.tools.pose_estimation.vitpose import ViTPose
+
+    cv2.setNumThreads(1)
+    # RGB, as the network and rtmlib's own mean and deviation want it.
+    pose = ViTPose(f"{folder}/net.onnx", (192, 256), backend="onnxruntime", device="cpu")
+    return lambda: np.stack([pose(frame, boxes)[0] for frame in frames])
+
+
+def vitpose(folder: str, frames: Any, boxes: Any) -> Callable[[], Any]:
+    """transformers' ViTPose-B, random weights, all persons of a frame in a batch."""
+    del folder
+    import torch
+    from transformers import VitPoseBackboneConfig, VitPoseConfig, VitPoseForPoseEstimation
+    from transformers.models.vitpose.image_processing_pil_vitpose import VitPoseImageProcessorPil
+
+    torch.manual_seed(0)
+    backbone = VitPoseBackboneConfig(out_features=["stage12"], out_indices=[12])
+    labels = {n: str(n) for n in range(17)}
+    config = VitPoseConfig(backbone_config=backbone, id2label=labels, use_simple_decoder=True)
+    network, processor = VitPoseForPoseEstimation(config).eval(), VitPoseImageProcessorPil()
+    sizes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).tolist()
+
+    def look(frame: Any) -> Any:
+        given = processor([frame], boxes=[sizes], return_tensors="pt")
+        with torch.inference_mode():
+            found = network(**given)
+        people = processor.post_process_pose_estimation(found, boxes=[sizes])[0]
+        return np.stack([np.asarray(person["keypoints"]) for person in people])
+
+    return lambda: np.stack([look(frame) for frame in frames])
+
+
+def mediapipe(folder: str, frames: Any, boxes: Any) -> Callable[[], Any]:
+    """BlazePose (full), which looks for one person: each has its cut-out and its own tracker."""
+    del folder
+    from mediapipe.python.solutions.pose import Pose
+
+    trackers = [Pose(model_complexity=1, smooth_landmarks=False) for _ in boxes]
+    places = [tuple(int(side) for side in box) for box in boxes]
+
+    def run() -> Any:
+        for frame in frames:
+            for tracker, (left, top, right, bottom) in zip(trackers, places, strict=True):
+                tracker.process(np.ascontiguousarray(frame[top:bottom, left:right]))
+
+    return run
+
+
+def posekit(model: str, folder: str, frames: Any, boxes: Any) -> Callable[[], Any]:
+    """Our own way with the boxes given, on as many threads as the process may use."""
+    import cv2
+
+    from posekit import Bundle, EstimateOptions, Estimator, bundle
+    from posekit.runtime import Runtime
+
+    cv2.setNumThreads(1)
+    path = f"{folder}/{model}" if model.endswith(".posekit") else bundle.find(model)
+    runtime = Runtime(Bundle.open(path), device="cpu", flip=False)
+    estimator = Estimator(runtime, lambda _: boxes, EstimateOptions())
+    return lambda: np.stack([estimator(frame, boxes).points for frame in frames])
+
+
+def seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def best(work: Callable[[], Any], rounds: int = 2) -> dict[str, Any]:
+    """Points and least CPU seconds, with the wall seconds of that round, after one to warm up."""
+    work()
+    found: dict[str, Any] = {"cpu_s": float("inf")}
+    for _ in range(rounds):
+        cpu, wall = seconds(), time.perf_counter()
+        points = work()
+        cpu, wall = seconds() - cpu, time.perf_counter() - wall
+        if cpu < found["cpu_s"]:
+            found = {"cpu_s": cpu, "wall_s": wall}
+            found |= {} if points is None else {"points": points}
+    found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return found
+
+
+def main() -> None:
+    task, folder = sys.argv[1:]
+    with np.load(f"{folder}/in.npz") as given:
+        frames, boxes = given["frames"], given["boxes"]
+    rivals = {"rtmlib": rtmlib, "vitpose": vitpose, "mediapipe": mediapipe}
+    prepare = rivals.get(task) or functools.partial(posekit, task)
+    np.savez(f"{folder}/out.npz", **best(prepare(folder, frames, boxes)))
+
+
+if __name__ == "__main__":
+    main()
