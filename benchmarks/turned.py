@@ -1,4 +1,4 @@
-"""What views are worth for persons in any posture: `python benchmarks/turned.py`.
+"""What views are worth for persons in any posture: `python benchmarks/turned.py [MODEL ...]`.
 
 COCO as in benchmarks/accuracy.py, each person's crop upright and turned by an angle of its own
 (uniform over the circle, one seed), seen in 1, 2, 4, 8 and 16 views of `posekit infer --views`.
@@ -8,13 +8,14 @@ The number of views that teach in `posekit adapt` was chosen here, not on LSPET.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from accuracy import Array, Persons, persons_of, recall, similarity
-from results_file import save
+from results_file import FOLDER, save
 
 from posekit import Boxes, Bundle, Warp
 from posekit.bundle import embedded
@@ -61,13 +62,17 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--assets", type=Path, default=ROOT.parent / "shared" / "assets")
+    parser.add_argument("models", nargs="*", default=list(NAMES), help="none: both")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     folder = options.assets / "coco_kpts"
     coco = persons_of(folder / "images", folder / "person_keypoints.json")
-    figures = {name: measure(name, coco) for name in NAMES}
-    path = save("turned", "python benchmarks/turned.py", 1, figures)
-    print(f"wrote {path.relative_to(ROOT)}")
+    for name in options.models:
+        found = measure(name, coco)
+        path = FOLDER / "turned.json"
+        done = json.loads(path.read_text())["figures"] if path.exists() else {}
+        save("turned", "python benchmarks/turned.py", 1, {**done, name: found})
+    print("wrote results/turned.json")
 
 
 if __name__ == "__main__":

@@ -180,9 +180,13 @@ def _learned(
         return dataclasses.replace(
             told, reason=str(error), error=error, history=tuple(monitor.history)
         )
-    # A calibration holds for the weights that it was fitted to.
+    # A calibration and a GPU's plans hold for the weights that they were made of.
     source = watched.source
-    extras = {k: v for k, v in source.extras.items() if k != "calibration.json"}
+    extras = {
+        name: part
+        for name, part in source.extras.items()
+        if name != "calibration.json" and not name.startswith("engines/")
+    }
     adapted = dataclasses.replace(source, weights=best, extras=extras, sha256="")
     return dataclasses.replace(told, adapted=adapted, history=tuple(monitor.history))
 

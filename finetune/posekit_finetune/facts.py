@@ -21,6 +21,9 @@ from posekit_finetune.recipe import Recipe
 if TYPE_CHECKING:
     from posekit_finetune.adapt import AdaptOptions
 
+_OWN = ("parents", "adapted", "engines")
+"""Of a source's provenance, what does not hold for the model that was made of it."""
+
 
 def facts(
     source: Bundle, persons: Persons, options: AdaptOptions, *, signal: float
@@ -90,7 +93,7 @@ def provenance(
 ) -> dict[str, Any]:
     """Where an adapted bundle comes from; the chain of parents grows by one."""
     parents = [*source.provenance.get("parents", []), source.sha256]
-    kept = {k: v for k, v in source.provenance.items() if k not in ("parents", "adapted")}
+    kept = {k: v for k, v in source.provenance.items() if k not in _OWN}
     names = ("recipe", "seed", "data_fingerprint", "labels used", "teacher", "networks", "posekit")
     return {
         **kept,
