@@ -17,12 +17,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, get_args
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from posekit.errors import DeviceError, InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 DISTRIBUTIONS = (
     "onnxruntime",
@@ -233,6 +233,7 @@ def run_bound(session: Any, name: str, array: NDArray[Any], *, device: Device) -
 
     Raises DeviceError: the device fails while it runs.
     """
+    import numpy as np
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 

@@ -90,7 +90,8 @@ def test_plain_adam_destroys_what_relative_steps_keep(
 
     Under the default loss Adam harms less within ten steps (0.85 against 0.90).
     """
-    share = kept(optimizer, "loss=mse", "teacher=self", "learn=all")
+    plain = ("retain=0", "hard.any_turn=0", "rate=2e-4", "blend=0.7")
+    share = kept(optimizer, "loss=mse", "teacher=self", "learn=all", *plain)
     assert least <= share <= most
 
 
