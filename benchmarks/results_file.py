@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from posekit.atomic import write_atomic
+from posekit.providers import versions
 
 FOLDER = Path(__file__).parent / "results"
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "av", "torch")
@@ -22,12 +22,6 @@ def machine(threads: int) -> dict[str, Any]:
     if info.exists():
         names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         cpu = names[0].partition(":")[2].strip() if names else cpu
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
     git = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=FOLDER.parent,
@@ -39,7 +33,7 @@ def machine(threads: int) -> dict[str, Any]:
         "cpu": cpu,
         "threads": threads,
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": versions(PACKAGES),
         "commit": git.stdout.strip(),
     }
 

@@ -14,13 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from posekit import video
+from posekit import providers, video
 from posekit.draw import draw
 from posekit.errors import InputError
 from posekit.estimate import Estimator
@@ -297,18 +296,12 @@ def _run(estimator: Estimator) -> dict[str, Any]:
 
 
 def _machine() -> dict[str, Any]:
-    versions = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return {
         "cpu": _cpu_name(),
         "threads_usable": usable_threads(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": providers.versions(_PACKAGES),
     }
 
 

@@ -13,7 +13,7 @@ import ctypes
 import importlib.util
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -34,15 +34,18 @@ DISTRIBUTIONS = (
 )
 
 
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Version of each of these distributions that is installed, by name."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
 def installed() -> dict[str, str]:
     """Version of each ONNX Runtime distribution that is installed, by name; normally one."""
-    versions = {}
-    for name in DISTRIBUTIONS:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    return versions(DISTRIBUTIONS)
 
 
 def cgroup_cpus(

@@ -12,7 +12,6 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +28,7 @@ from posekit.errors import (
     PosekitError,
     SourceError,
 )
+from posekit.providers import versions
 from posekit_engines import gpu_parity, gpu_times, kernel_cases, nvrtc
 from posekit_engines.cuda import Choice, Device, open_device
 from posekit_engines.gpu_targets import targets
@@ -279,22 +279,16 @@ def machine(device: Device) -> dict[str, Any]:
         },
         "through": device.driver.name,
         "nvrtc": ".".join(map(str, nvrtc.compiler().version)),
-        "versions": {"posekit": __version__, "python": platform.python_version(), **_versions()},
+        "versions": {
+            "posekit": __version__,
+            "python": platform.python_version(),
+            **versions(PACKAGES),
+        },
         "commit": _said(["git", "-C", str(_FOLDER), "describe", "--always", "--dirty"])
         if (_FOLDER.parents[1] / ".git").exists()
         else f"posekit {__version__}",
         "platform": platform.platform(),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _said(command: Sequence[str]) -> str:

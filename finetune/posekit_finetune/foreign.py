@@ -21,7 +21,7 @@ from posekit.geometry import Float64, Warp
 from posekit.types import Boxes, Float32, Int64, ModelSpec, Skeleton
 from posekit_finetune import store, views
 from posekit_finetune.data import FindOptions
-from posekit_finetune.persons import Persons, cut
+from posekit_finetune.persons import SAME_CROPS, Persons, cut
 from posekit_finetune.pictures import Material, material
 from posekit_finetune.teacher import Progress, Taught
 
@@ -29,15 +29,9 @@ _BLOCK = 64
 """Persons at a time."""
 
 
-_CROP_AND_MAPS = (
-    *("input_size", "heatmap_size", "map_scale", "map_offset", "padding", "crop_shrink"),
-    *("crop_center", "skeleton"),
-)
-
-
 def same_crops(theirs: ModelSpec, ours: ModelSpec) -> bool:
     """Whether two networks look at the same crop and answer in the same cells and keypoints."""
-    return all(getattr(theirs, name) == getattr(ours, name) for name in _CROP_AND_MAPS)
+    return all(getattr(theirs, name) == getattr(ours, name) for name in SAME_CROPS)
 
 
 def by_name(theirs: Skeleton, ours: Skeleton) -> tuple[Int64, Int64]:

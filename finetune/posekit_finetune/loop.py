@@ -28,7 +28,7 @@ from posekit.nets import build
 from posekit.types import Float32, Int64, ModelSpec
 from posekit_finetune import learner
 from posekit_finetune.labelled import Labelled
-from posekit_finetune.persons import Persons
+from posekit_finetune.persons import SAME_CROPS, Persons
 from posekit_finetune.recipe import Recipe
 from posekit_finetune.step import Batch, Labels, Networks, Step, StepReport
 from posekit_finetune.teacher import Taught
@@ -327,10 +327,7 @@ class Loop:
         self._saved = time.perf_counter()
 
 
-_SHARED = (
-    *("input_size", "heatmap_size", "map_scale", "map_offset", "skeleton", "padding"),
-    *("crop_shrink", "crop_center", "color", "mean", "std"),
-)
+_SHARED = (*SAME_CROPS, "color", "mean", "std")
 """What two networks of a run must have in common: they see the same crops, and teach each other."""
 
 

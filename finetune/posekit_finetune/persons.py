@@ -28,6 +28,12 @@ _HELD_LEAST = 100
 _HELD_MOST = 0.3
 """Share of the persons that may be held out."""
 
+SAME_CROPS = (
+    *("input_size", "heatmap_size", "map_scale", "map_offset", "padding", "crop_shrink"),
+    *("crop_center", "skeleton"),
+)
+"""Of two specs, what must be equal for one's crops, cells and keypoints to be the other's."""
+
 
 class Patches:
     """Rows of a store of pictures (a memmap, mostly), read only when they are asked for.

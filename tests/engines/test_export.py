@@ -28,6 +28,7 @@ from posekit_engines import handout, standalone
 from posekit_engines.crops import embedded
 from posekit_engines.export import export
 from posekit_engines.options import BUDGETS, ExportOptions
+from tests.full_disk import full_disk
 
 PLAIN = ExportOptions(flip=False)
 
@@ -143,24 +144,11 @@ def test_over_its_budget_nothing_is_written_unless_forced(
     assert "forced" in (tmp_path / "x.onnx.parity.html").read_text()
 
 
-def test_a_disk_that_fills_leaves_the_old_output(
-    lightning: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A limit on file size stops the write in the middle, as a full disk does."""
-    import resource
-    import signal
-
+def test_a_disk_that_fills_leaves_the_old_output(lightning: Bundle, tmp_path: Path) -> None:
     old = tmp_path / "x.onnx"
     old.write_bytes(b"old")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    try:
-        with pytest.raises(SourceError, match="no room left"):
-            export(lightning, old, dataclasses.replace(PLAIN, overwrite=True))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, before)
+    with full_disk(100_000), pytest.raises(SourceError, match="no room left"):
+        export(lightning, old, dataclasses.replace(PLAIN, overwrite=True))
     assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
     assert old.read_bytes() == b"old"
 

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import resource
-import signal
 import subprocess
 import sys
 import time
@@ -28,6 +26,7 @@ from posekit_engines.export import export
 from posekit_engines.options import ExportOptions
 from posekit_engines.pack import assembled, convert, loaded, read
 from posekit_engines.parity import source_answer, source_maps
+from tests.full_disk import full_disk
 from tests.states import FLAT, blank, renamed, saved
 
 
@@ -201,17 +200,9 @@ def test_a_target_that_cannot_be_written_is_one_sentence_before_any_work(tmp_pat
 def test_a_disk_that_fills_while_converting_leaves_nothing_and_the_old_output(
     small: Path, tmp_path: Path
 ) -> None:
-    """A limit on file size stops the write in the middle, as a full disk does."""
     old = tmp_path / "x.posekit"
     old.write_bytes(b"old")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    try:
-        with pytest.raises(SourceError, match="no room left"):
-            convert(small, old, Overrides(), overwrite=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, before)
+    with full_disk(100_000), pytest.raises(SourceError, match="no room left"):
+        convert(small, old, Overrides(), overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["x.posekit"]
     assert old.read_bytes() == b"old"
