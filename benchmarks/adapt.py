@@ -52,10 +52,15 @@ class Row:
 SHORT = ("steps=150", "watch_every=50")
 BEFORE = ("ensemble_views=8", "hard.any_turn=0", "rate=2e-4", "blend=0.7", "retain=0")
 """The default recipe until persons were turned at will and the source was retained."""
+SHORTER = ("rate=7e-4", "blend=1.0", "steps=700", "watch_every=175")
+"""The default recipe until it was seen that persons it learned from fared no better than others."""
 ROWS = {
     "lightning-0": Row(),
     "lightning-1": Row(seed=1),
     "thunder-0": Row("movenet-thunder"),
+    "700 steps, 0": Row(settings=SHORTER),
+    "700 steps, 1": Row(settings=SHORTER, seed=1),
+    "700 steps, thunder": Row("movenet-thunder", settings=SHORTER),
     "nothing retained": Row(
         settings=("retain=0", "blend=0.7", "rate=4e-4", "steps=1000", "watch_every=250")
     ),

@@ -86,16 +86,16 @@ class Recipe:
     batch_norm: Literal["train", "frozen"] = "frozen"  # X: train, in all three passes
     head_noise: float = 0.0  # makes twins differ: noise on the second network's head, share of rms
     optimizer: Literal["relative", "adam"] = "relative"  # M: adam destroys folded networks
-    rate: float = 7e-4  # relative: share of a channel's rms a step; adam: X 1e-3
+    rate: float = 1e-3  # relative: share of a channel's rms a step; adam: X 1e-3
     warm_up: int = 20  # steps
     schedule: Literal["cosine", "steps"] = "cosine"  # steps: a tenth at 70 % and 90 % (X)
     clip: float = 0.0  # largest norm of the gradient, 0: any
     ema: float = 0.99  # decay of the averaged weights, which are what is handed out; 0: none
-    blend: float = 1.0  # share of the learned weights in what is handed out, rest the source's
-    steps: int = 700
+    blend: float = 0.8  # share of the learned weights in what is handed out, rest the source's
+    steps: int = 1400
     batch: int = 16  # persons a step
     labelled_batch: int = 16
-    watch_every: int = 175  # steps between two looks at the held-out persons
+    watch_every: int = 350  # steps between two looks at the held-out persons
 
     def __post_init__(self) -> None:
         for name, low, high in _RANGES:
