@@ -17,6 +17,9 @@ from typing import Any
 
 import numpy as np
 
+ANSWER = ("points", "scores")
+"""Of posekit's poses."""
+
 
 def rtmlib(folder: str, frames: Any, boxes: Any) -> Callable[[], Any]:
     """Its ViTPose class with the same ONNX network, person by person."""
@@ -25,8 +28,11 @@ def rtmlib(folder: str, frames: Any, boxes: Any) -> Callable[[], Any]:
 
     cv2.setNumThreads(1)
     # RGB, as the network and rtmlib's own mean and deviation want it.
-    pose = ViTPose(f"{folder}/net.onnx", (192, 256), backend="onnxruntime", device="cpu")
-    return lambda: np.stack([pose(frame, boxes)[0] for frame in frames])
+    with np.load(f"{folder}/in.npz") as given:
+        size = tuple(given["size"].tolist()) if "size" in given else (192, 256)
+        own = {name: tuple(given[name].tolist()) for name in ("mean", "std") if name in given}
+    pose = ViTPose(f"{folder}/net.onnx", size, backend="onnxruntime", device="cpu", **own)
+    return lambda: {"points": np.stack([pose(frame, boxes)[0] for frame in frames])}
 
 
 def vitpose(folder: str, frames: Any, boxes: Any) -> Callable[[], Any]:
@@ -50,7 +56,7 @@ def vitpose(folder: str, frames: Any, boxes: Any) -> Callable[[], Any]:
         people = processor.post_process_pose_estimation(found, boxes=[sizes])[0]
         return np.stack([np.asarray(person["keypoints"]) for person in people])
 
-    return lambda: np.stack([look(frame) for frame in frames])
+    return lambda: {"points": np.stack([look(frame) for frame in frames])}
 
 
 def mediapipe(folder: str, frames: Any, boxes: Any) -> Callable[[], Any]:
@@ -80,7 +86,12 @@ def posekit(model: str, folder: str, frames: Any, boxes: Any) -> Callable[[], An
     path = f"{folder}/{model}" if model.endswith(".posekit") else bundle.find(model)
     runtime = Runtime(Bundle.open(path), device="cpu", flip=False)
     estimator = Estimator(runtime, lambda _: boxes, EstimateOptions())
-    return lambda: np.stack([estimator(frame, boxes).points for frame in frames])
+
+    def run() -> Any:
+        seen = [estimator(frame, boxes) for frame in frames]
+        return {name: np.stack([getattr(each, name) for each in seen]) for name in ANSWER}
+
+    return run
 
 
 def seconds() -> float:
@@ -89,16 +100,16 @@ def seconds() -> float:
 
 
 def best(work: Callable[[], Any], rounds: int = 2) -> dict[str, Any]:
-    """Points and least CPU seconds, with the wall seconds of that round, after one to warm up."""
+    """Its answer, least CPU seconds and that round's wall seconds, after one to warm up."""
     work()
     found: dict[str, Any] = {"cpu_s": float("inf")}
     for _ in range(rounds):
         cpu, wall = seconds(), time.perf_counter()
-        points = work()
+        answer = work()
         cpu, wall = seconds() - cpu, time.perf_counter() - wall
         if cpu < found["cpu_s"]:
             found = {"cpu_s": cpu, "wall_s": wall}
-            found |= {} if points is None else {"points": points}
+            found |= answer or {}
     found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     return found
 
