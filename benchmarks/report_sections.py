@@ -268,7 +268,9 @@ def reprojection(figures: Figures) -> list[Piece]:
         for kind in ("found", "smoothed")
         if (found := entry.get(kind))
     ]
-    apart = max((abs(v) for view in figures["bias_difference_px"] for v in view), default=0.0)
+    apart = max(
+        (abs(v) for view in figures.get("bias_difference_px", []) for v in view), default=0.0
+    )
     head = ["model", "clip", "points", "residual px, median / p90", "held-out view", "bias x, y"]
     return [
         "Geometric bias without labels: keypoints of calibrated cameras, triangulated and "

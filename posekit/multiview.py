@@ -21,6 +21,10 @@ from posekit.types import Float32, Int64, ModelSpec, UInt8
 
 POWER = 4.0
 """Of the mean peak in a view's weight: 0 is a plain average, which on LSPET gains half as much."""
+LEAST_PEAK = 1e-3
+"""A view whose peaks are lower on average counts as if they were so high: no weight is 0."""
+LEAST_SHARE = 1e-12
+"""What all views' weights are divided by at least: where no view shows a cell, it is 0."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,11 @@ VIEWS = {
     2: (View(), View(0, mirrored=True)),
     4: tuple(View(turn) for turn in (0, 90, 180, 270)),
     8: tuple(View(turn, mirror) for turn in (0, 90, 180, 270) for mirror in (False, True)),
+    14: tuple(View(turn, mirror) for turn in range(45, 360, 45) for mirror in (False, True)),
     16: tuple(View(turn, mirror) for turn in range(0, 360, 45) for mirror in (False, True)),
 }
+"""14 leaves the upright view out: what a network says there cannot flatter it when the others are
+asked whether it was right."""
 
 
 def matrix_of(view: View, spec: ModelSpec) -> Float64:
@@ -58,6 +65,19 @@ def compose(after: Float64, before: Float64) -> Float64:
     return np.concatenate([linear, moved], -1)
 
 
+def cells_of(view: View, spec: ModelSpec) -> Float64:
+    """(2, 3) from cells of the upright crop's maps to cells of the view's maps, x then y.
+
+    A quarter turn's numbers are exactly 0 and 1, so that what it moves to a cell is that cell.
+    """
+    scale, offset = np.array(spec.map_scale), np.array(spec.map_offset)
+    matrix = matrix_of(view, spec)
+    linear = matrix[:, :2] * scale / scale[:, None]
+    moved = (matrix[:, :2] @ offset + matrix[:, 2] - offset) / scale
+    cells = np.concatenate([linear, moved[:, None]], 1)
+    return np.where(np.abs(cells - np.round(cells)) < 1e-9, np.round(cells), cells)
+
+
 class Reader:
     """Reads maps of a view at the cells of the upright crop, bilinearly, zero beyond their edge.
 
@@ -68,9 +88,8 @@ class Reader:
         width, height = spec.heatmap_size
         self._mirror = np.array(spec.skeleton.mirror) if view.mirrored else None
         rows, columns = np.mgrid[:height, :width].reshape(2, -1)
-        crop = np.stack([columns, rows], 1) * spec.map_scale + spec.map_offset
-        matrix = matrix_of(view, spec)
-        seen = (crop @ matrix[:, :2].T + matrix[:, 2] - spec.map_offset) / spec.map_scale
+        matrix = cells_of(view, spec)
+        seen = np.stack([columns, rows], 1) @ matrix[:, :2].T + matrix[:, 2]
         seen = np.where(np.abs(seen - np.round(seen)) < 1e-6, np.round(seen), seen)
         corner = np.floor(seen).astype(np.int64)
         self._taps = [
@@ -114,7 +133,7 @@ class MultiView(Runtime):
         if views not in VIEWS:
             raise InputError(f"views {views}: wanted one of {', '.join(map(str, VIEWS))}")
         super().__init__(
-            bundle, device=device, threads=threads, flip=views in (2, 8, 16), graph="maps"
+            bundle, device=device, threads=threads, flip=views in (2, 8, 14, 16), graph="maps"
         )
         self.views = VIEWS[views]
         self._matrices = np.stack([matrix_of(view, self.spec) for view in self.views])
@@ -142,13 +161,15 @@ def fuse(maps: Float32, readers: list[Reader]) -> Float32:
     """Maps of V views (N, V, K, h, w) to their weighted mean in the upright crop (N, K, h, w).
 
     A view's weight is its mean peak over the keypoints to the power POWER; beyond the part that a
-    view shows, the others count alone.
+    view shows, the others count alone. A map with a NaN counts as one whose peak is 0.
     """
-    weights: Float32 = (maps.max((3, 4)).mean(2).clip(1e-3) ** POWER).astype(np.float32)
+    peaks = maps.max((3, 4))
+    means = np.where(np.isnan(peaks), np.float32(0), peaks).mean(2)
+    weights: Float32 = (means.clip(LEAST_PEAK) ** POWER).astype(np.float32)
     total: Float32 = np.zeros_like(maps[:, 0])
     share: Float32 = np.zeros((len(maps), 1, *maps.shape[3:]), np.float32)
     for n, reader in enumerate(readers):
         weight = weights[:, n, None, None, None]
         total += weight * reader(maps[:, n])
         share += weight * reader.defined
-    return np.asarray(total / np.maximum(share, 1e-12), np.float32)
+    return np.asarray(total / np.maximum(share, LEAST_SHARE), np.float32)

@@ -9,49 +9,31 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import nn
 
-from posekit.bundle import Bundle, Weights
+from posekit.bundle import Bundle
 from posekit.errors import AdaptError, CollapsedError, DivergedError, RecipeError
 from posekit.types import Int64
-from posekit_finetune import foreign, gate, indicators, predict
+from posekit_finetune import foreign, gate
 from posekit_finetune.data import FindOptions, find_persons
 from posekit_finetune.facts import facts, networks, provenance, spent
-from posekit_finetune.gate import Check, Verdict
+from posekit_finetune.gate import Verdict
 from posekit_finetune.indicators import Indicators
 from posekit_finetune.labelled import Labelled
 from posekit_finetune.loop import Loop, Material, Start, start_of
-from posekit_finetune.members import apart, both, members
 from posekit_finetune.monitor import Monitor, Reading
 from posekit_finetune.persons import Persons, split
 from posekit_finetune.recipe import Recipe
-from posekit_finetune.teacher import Taught, look
+from posekit_finetune.teacher import Taught, look, with_turned
+from posekit_finetune.watched import Checker, Watched, learn
 
 AGREED = 0.95
 """Where the source agrees with the multi-view teacher on more of the body's joints than this,
 there is nothing to learn: 0.97 on a domain where adaptation changed nothing, 0.80 on LSPET."""
-
-
-class Checker(Protocol):
-    """Labelled persons: compares the source with the adapted model on them."""
-
-    @property
-    def name(self) -> str:
-        """Such as "PCK@0.1"."""
-        ...
-
-    def __call__(self, before: Bundle, after: Bundle) -> Check:
-        """What both say, person by person."""
-        ...
-
-    def share(self, asked: predict.Predict) -> float:
-        """How much of it one network has right."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -175,7 +157,7 @@ def _learned(
     monitor = Monitor(outcome.before, labelled=loop.material.labelled is not None)
     told = dataclasses.replace(outcome, recipe=loop.recipe)
     try:
-        best = _learn(loop, monitor, watched, on_reading=on_reading)
+        best = learn(loop, monitor, watched, on_reading=on_reading)
     except (CollapsedError, DivergedError) as error:
         return dataclasses.replace(
             told, reason=str(error), error=error, history=tuple(monitor.history)
@@ -213,50 +195,6 @@ def _judged(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Watched:
-    """The held-out persons, and what is asked of them."""
-
-    source: Bundle
-    persons: Persons
-    held: Int64
-    teacher: Taught
-    threads: int
-
-    def measure(self, weights: Weights, before: Indicators | None) -> Indicators:
-        """The network with these weights; `before` is the source's, None for the source itself."""
-        asked = predict.of_bundle(self.source, weights=weights, threads=self.threads)
-        return indicators.measure(
-            asked, self.persons, self.held, teacher=self.teacher, source=before
-        )
-
-    def apart(self, loop: Loop, seen: Indicators) -> float | None:
-        """How far the second network's answers lie from the first's; None where there is one."""
-        if loop.recipe.networks == 1:
-            return None
-        (second,) = members([loop.handed(1)], self.persons, self.held)
-        return apart(seen.points, second.points, self.persons.spec)
-
-    def networks(self, loop: Loop, checks: Sequence[Checker]) -> dict[str, Any]:
-        """Of two networks: the peaks, and what labels say, of each and of the mean of their maps.
-
-        An ensemble's figure is no network's: it costs twice as much.
-        """
-        if loop.recipe.networks == 1:
-            return {}
-        nets = [loop.handed(index) for index in range(2)]
-        single = [predict.of_network(net, self.persons.spec) for net in nets]
-        asked = [*single, both(*single)]
-        told = {
-            seen.name: {
-                "response": seen.response,
-                **{check.name: check.share(each) for check in checks},
-            }
-            for seen, each in zip(members(nets, self.persons, self.held), asked, strict=True)
-        }
-        return {"members": told}
-
-
 def _taught(
     source: Bundle,
     persons: Persons,
@@ -277,8 +215,14 @@ def _taught(
             whom, bundle, views=views, threads=options.threads, path=path, progress=hooks.on_count
         )
 
+    def judging(taught: Taught) -> Taught:
+        """A foreign teacher's agreement does not flatter the source: its views stay together."""
+        if options.teacher is not None:
+            return taught
+        return with_turned(taught, persons, held, source, threads=options.threads)
+
     if not _all_are_taught(recipe):
-        few = _asked_few(source, persons, held, options=options)
+        few = judging(_asked_few(source, persons, held, options=options))
         return Material(persons, rows, labelled=options.labelled), few
     plain = asked(source, persons, 1)
     teacher = options.teacher or source
@@ -300,7 +244,7 @@ def _taught(
             persons,
             path=options.work / f"maps-{_key(theirs.fingerprint, teacher, 0)}-retold.npy",
         )
-    return Material(persons, rows, taught, plain, options.labelled), taught
+    return Material(persons, rows, taught, plain, options.labelled), judging(taught)
 
 
 def _all_are_taught(recipe: Recipe) -> bool:
@@ -369,32 +313,3 @@ def _within(
     path.write_text(str(steps))
     watch = min(recipe.watch_every, max(1, steps // 3))
     return dataclasses.replace(recipe, steps=steps, watch_every=watch)
-
-
-def _learn(
-    loop: Loop, monitor: Monitor, watched: Watched, *, on_reading: Callable[[Reading, float], None]
-) -> Weights:
-    """Run the loop to its end; the weights at the best look, as a bundle stores them.
-
-    Where no look was better than the start, or labels teach, the last one's: the gate says what it
-    thinks of them, and no checkpoint is chosen by labels.
-    """
-    best: Weights = watched.source.weights
-    for reached in loop:
-        weights = stored(reached.net, watched.source)
-        seen = watched.measure(weights, monitor.baseline)
-        gap = watched.apart(loop, seen)
-        reading = monitor.watch(reached.step, seen, reached.report.losses, apart=gap)
-        on_reading(reading, reached.seconds)
-        if monitor.labelled or monitor.best is None or monitor.best is reading:
-            best = weights
-    return best
-
-
-def stored(net: nn.Module, source: Bundle) -> dict[str, np.ndarray[Any, Any]]:
-    """A network's weights under the bundle's names, in the bundle's type."""
-    state = net.state_dict()
-    return {
-        name: np.ascontiguousarray(state[name].detach().cpu().numpy(), value.dtype)
-        for name, value in source.weights.items()
-    }

@@ -74,6 +74,7 @@ MEASURES = (
     Measure("away", "mean clipped distance between the views' answers, share of the crop", -1),
     Measure("teacher", "body joints that agree with the frozen teacher", 1),
     Measure("teacher_away", "mean clipped distance from the teacher, share of the crop", -1),
+    Measure("turned", "body joints that agree with the frozen teacher's turned views alone", 1),
     Measure("source", "agreement with the source where it is sure and consistent", 1),
     Measure("source_away", "mean clipped distance from the source there, share of the crop", -1),
     Measure("swaps", "left/right pairs that change places between views", -1),
@@ -178,6 +179,7 @@ def measure(
         **_strength(seen),
         **_consistency(seen, spec, side),
         **_teacher(seen, None if teacher is None else teacher.points[rows], spec),
+        "turned": _agreement(seen, _turned(teacher, rows), spec)[0],
         **_source(seen.points, *reference, spec=spec),
         **_shape(seen.points, limits, spec.skeleton),
         "jumps": _jumps(seen.points, persons, rows),
@@ -312,13 +314,26 @@ def _raw(a: Float32, b: Float32, *, of_a: Int64, of_b: Int64) -> Float64:
 
 
 def _teacher(seen: Answers, told: Float32 | None, spec: ModelSpec) -> dict[str, Float64]:
+    near, away = _agreement(seen, told, spec)
+    return {"teacher": near, "teacher_away": away}
+
+
+def _turned(teacher: Taught | None, rows: Int64) -> Float32 | None:
+    if teacher is None or teacher.turned is None:
+        return None
+    told: Float32 = teacher.turned[rows]
+    return told
+
+
+def _agreement(seen: Answers, told: Float32 | None, spec: ModelSpec) -> tuple[Float64, Float64]:
+    """Of each person, the share of joints near what was told, and their mean distance from it."""
     if told is None:
         nothing = np.full(len(seen.points), np.nan)
-        return {"teacher": nothing, "teacher_away": nothing}
+        return nothing, nothing
     part = body(spec.skeleton)
     far = _distance(seen.points[:, part], told[:, part], float(max(spec.input_size)))
     known = ~np.isnan(far)  # a teacher of another skeleton does not have all keypoints
-    return {"teacher": _mean(far < NEAR, known), "teacher_away": _mean(far, known)}
+    return _mean(far < NEAR, known), _mean(far, known)
 
 
 def _source(

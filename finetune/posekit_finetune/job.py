@@ -18,11 +18,12 @@ from posekit.evaluate.measures import errors
 from posekit.geometry import Float64
 from posekit.runtime import usable_threads
 from posekit_finetune import predict, recipe, report
-from posekit_finetune.adapt import AdaptOptions, Checker, Hooks, Outcome, adapt
+from posekit_finetune.adapt import AdaptOptions, Hooks, Outcome, adapt
 from posekit_finetune.data import FindOptions
 from posekit_finetune.gate import Check
 from posekit_finetune.labelled import Labelled, read_labelled
 from posekit_finetune.monitor import Reading
+from posekit_finetune.watched import Checker
 
 SHARE = 0.1
 """Of a person's longer side within which a keypoint is right, where labels are given."""

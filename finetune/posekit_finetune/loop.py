@@ -80,7 +80,8 @@ class Loop:
 
     state: file for going on after a kill, or None.  `stopped`, which
     may be replaced, is asked after each step: where it says so the state is saved and
-    KeyboardInterrupt raised.  Raises DivergedError.
+    KeyboardInterrupt raised. `kept` is the caller's: tensors and plain values that are saved with
+    the state, and there again in a resumed run.  Raises DivergedError.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Loop:
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
         self._path = state
         self.stopped: Callable[[], bool] = lambda: False
+        self.kept: dict[str, Any] = {}
         self.step = 0
         self.seconds = 0.0
         self._saved = time.perf_counter()
@@ -301,6 +303,7 @@ class Loop:
             "students": [learner.bare(net).state_dict() for net in self.networks.students],
             "averages": [net.state_dict() for net in self.networks.averages],
             "optimizer": self.optimizer.state_dict(),
+            "kept": self.kept,
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -310,6 +313,7 @@ class Loop:
         for net, values in zip(self.networks.averages, state["averages"], strict=True):
             net.load_state_dict(values)
         self.optimizer.load_state_dict(state["optimizer"])
+        self.kept = dict(state.get("kept", {}))
 
     def _save(self) -> None:
         if self._path is None or self.fabric.global_rank:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 
@@ -41,6 +43,7 @@ _PERCENT = {
     "turned": "turn",
     "smaller": "zoom",
     "agrees with teacher": "teacher",
+    "with its turned views": "turned",
     "swaps": "swaps",
     "faint": "faint",
     "networks apart": "apart",
@@ -74,6 +77,15 @@ class Reading:
         against = "/".join(f"{each:.2f}" if math.isfinite(each) else "-" for each in bins)
         head = f"peaks {values['response']:.3f}, values by fifths {against} of the start"
         return ", ".join([head, f"places {values['distinct']:.2f}", *parts])
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        return cls(**{**data, "warnings": tuple(data["warnings"])})
 
 
 @dataclass(eq=False)
@@ -130,17 +142,31 @@ class Monitor:
                 f"step {step}: {reason}; the best weights so far are kept. Take another recipe, "
                 "or a lower rate (--set rate=...)"
             )
-        if score > (0.0 if self.best is None else self.best.score):
-            self.best = reading
+        self._rank(reading)
         return reading
+
+    def recall(self, history: Sequence[Reading]) -> None:
+        """Go on after these readings of a run that was cut off."""
+        for reading in history:
+            self.history.append(reading)
+            self._rank(reading)
+
+    def _rank(self, reading: Reading) -> None:
+        if reading.score > (0.0 if self.best is None else self.best.score):
+            self.best = reading
 
 
 def score_of(found: Mapping[str, Finding]) -> float:
-    """Gain in flip equivariance plus gain in agreement with the frozen teacher.
+    """Gain in agreement with the frozen teacher's turned views.
 
-    Without a teacher the agreement with the source's sure joints stands in. Over 79 checkpoints of
-    the pilot the sum ordered true accuracy with a Spearman correlation of 0.97.
+    Views that the source has part in flatter the source: agreement with an ensemble that contains
+    the upright one hardly moves while the student learns. Where the turned views were not asked,
+    gain in flip equivariance plus gain in agreement with the teacher, or without a teacher with
+    the source's sure joints: over 79 checkpoints of the pilot that sum ordered true accuracy with
+    a Spearman correlation of 0.97.
     """
+    if found["turned"].known:
+        return found["turned"].difference
     near = found["teacher"] if found["teacher"].known else found["source"]
     return sum(each.difference for each in (found["flip"], near) if each.known)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +30,14 @@ class Taught:
     maps: float16 (N, K, h, w), often a memmap.  points: float32 (N, K, 2) crop px.
     scores: (N, K), the peaks.  known: bool (K,), keypoints that the network has; None: all. Of the
     others maps and scores are 0 and points NaN.
+    turned: (N, K, 2), what the turned views alone say, NaN of who was not asked; or None.
     """
 
     maps: NDArray[np.float16]
     points: Float32
     scores: Float32
     known: NDArray[np.bool_] | None = None
+    turned: Float32 | None = None
 
     def peak(self, rows: Int64) -> float:
         """Mean height of the known keypoints' peaks on these persons."""
@@ -72,6 +74,19 @@ def look(
         _keep(path, made)
         made = np.load(path, mmap_mode="r")
     return Taught(made, *_decoded(made, bundle))
+
+
+def with_turned(
+    taught: Taught, persons: Persons, held: Int64, bundle: Bundle, *, threads: int | None = None
+) -> Taught:
+    """What the bundle's turned views alone say of the held-out persons, put beside the rest.
+
+    Raises BundleError.
+    """
+    seen = look(persons.select(held), bundle, views=14, threads=threads)
+    turned = np.full(taught.points.shape, np.nan, np.float32)
+    turned[held] = seen.points
+    return replace(taught, turned=turned)
 
 
 def _seen(runtime: MultiView, persons: Persons, start: int) -> Float32:

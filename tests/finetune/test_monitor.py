@@ -1,11 +1,12 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from posekit.errors import CollapsedError, DivergedError
 from posekit_finetune.indicators import NAMES, measure
-from posekit_finetune.monitor import Monitor
+from posekit_finetune.monitor import Monitor, Reading
 from posekit_finetune.teacher import Taught
 from tests.figures import drawn_model, figures, unsteady
 
@@ -56,6 +57,29 @@ def test_the_histogram_is_told_against_the_start(scene):
         assert values[f"bin_{n}_ratio"] == pytest.approx(now[n] / start[n])
     assert values["bin_4_ratio"] == 0
     assert values["bin_0_ratio"] > 1
+
+
+def test_turned_views_alone_score_where_they_were_asked(scene):
+    """Flip equivariance and agreement with a teacher that holds the upright view say no more."""
+    source, look = scene
+    before = with_mean(source, "turned", 0.5)
+    after = with_mean(look(unsteady(0.05)), "turned", 0.6)
+    assert Monitor(before).watch(100, after, FINE).score == pytest.approx(0.1)
+    worse = with_mean(after, "turned", 0.45)
+    assert Monitor(before).watch(100, worse, FINE).score == pytest.approx(-0.05)
+
+
+def test_readings_go_through_json_and_rank_again(scene):
+    source, look = scene
+    monitor = Monitor(source)
+    for step, noise in ((100, 0.05), (200, 0.02), (300, 0.08)):
+        monitor.watch(step, look(unsteady(noise)), FINE)
+    told = json.loads(json.dumps([each.to_dict() for each in monitor.history]))
+    again = Monitor(source)
+    again.recall([Reading.from_dict(each) for each in told])
+    assert json.dumps([each.to_dict() for each in again.history]) == json.dumps(told)  # NaNs too
+    assert again.best.step == monitor.best.step
+    assert again.best.score == monitor.best.score == max(each.score for each in again.history)
 
 
 def test_two_networks_that_answer_alike_are_called_one(scene):
