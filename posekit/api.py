@@ -20,7 +20,7 @@ from posekit.errors import (
 from posekit.estimate import EstimateOptions, Estimator, Finder
 from posekit.exported import open_model
 from posekit.infer import Hooks, InferOptions, run
-from posekit.multiview import MultiView
+from posekit.multiview import Look, MultiView
 from posekit.runtime import PoseRuntime, Runtime
 
 if TYPE_CHECKING:
@@ -51,11 +51,8 @@ def load(
     """
     providers.check_device(device, runtime)
     pose = _opened(model)
-    runner = (
-        _runtime(pose, device, threads, flip=flip, runtime=runtime)
-        if options.views is None
-        else _views(pose, device, threads, views=options.views, runtime=runtime)
-    )
+    look = Look(flip, options.views)
+    runner = _runtime(pose, device, threads, look=look, runtime=runtime)
     if callable(boxes):
         return Estimator(runner, boxes, options, boxes_from=getattr(boxes, "__name__", "function"))
     if str(boxes) == "full":
@@ -77,19 +74,20 @@ def _runtime(
     device: str,
     threads: int | None,
     *,
-    flip: bool,
+    look: Look,
     runtime: providers.Choice,
 ) -> PoseRuntime:
     """What runs the model: what was asked for, or for auto the first that can, with a note.
 
-    Raises DeviceError, EngineError, MissingExtraError, BundleError.
+    Raises DeviceError, EngineError, MissingExtraError, BundleError, InputError.
     """
     on, notes = providers.Device.of(device), []
     if runtime in ("auto", "native") and on.kind != "cpu" and not providers.lacking_gpu():
         from posekit_engines.gpu_open import open_runtime
 
         try:
-            return open_runtime(pose, index=on.index, flip=flip, build=runtime == "native")
+            build = runtime == "native"
+            return open_runtime(pose, index=on.index, look=look, build=build)
         except (DeviceError, EngineError, MissingExtraError) as error:
             if runtime == "native":
                 raise
@@ -97,27 +95,25 @@ def _runtime(
     tensorrt = runtime == "ort-tensorrt"
     named = "cuda" if tensorrt and on.kind == "auto" else device
     try:
-        plain = Runtime(pose, device=named, threads=threads, flip=flip, tensorrt=tensorrt)
+        plain = _by_onnxruntime(pose, named, threads, look=look, tensorrt=tensorrt)
     except DeviceError as error:
         raise DeviceError("; ".join([str(error), *notes])) from error
     plain.notes[:0] = notes
     return plain
 
 
-def _views(
-    pose: bundle.Bundle,
-    device: str,
-    threads: int | None,
-    *,
-    views: int,
-    runtime: providers.Choice,
-) -> PoseRuntime:
-    """Several views of each person, by ONNX Runtime. Raises InputError, DeviceError."""
-    if runtime in ("native", "ort-tensorrt"):
+def _by_onnxruntime(
+    pose: bundle.Bundle, device: str, threads: int | None, *, look: Look, tensorrt: bool
+) -> Runtime:
+    """Raises InputError, DeviceError, BundleError."""
+    if look.views is None:
+        return Runtime(pose, device=device, threads=threads, flip=look.flip, tensorrt=tensorrt)
+    if tensorrt:
         raise InputError(
-            f"--views {views} runs on ONNX Runtime only: leave out --runtime {runtime}"
+            f"--views {look.views} runs natively or on ONNX Runtime's own CUDA provider: leave out "
+            "--runtime ort-tensorrt"
         )
-    return MultiView(pose, views=views, device=device, threads=threads)
+    return MultiView(pose, views=look.views, device=device, threads=threads)
 
 
 def convert(

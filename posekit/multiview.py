@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -45,6 +46,23 @@ VIEWS = {
 }
 """14 leaves the upright view out: what a network says there cannot flatter it when the others are
 asked whether it was right."""
+
+
+class Look(NamedTuple):
+    """How each person is looked at: `flip`, the mirrored crop too, or in so many `views`."""
+
+    flip: bool = True
+    views: int | None = None
+
+    @property
+    def each(self) -> tuple[View, ...]:
+        """The views; the flip test is none of them, it belongs to the decode."""
+        return VIEWS[self.views or 1]
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether mirrored crops are looked at in any way."""
+        return self.flip if self.views is None else any(view.mirrored for view in self.each)
 
 
 def matrix_of(view: View, spec: ModelSpec) -> Float64:
@@ -104,9 +122,10 @@ class Reader:
         """(N, K, h, w) of the view to (N, K, h, w) of the crop, channels in their own order."""
         flat = maps if self._mirror is None else maps[:, self._mirror]
         flat = flat.reshape(*maps.shape[:2], -1)
-        read = sum(flat[:, :, index] * weight for index, weight in self._taps)
-        carried: Float32 = np.asarray(read, np.float32).reshape(maps.shape)
-        return carried
+        read = np.zeros(flat.shape, np.float32)  # a view may show none of the cells
+        for index, weight in self._taps:
+            read += flat[:, :, index] * weight
+        return read.reshape(maps.shape)
 
 
 def _tap(
@@ -133,7 +152,11 @@ class MultiView(Runtime):
         if views not in VIEWS:
             raise InputError(f"views {views}: wanted one of {', '.join(map(str, VIEWS))}")
         super().__init__(
-            bundle, device=device, threads=threads, flip=views in (2, 8, 14, 16), graph="maps"
+            bundle,
+            device=device,
+            threads=threads,
+            flip=Look(views=views).mirrored,
+            graph="maps",
         )
         self.views = VIEWS[views]
         self._matrices = np.stack([matrix_of(view, self.spec) for view in self.views])

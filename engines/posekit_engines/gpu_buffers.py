@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posekit.geometry import Warp
+from posekit.geometry import Float64, Warp
+from posekit.multiview import compose
 from posekit.types import Float32, ModelSpec, UInt8
 from posekit_engines import ops
 from posekit_engines.cuda import Buffer, Device, Event, Stream
@@ -102,31 +103,44 @@ class Pictures:
 class Cut:
     """N persons to be cut out of pictures that are on the GPU or on their way there.
 
-    frame_of: int32 (N,), which of `slots`.  to_frame: float32 (N, 2, 3), crop px to frame px.
-    The pictures stay on the GPU for as long as this is held.
+    views: (V, 2, 3), crop px to each view's px; one that changes nothing is the crop itself.
+    frame_of: int32 (N V,), which of `slots`.  to_frame: float32 (N V, 2, 3), view px to frame px,
+    a person's views one after another. The pictures stay on the GPU for as long as this is held.
     """
 
-    def __init__(self, pictures: Pictures, slots: list[Slot], warps: Sequence[Warp]) -> None:
+    def __init__(
+        self, pictures: Pictures, slots: list[Slot], warps: Sequence[Warp], *, views: Float64
+    ) -> None:
         self.slots = slots
-        counts = [len(warp) for warp in warps]
+        counts = [len(warp) * len(views) for warp in warps]
         self.frame_of = np.repeat(np.arange(len(slots), dtype=np.int32), counts)
-        matrices = [warp.inverse().matrix for warp in warps]
-        self.to_frame = np.concatenate([np.zeros((0, 2, 3)), *matrices]).astype(np.float32)
+        matrices = np.concatenate([np.zeros((0, 2, 3)), *(w.inverse().matrix for w in warps)])
+        to_crop = Warp(views).inverse().matrix
+        self.to_frame: Float32 = (
+            compose(matrices[:, None], to_crop[None]).reshape(-1, 2, 3).astype(np.float32)
+        )
+        self._views = len(views)
         weakref.finalize(self, pictures.give_back, slots).atexit = False
 
     def __len__(self) -> int:
-        return len(self.frame_of)
+        return len(self.frame_of) // self._views
 
 
 class Batch:
     """What is on the GPU of a batch of up to `most` persons: it is used by one after another.
 
-    The images and heatmaps of the persons come first, those of their mirrors behind them.
+    The images and heatmaps of the persons come first, those of their mirrors behind them. With
+    several views a person's stand together; found: the peaks of all their maps, fused: their mean.
     """
 
-    def __init__(self, device: Device, engine: Engine, most: int, *, flip: bool) -> None:
-        images, keypoints = most * (1 + flip), engine.heatmaps[0]
-        self.control = device.buffer((_control_bytes(most),), np.uint8)
+    def __init__(
+        self, device: Device, engine: Engine, most: int, *, flip: bool, views: int
+    ) -> None:
+        images, keypoints = most * views * (1 + flip), engine.heatmaps[0]
+        self.control = device.buffer((_control_bytes(most * views),), np.uint8)
+        fused = most if views > 1 else 1
+        self.found = device.buffer((fused * views, keypoints, 3), np.float32)
+        self.fused = device.buffer((fused, *engine.heatmaps), np.float32)
         self.images = device.buffer((images, *engine.image), engine.image_dtype)
         self.heatmaps = device.buffer((images, *engine.heatmaps), engine.heatmaps_dtype)
         self.points = device.buffer((most, keypoints, 3), np.float32)
@@ -134,7 +148,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Control:
-    """Where the small things of a batch of `count` persons lie in a block of bytes.
+    """Where the small things of a batch of `count` crops lie in a block of bytes.
 
     table: FRAME (count,).  frame_of: int32 (count,).  to_frame: float32 (count, 2, 3).
     """
@@ -164,22 +178,22 @@ class Control:
         self.frame_of[:], self.to_frame[:] = 0, _NOWHERE
 
     def fill(self, cut: Cut, start: int, stop: int) -> None:
-        """Persons `start` to `stop` of a cut; what is left of the block is nobody, and black."""
-        persons = stop - start
+        """Crops `start` to `stop` of a cut; what is left of the block is nobody, and black."""
+        crops = stop - start
         used, frame_of = np.unique(cut.frame_of[start:stop], return_inverse=True)
         slots = [cut.slots[n] for n in used]
         rows = [(s.buffer.address, s.shape[1], s.shape[0], 3 * s.shape[1]) for s in slots]
         self.table[: len(rows)] = ops.frame_table(rows, "rgb")
         self.table[len(rows) :] = self.table[0]
-        self.frame_of[:persons], self.frame_of[persons:] = frame_of, 0
-        self.to_frame[:persons], self.to_frame[persons:] = cut.to_frame[start:stop], _NOWHERE
+        self.frame_of[:crops], self.frame_of[crops:] = frame_of, 0
+        self.to_frame[:crops], self.to_frame[crops:] = cut.to_frame[start:stop], _NOWHERE
 
 
 class Lane:
     """The host's side of one batch on its way: a pinned block up, a pinned block down."""
 
-    def __init__(self, device: Device, spec: ModelSpec, most: int) -> None:
-        self.control: UInt8 = device.pinned((_control_bytes(most),), np.uint8)
+    def __init__(self, device: Device, spec: ModelSpec, most: int, *, views: int) -> None:
+        self.control: UInt8 = device.pinned((_control_bytes(most * views),), np.uint8)
         self.points: Float32 = device.pinned((most, len(spec.skeleton), 3), np.float32)
         self.done: Event = device.event()
 

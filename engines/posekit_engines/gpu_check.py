@@ -33,6 +33,7 @@ from posekit_engines import gpu_parity, gpu_times, kernel_cases, nvrtc
 from posekit_engines.cuda import Choice, Device, open_device
 from posekit_engines.gpu_targets import targets
 from posekit_engines.gpu_times import Effort
+from posekit_engines.kernels import FUNCTIONS
 
 Status = Literal["passed", "failed", "measured", "emulated", "not run"]
 
@@ -170,14 +171,14 @@ def _done(name: str, part: Part, job: Job, *, before: Mapping[str, Figures]) -> 
 
 
 def _kernels(job: Job) -> Figures:
-    """both kernels against their numpy twins on all test cases (a brief choice if not asked for)"""
+    """the kernels against their numpy twins on all test cases (a brief choice if not asked for)"""
     brief = bool(job.options.only) and "kernels" not in job.options.only
     chosen = kernel_cases.cases(brief=brief)
     found = kernel_cases.examine(job.device, chosen)
     bad = [each for each in found if not each.fine]
     worst = {
         kernel: max((each.off for each in found if each.case.kernel == kernel), default=np.nan)
-        for kernel in ("decode_flip", "crop_normalize")
+        for kernel in FUNCTIONS
     }
     figures: Figures = {
         "cases": len(chosen),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from posekit.bundle import Bundle
 from posekit.errors import EngineError
+from posekit.multiview import Look
 from posekit_engines import engine_cache
 from posekit_engines.cuda import open_device
 from posekit_engines.engine_tensorrt import TensorRTEngine
@@ -11,12 +12,16 @@ from posekit_engines.gpu_runtime import GpuRuntime
 
 
 def open_runtime(
-    bundle: Bundle, *, index: int = 0, flip: bool = True, build: bool = True
+    bundle: Bundle,
+    *,
+    index: int = 0,
+    look: Look,
+    build: bool = True,
 ) -> GpuRuntime:
     """A bundle on GPU number `index`, by the FP16 plan `raw` that the bundle or the cache holds.
 
-    build: where none fits, make one, which takes a while. What costs little is checked first; a
-    batch of nobody has run when this returns.
+    look: as in GpuRuntime.  build: where none fits, make one, which takes a while. What
+    costs little is checked first; a batch of nobody has run when this returns.
     Raises DeviceError, EngineError, MissingExtraError, BundleError.
     """
     device = open_device(index)
@@ -31,7 +36,7 @@ def open_runtime(
         )
     engine = TensorRTEngine(trt, plan.data, device)
     engine.name += f", {plan.metadata['precision']} plan of the {plan.origin}"
-    runtime = GpuRuntime(bundle, device, engine, flip=flip)
+    runtime = GpuRuntime(bundle, device, engine, look=look)
     runtime.notes += [f"a plan that does not fit was passed over: {note}" for note in plan.notes]
     runtime.prepare([1])  # whatever is missing is told now, not in the middle of a video
     return runtime

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from posekit.bundle import Bundle
 from posekit.errors import DeviceError, EngineError, InputError
 from posekit.geometry import Warp
+from posekit.multiview import Look
 from posekit.types import Float32, UInt8
 from posekit_engines import engine_cache
 from posekit_engines.cuda import Buffer, Device, Stream
@@ -130,7 +131,7 @@ def opened(device: Device, bundle: Bundle, plans: Plans) -> tuple[GpuRuntime, Pl
     """The GPU runtime on the plan `raw`. Raises EngineError, DeviceError, MissingExtraError."""
     plan = plans.find(bundle, device, PlanOptions())
     engine = TensorRTEngine(plans.trt, plan.data, device)
-    return GpuRuntime(bundle, device, engine), plan
+    return GpuRuntime(bundle, device, engine, look=Look()), plan
 
 
 def _raw(

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from posekit.bundle import Bundle
 from posekit.errors import InputError
 from posekit.geometry import Warp
+from posekit.multiview import Look, matrix_of
 from posekit.runtime import usable_threads
 from posekit.types import Float32, Frame, ModelSpec, UInt8
 from posekit_engines.cuda import Device
@@ -33,7 +36,8 @@ class Answer:
 class GpuRuntime:
     """A pose model on a GPU: `crops`, then `infer`, as `posekit.runtime.Runtime` does it.
 
-    engine: the bundle's network on `device`.  flip: look at the mirrored crops too.
+    engine: the bundle's network on `device`.  look: at the mirrored crops too, or in several views,
+    as `posekit.multiview.MultiView` does.
     most: persons in one batch at most.  graphs: replay whole batches as CUDA graphs.
     `provider` says what runs it, `notes` what is not as asked. Threads may share it.
     Raises BundleError, EngineError, DeviceError.
@@ -45,19 +49,27 @@ class GpuRuntime:
         device: Device,
         engine: Engine,
         *,
-        flip: bool = True,
+        look: Look,
         most: int = BUCKETS[-1],
         graphs: bool = True,
     ) -> None:
         self.bundle = bundle
         self.spec: ModelSpec = bundle.pose_spec
-        self.flip = flip
-        self.calibration = bundle.calibration("flip" if flip else "plain")
+        self.flip = look.mirrored
+        self.calibration = bundle.calibration("flip" if self.flip else "plain")
+        self._views = np.stack([matrix_of(view, self.spec) for view in look.each])
         self.threads = usable_threads()
         self.device = f"cuda:{device.info.index} {device.info.name}, {device.driver.name}"
         self.provider = engine.name
         self._pictures = Pictures(device)
-        self._step = Step(device, engine, self.spec, flip=flip, most=most, graphs=graphs)
+        self._step = Step(
+            device,
+            engine,
+            self.spec,
+            look=look,
+            most=most,
+            graphs=graphs,
+        )
         self.notes = self._step.notes
 
     @property
@@ -90,7 +102,7 @@ class GpuRuntime:
             else:
                 taken.append((Frame(image).image, warp))
         slots = self._pictures.take([image for image, _ in taken])
-        return Cut(self._pictures, slots, [warp for _, warp in taken])
+        return Cut(self._pictures, slots, [warp for _, warp in taken], views=self._views)
 
     def queue(self, cut: Cut) -> Answer:
         """Start on a cut without waiting for it. Raises EngineError, DeviceError."""

@@ -7,12 +7,14 @@ lanes, so that the next batch can be queued while one is computed.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Sequence
 
 import numpy as np
 
 from posekit.errors import DeviceError, EngineError
+from posekit.multiview import Look, View
 from posekit.types import Float32, ModelSpec
 from posekit_engines import ops
 from posekit_engines.cuda import Device, Graph, Stream
@@ -41,9 +43,25 @@ class Part:
             return self._points
 
 
+class Fuse:
+    """The views' maps of a batch to one each: their peaks first, which weigh them."""
+
+    def __init__(self, device: Device, spec: ModelSpec, views: Sequence[View]) -> None:
+        self._device = device
+        self._peaks = ops.DecodeTables.of(device, dataclasses.replace(spec, decode="argmax"))
+        self._tables = ops.ViewTables.of(device, spec, views)
+
+    def __call__(self, maps: ops.Maps, batch: Batch, stream: Stream) -> None:
+        """Two launches; the answer is `batch.fused`. Raises KernelError."""
+        found, out = batch.found, batch.fused
+        ops.decode_flip(self._device, maps, self._peaks, out=found, stream=stream)
+        ops.fuse_views(self._device, maps, self._tables, found=found, out=out, stream=stream)
+
+
 class Step:
     """Runs batches through `engine` on `device`.
 
+    look: the mirrored crops too, merged in the decode; or several views, fused before it.
     most: persons of the largest batch; the engine may bring it down.  graphs: record each bucket
     once and replay it; what cannot be recorded is launched piece by piece, and `notes` say so.
     `stream` is where all but the pictures' upload runs. Raises EngineError: it fits no bucket.
@@ -55,19 +73,24 @@ class Step:
         engine: Engine,
         spec: ModelSpec,
         *,
-        flip: bool,
+        look: Look,
         most: int,
         graphs: bool,
     ) -> None:
         check_fits(engine, spec)
+        flip = look.flip and look.views is None
+        self._views = len(look.each)
+        self._images = self._views * (1 + flip)
         self.notes: list[str] = []
         self.stream: Stream = device.stream()
-        self.buckets = _buckets(engine, most, 1 + flip)
+        self.buckets = _buckets(engine, most, self._images)
         self._device, self._engine, self._spec, self._flip = device, engine, spec, flip
         self._graphs = graphs
         self._tables = ops.DecodeTables.of(device, spec)
-        self._batch = Batch(device, engine, self.buckets[-1], flip=flip)
-        self._lanes = [Lane(device, spec, self.buckets[-1]) for _ in range(LANES)]
+        self._fuse = Fuse(device, spec, look.each) if self._views > 1 else None
+        largest = self.buckets[-1]
+        self._batch = Batch(device, engine, largest, flip=flip, views=self._views)
+        self._lanes = [Lane(device, spec, largest, views=self._views) for _ in range(LANES)]
         self._last: list[Part | None] = [None] * LANES
         self._next = 0
         self._recorded: dict[tuple[int, int], Graph] = {}
@@ -82,7 +105,8 @@ class Step:
                 before.result()  # the lane's pinned memory is free again
             lane, count = self._lanes[number], stop - start
             bucket = self.bucket(count)
-            Control.on_host(lane.control, bucket).fill(cut, start, stop)
+            control = Control.on_host(lane.control, bucket * self._views)
+            control.fill(cut, start * self._views, stop * self._views)
             for slot in cut.slots:
                 self.stream.wait(slot.uploaded)
             self._run(number, bucket)
@@ -105,7 +129,7 @@ class Step:
                     before.result()
                 for count in persons:
                     bucket = self.bucket(min(count, self.buckets[-1]))
-                    Control.on_host(lane.control, bucket).clear()
+                    Control.on_host(lane.control, bucket * self._views).clear()
                     self._get_ready(number, bucket)
 
     def _run(self, number: int, bucket: int) -> None:
@@ -119,7 +143,7 @@ class Step:
     def _get_ready(self, number: int, bucket: int) -> None:
         """The first use of a bucket runs it once: nothing may be loaded while a graph records."""
         if bucket not in self._ready:
-            batch, count = self._batch, bucket * (1 + self._flip)
+            batch, count = self._batch, bucket * self._images
             self._engine.prepare(batch.images.address, batch.heatmaps.address, count=count)
             self._launch(number, bucket)
             self.stream.finish()
@@ -129,7 +153,7 @@ class Step:
 
     def _record(self, number: int, bucket: int) -> None:
         """An engine that cannot be recorded yet is asked again at the next batch."""
-        count = bucket * (1 + self._flip)
+        count = bucket * self._images
         why = self._engine.capturable(count, self.stream.handle)
         if not why:
             try:
@@ -145,19 +169,23 @@ class Step:
     def _launch(self, number: int, bucket: int) -> None:
         """All of a batch, in order; the graph records exactly this."""
         lane, batch, stream = self._lanes[number], self._batch, self.stream
-        control = Control.on_gpu(batch.control, bucket)
+        crops = bucket * self._views
+        control = Control.on_gpu(batch.control, crops)
         used = control.to_frame.address + control.to_frame.nbytes - batch.control.address
         batch.control.upload(lane.control[:used], stream)
         ops.crop_normalize(
             self._device,
             ops.Frames(control.table, control.frame_of),
             self._spec,
-            crops=ops.Crops.of(batch.images, bucket, flip=self._flip),
+            crops=ops.Crops.of(batch.images, crops, flip=self._flip),
             to_frame=control.to_frame,
             stream=stream,
         )
-        self._engine.enqueue(bucket * (1 + self._flip), stream.handle)
-        maps = ops.Maps.of(batch.heatmaps, bucket, flip=self._flip)
+        self._engine.enqueue(bucket * self._images, stream.handle)
+        maps = ops.Maps.of(batch.heatmaps, crops, flip=self._flip)
+        if self._fuse is not None:
+            self._fuse(maps, batch, stream)
+            maps = ops.Maps.of(batch.fused, bucket, flip=False)
         ops.decode_flip(self._device, maps, self._tables, out=batch.points, stream=stream)
         batch.points.download(lane.points[:bucket], stream)
 

@@ -1,7 +1,7 @@
 """The cases that each kernel must pass: inputs, and how far it may stray from its numpy twin.
 
 Tests run them on this CPU in emulation, `posekit gpu-check` on the GPU: the same cases. Those of a
-kernel stand in `decode_cases` and `crop_cases`.
+kernel stand in `decode_cases`, `crop_cases` and `fuse_cases`.
 """
 
 from __future__ import annotations
@@ -57,11 +57,10 @@ class Finding:
 
 def cases(*, brief: bool = False) -> list[Case]:
     """All of them; `brief`: one of each way through a kernel, for tools that slow a GPU down."""
-    from posekit_engines import crop_cases, decode_cases
+    from posekit_engines import crop_cases, decode_cases, fuse_cases
 
-    if brief:
-        return [*decode_cases.brief(), *crop_cases.brief()]
-    return [*decode_cases.cases(), *crop_cases.cases()]
+    kernels = (decode_cases, crop_cases, fuse_cases)
+    return [case for each in kernels for case in (each.brief() if brief else each.cases())]
 
 
 def examine(device: Device, chosen: Iterable[Case]) -> list[Finding]:

@@ -1,12 +1,13 @@
-"""The two launches around the network, on buffers of the GPU: one each for a whole batch.
+"""The launches around the network, on buffers of the GPU: one each for a whole batch.
 
-Both only queue work and neither allocates, so that a CUDA graph can record them. What they answer
+They only queue work and allocate nothing, so that a CUDA graph can record them. What they answer
 stands in `posekit_engines.twin`; what they read and write, in the head of `kernels/<name>.cu`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posekit.errors import InputError
+from posekit.multiview import View, cells_of
 from posekit.types import ModelSpec
 from posekit_engines.cuda import Buffer, Device, Launch, Stream
 from posekit_engines.kernels import THREADS
@@ -57,6 +59,18 @@ CROP_NORMALIZE = np.dtype(
     ],
     align=True,
 )
+FUSE_VIEWS = np.dtype(
+    [
+        ("maps", np.uint64),
+        ("found", np.uint64),
+        ("to_view", np.uint64),
+        ("holder", np.uint64),
+        ("out", np.uint64),
+        ("views", np.int32),
+        ("size", np.int32, 2),  # height, width
+    ],
+    align=True,
+)
 FRAME = np.dtype(
     [
         ("pixels", np.uint64),
@@ -73,7 +87,7 @@ FRAME = np.dtype(
 _QUAD = 4  # pixels of a row that a thread of crop_normalize makes
 _REFINE = {"argmax": 0, "quarter": 1, "dark": 2, "udp": 3}
 _SUFFIX = {np.dtype(np.float16): "f16", np.dtype(np.float32): "f32"}
-_MOST_PERSONS = 65535  # blocks along a grid's second axis
+_MOST_PERSONS = 65535  # blocks along a grid's second or third axis
 _MOST_SHARED = 48 << 10  # bytes that any GPU gives a block without being asked
 
 
@@ -192,6 +206,61 @@ def _decode_shared(spec: ModelSpec) -> int:
             f"gives {_MOST_SHARED}; choose a smaller blur"
         )
     return size
+
+
+@dataclass(frozen=True)
+class ViewTables:
+    """What `fuse_views` needs of V views and a spec, on the GPU.
+
+    to_view: float32 (V, 2, 3), cells of the crop to cells of the view.  holder: int32 (V, K),
+    which of the view's maps holds a keypoint.
+    """
+
+    to_view: Buffer
+    holder: Buffer
+
+    @classmethod
+    def of(cls, device: Device, spec: ModelSpec, views: Sequence[View]) -> ViewTables:
+        """Made once for a model; uploads. Raises DeviceError."""
+        cells = np.stack([cells_of(view, spec) for view in views]).astype(np.float32)
+        own = np.arange(len(spec.skeleton))
+        holder = [spec.skeleton.mirror if view.mirrored else own for view in views]
+        return cls(device.uploaded(cells), device.uploaded(np.array(holder, np.int32)))
+
+
+def fuse_views(
+    device: Device,
+    maps: Maps,
+    tables: ViewTables,
+    *,
+    found: Buffer,
+    out: Buffer,
+    stream: Stream | None = None,
+) -> None:
+    """Queue one launch: dense maps of N V views to `out` float32 (N, K, h, w), their mean.
+
+    found: float32 (N V, K, 3), what `decode_flip` says of those maps: their peaks weigh them.
+    Raises InputError, KernelError.
+    """
+    images, keypoints, height, width = maps.shape
+    views = tables.holder.shape[0]
+    if images % views or maps.strides is not None or maps.mirrored or maps.dtype not in _SUFFIX:
+        raise InputError(
+            f"views: wanted dense float16 or float32 maps of {views} views a person, got "
+            f"{maps.dtype} {maps.shape}"
+        )
+    _check_rows("found", found, (images, keypoints, 3))
+    _check_rows("out", out, (images // views, keypoints, height, width))
+    if images == 0:
+        return
+    argument = np.zeros((), FUSE_VIEWS)
+    argument["maps"], argument["found"] = maps.address, found.address
+    argument["to_view"], argument["holder"] = tables.to_view.address, tables.holder.address
+    argument["out"], argument["views"], argument["size"] = out.address, views, (height, width)
+    grid = (-(-height * width // THREADS), keypoints, _persons(images // views))
+    launch = Launch(grid, THREADS, 4 * views, argument.tobytes())
+    name = f"fuse_views_{_SUFFIX[maps.dtype]}"
+    device.launch("fuse_views", name, launch=launch, stream=stream)
 
 
 @dataclass(frozen=True)

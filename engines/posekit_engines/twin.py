@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from posekit import codecs
+from posekit import codecs, multiview
 from posekit.geometry import Warp
 from posekit.types import Float32, ModelSpec, UInt8
 from posekit_engines.ops import ColorMatrix
@@ -31,6 +31,14 @@ def decode_flip(
     if to_frame is not None:
         points = to_frame.to_crop(points)
     return np.concatenate([points, scores[..., None]], 2)
+
+
+def fuse_views(
+    heatmaps: NDArray[np.floating], spec: ModelSpec, views: Sequence[multiview.View]
+) -> Float32:
+    """Heatmaps of V views (N, V, K, h, w) to their mean, float32 (N, K, h, w): `multiview.fuse`."""
+    readers = [multiview.Reader(view, spec) for view in views]
+    return multiview.fuse(heatmaps.astype(np.float32), readers)
 
 
 def crop_normalize(

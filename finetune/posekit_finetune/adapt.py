@@ -114,6 +114,8 @@ def adapt(source: Bundle, options: AdaptOptions, hooks: Hooks = Hooks()) -> Outc
     rows, held = split(persons, seed=options.seed)
     hooks.on_stage(f"{len(rows)} persons to learn from, {len(held)} held out; asking the teacher")
     material, teacher = _taught(source, persons, (rows, held), options=options, hooks=hooks)
+    if options.teacher is None:  # another model's views do not flatter the source
+        teacher = with_turned(teacher, persons, held, bundle=source, threads=options.threads)
     watched = Watched(source, persons, held, teacher, options.threads)
     before = watched.measure(source.weights, None)
     agreed = before.mean("teacher")
@@ -215,14 +217,8 @@ def _taught(
             whom, bundle, views=views, threads=options.threads, path=path, progress=hooks.on_count
         )
 
-    def judging(taught: Taught) -> Taught:
-        """A foreign teacher's agreement does not flatter the source: its views stay together."""
-        if options.teacher is not None:
-            return taught
-        return with_turned(taught, persons, held, source, threads=options.threads)
-
     if not _all_are_taught(recipe):
-        few = judging(_asked_few(source, persons, held, options=options))
+        few = _asked_few(source, persons, held, options=options)
         return Material(persons, rows, labelled=options.labelled), few
     plain = asked(source, persons, 1)
     teacher = options.teacher or source
@@ -244,7 +240,7 @@ def _taught(
             persons,
             path=options.work / f"maps-{_key(theirs.fingerprint, teacher, 0)}-retold.npy",
         )
-    return Material(persons, rows, taught, plain, options.labelled), judging(taught)
+    return Material(persons, rows, taught, plain, options.labelled), taught
 
 
 def _all_are_taught(recipe: Recipe) -> bool:

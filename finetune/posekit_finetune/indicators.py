@@ -178,8 +178,7 @@ def measure(
     columns = {
         **_strength(seen),
         **_consistency(seen, spec, side),
-        **_teacher(seen, None if teacher is None else teacher.points[rows], spec),
-        "turned": _agreement(seen, _turned(teacher, rows), spec)[0],
+        **_teacher(seen, teacher, rows, spec=spec),
         **_source(seen.points, *reference, spec=spec),
         **_shape(seen.points, limits, spec.skeleton),
         "jumps": _jumps(seen.points, persons, rows),
@@ -313,16 +312,13 @@ def _raw(a: Float32, b: Float32, *, of_a: Int64, of_b: Int64) -> Float64:
     return np.asarray(np.hypot(offset[..., 0], offset[..., 1]), np.float64)
 
 
-def _teacher(seen: Answers, told: Float32 | None, spec: ModelSpec) -> dict[str, Float64]:
+def _teacher(
+    seen: Answers, teacher: Taught | None, rows: Int64, *, spec: ModelSpec
+) -> dict[str, Float64]:
+    told = None if teacher is None else teacher.points[rows]
+    turned = None if teacher is None or teacher.turned is None else teacher.turned[rows]
     near, away = _agreement(seen, told, spec)
-    return {"teacher": near, "teacher_away": away}
-
-
-def _turned(teacher: Taught | None, rows: Int64) -> Float32 | None:
-    if teacher is None or teacher.turned is None:
-        return None
-    told: Float32 = teacher.turned[rows]
-    return told
+    return {"teacher": near, "teacher_away": away, "turned": _agreement(seen, turned, spec)[0]}
 
 
 def _agreement(seen: Answers, told: Float32 | None, spec: ModelSpec) -> tuple[Float64, Float64]:

@@ -77,7 +77,7 @@ def look(
 
 
 def with_turned(
-    taught: Taught, persons: Persons, held: Int64, bundle: Bundle, *, threads: int | None = None
+    taught: Taught, persons: Persons, held: Int64, *, bundle: Bundle, threads: int | None = None
 ) -> Taught:
     """What the bundle's turned views alone say of the held-out persons, put beside the rest.
 

@@ -145,6 +145,37 @@ def test_a_batch_is_one_graph_of_one_crop_one_network_and_one_decode(
     assert len(downloads) == sum("crop_normalize" in line for line in calls) == 3
 
 
+@pytest.mark.verifies("gpu_runtime.py", "host code driven")
+@pytest.mark.verifies("fuse_views.cu", "host code driven")
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_several_views_are_one_crop_one_network_one_fusing(driver: str) -> None:
+    """Against MultiView on the CPU, whose crops differ by a grey level, and against the twin.
+
+    The bounds are those of one view: the mean of eight moves no more than each of them. Eight
+    views of a bucket of four persons: 32 crops, and 12 bytes a keypoint back all the same.
+    """
+    answer, lines = drive(driver, "movenet-lightning", "views")
+    spec = spec_of("movenet-lightning")
+    decode, level = CELL * max(spec.map_scale), answer["grey_level_px"]
+    assert answer["twin"]["sure"] >= 50
+    assert answer["twin"]["px"] <= level / 16 + decode, answer
+    assert answer["cpu"]["px"] <= level + decode, answer
+    assert answer["buckets"] == [1, 2, 4, 8, 16]  # the plan takes 128 images
+    assert set(answer["runs"]) == {8 * BUCKET}
+    start = lines.index("begin capture")
+    launches = [line.split(" threads")[0] for line in lines[:start] if line.startswith("launch")]
+    width, height = spec.input_size
+    columns, rows = spec.heatmap_size
+    assert launches == [
+        f"launch crop_normalize_rgb_f16 grid {width * height // 4 // THREADS} {8 * BUCKET} 1",
+        f"launch decode_flip_f16 grid 17 {8 * BUCKET} 1",
+        f"launch fuse_views_f16 grid {columns * rows // THREADS} 17 {BUCKET}",
+        f"launch decode_flip_f32 grid 17 {BUCKET} 1",
+    ]
+    downloads = {line for line in lines if line.startswith("download")}
+    assert downloads == {f"download {12 * 17 * PERSONS}"}
+
+
 def odds(driver: str, trial: str) -> dict[str, Any]:
     """One of the trials that run in one process."""
     answer, _ = drive(driver, "movenet-lightning", "odds")

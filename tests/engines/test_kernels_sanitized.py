@@ -34,13 +34,14 @@ def sanitized(kind: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.verifies("decode_flip.cu", "emulated")
 @pytest.mark.verifies("crop_normalize.cu", "emulated")
+@pytest.mark.verifies("fuse_views.cu", "emulated")
 @pytest.mark.parametrize("kind", KINDS)
 def test_sanitizers_find_nothing(kind: str) -> None:
     done = sanitized(kind, kernels.FOLDER)
     assert done.returncode == 0, done.stderr[:3000]
     assert "Sanitizer: " not in done.stderr  # of a finding; ASan also remarks on fibers
     assert "runtime error" not in done.stderr
-    assert len(done.stdout.splitlines()) == 14
+    assert len(done.stdout.splitlines()) == 16
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,9 @@ def test_sanitizers_find_nothing(kind: str) -> None:
          "heap-buffer-overflow"),
         ("memory", "crop_normalize.cu", "(u32)y >= (u32)frame.height", "false",
          "heap-buffer-overflow"),
+        ("thread", "fuse_views.cu", "    __syncthreads();\n    const int cell",
+         "    const int cell", "data race"),
+        ("memory", "fuse_views.cu", "(u32)x >= (u32)p.width ||", "", "heap-buffer-overflow"),
         ("memory", "device.cuh", "((u64)address & 15) == 0", "true", "a vector at an odd address"),
     ],
 )  # fmt: skip

@@ -20,7 +20,7 @@ from posekit_engines import kernels, nvrtc, ops
 from tests.assets import ROOT
 from tests.engines.cuda_emulation import resources, tools
 
-BOTH = [
+ALL = [
     pytest.param(name, marks=pytest.mark.verifies(f"{name}.cu", "compiled"))
     for name in kernels.FUNCTIONS
 ]
@@ -38,7 +38,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[nvrtc.Compiler]:
 
 
 @pytest.mark.parametrize("target", resources.ARCHITECTURES)
-@pytest.mark.parametrize("kernel", BOTH)
+@pytest.mark.parametrize("kernel", ALL)
 def test_kernels_stay_within_their_budget(kernel: str, target: str) -> None:
     """No more registers and shared memory than agreed; nothing spilled to local memory."""
     budget = json.loads(resources.BUDGET.read_text(encoding="utf-8"))
@@ -64,8 +64,12 @@ def test_machine_code_reads_and_stores_vectors(target: str) -> None:
 
 @pytest.mark.parametrize(
     ("kernel", "struct"),
-    [("decode_flip", ops.DECODE_FLIP), ("crop_normalize", ops.CROP_NORMALIZE)],
-    ids=["decode_flip", "crop_normalize"],
+    [
+        ("decode_flip", ops.DECODE_FLIP),
+        ("crop_normalize", ops.CROP_NORMALIZE),
+        ("fuse_views", ops.FUSE_VIEWS),
+    ],
+    ids=["decode_flip", "crop_normalize", "fuse_views"],
 )
 def test_compiled_argument_has_the_size_of_the_ops_struct(
     kernel: str, struct: np.dtype[np.void]

@@ -20,7 +20,7 @@ MADE = recipe.load("default", ["steps=4", "watch_every=2", "batch=2", "rate=2e-4
 def watched() -> tuple[Watched, Taught]:
     seen = persons()
     plain = look(seen, lightning(), views=1, threads=1)
-    teacher = with_turned(plain, seen, HELD, lightning(), threads=1)
+    teacher = with_turned(plain, seen, HELD, bundle=lightning(), threads=1)
     return Watched(lightning(), seen, HELD, teacher, 1), plain
 
 

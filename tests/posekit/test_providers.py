@@ -170,11 +170,14 @@ def test_an_unknown_runtime_is_told() -> None:
         posekit.load("movenet-lightning", runtime="cuda")  # type: ignore[arg-type]
 
 
-def test_views_run_on_onnxruntime_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_do_not_run_on_onnxruntimes_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(providers, "lacking_gpu", lambda: "")
-    with pytest.raises(InputError, match="--views 4 runs on ONNX Runtime only"):
+    with pytest.raises(InputError, match="leave out --runtime ort-tensorrt"):
         posekit.load(
-            "movenet-lightning", runtime="native", boxes="full", options=EstimateOptions(views=4)
+            *("movenet-lightning", "cuda"),
+            runtime="ort-tensorrt",
+            boxes="full",
+            options=EstimateOptions(views=4),
         )
 
 

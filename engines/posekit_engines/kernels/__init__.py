@@ -1,8 +1,8 @@
 """The CUDA sources, and what they are compiled with.
 
-Two kernels, each a file of its own whose head says what it does; `posekit_engines.ops` launches
+Each is a file of its own whose head says what it does; `posekit_engines.ops` launches
 them, `posekit_engines.twin` says in numpy what they answer. Tuning numbers have one place: the
-codecs' thresholds stay in `posekit.codecs` and reach the sources as definitions.
+thresholds stay in `posekit.codecs` and `posekit.multiview` and reach the sources as definitions.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from posekit import codecs
+from posekit import codecs, multiview
 
 THREADS = 128
-"""Of a block, for both kernels: 16 blocks of them fill a multiprocessor."""
+"""Of a block, for every kernel: 16 blocks of them fill a multiprocessor."""
 FOLDER = Path(__file__).parent
 HEADER = "device.cuh"
 FUNCTIONS = {
@@ -25,6 +25,7 @@ FUNCTIONS = {
         "crop_normalize_nv12_f16",
         "crop_normalize_nv12_f32",
     ),
+    "fuse_views": ("fuse_views_f16", "fuse_views_f32"),
 }
 """What each source defines."""
 
@@ -48,6 +49,9 @@ def definitions() -> tuple[str, ...]:
         "MAX_STEP": codecs.MAX_STEP,
         "UDP_FLOOR": codecs.UDP_FLOOR,
         "UDP_CEILING": codecs.UDP_CEILING,
+        "POWER": multiview.POWER,
+        "LEAST_PEAK": multiview.LEAST_PEAK,
+        "LEAST_SHARE": multiview.LEAST_SHARE,
     }
     floats = (f"-D{name}={float(np.float32(value))!r}f" for name, value in numbers.items())
     return (f"-DTHREADS={THREADS}", *floats)

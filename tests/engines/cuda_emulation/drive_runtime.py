@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from posekit import bundle, video
 from posekit.bundle import Bundle
 from posekit.errors import PosekitError
 from posekit.geometry import Warp
+from posekit.multiview import Look, MultiView, View, compose, matrix_of
 from posekit.runtime import Runtime
 from posekit.types import Boxes, Float32, UInt8
 from posekit_engines import twin
@@ -49,8 +50,9 @@ def pictures() -> tuple[list[UInt8], list[Boxes]]:
 def opened(driver: str, model: Bundle, **options: Any) -> GpuRuntime:
     device = open_device(0, driver)  # type: ignore[arg-type]
     half, most = options.pop("half", True), options.pop("images", 128)
+    look = Look(options.pop("flip", True), options.pop("views", None))
     engine = TensorRTEngine(trt, trt.plan_of(model, half=half, most=most), device)
-    return GpuRuntime(model, device, engine, **options)
+    return GpuRuntime(model, device, engine, look=look, **options)
 
 
 def strays(points: Float32, scores: Float32, wanted: tuple[Float32, Float32]) -> dict[str, float]:
@@ -108,6 +110,43 @@ def answers(driver: str, model: Bundle, *, flip: bool, half: bool = True) -> dic
         "again": bool(all((a == b).all() for a, b in zip(found, again, strict=True))),
         "runs": trt.RUNS,
     }
+
+
+def several_views(driver: str, model: Bundle, views: int) -> dict[str, Any]:
+    """Real persons in several views: against the CPU's MultiView and the numpy twin."""
+    images, boxes = pictures()
+    warps = [Warp.from_boxes(each, model.pose_spec) for each in boxes]
+    runtime = opened(driver, model, views=views)
+    found = runtime.infer(runtime.crops(images, warps))
+    cpu = MultiView(model, views=views, device="cpu", threads=1)
+    crops = np.concatenate([cpu.crop(i, w) for i, w in zip(images, warps, strict=True)])
+    wanted = cpu.infer(crops)
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 2, crops.shape) * 2 - 1
+    noisy = cpu.infer(np.clip(crops + noise, 0, 255).astype(np.uint8))
+    return {
+        "cpu": strays(*found, wanted),
+        "twin": strays(*found, twin_views(model, images, warps, cpu.views)),
+        "grey_level_px": strays(*noisy, wanted)["px"],
+        "buckets": runtime.buckets,
+        "runs": trt.RUNS,
+    }
+
+
+def twin_views(
+    model: Bundle, images: list[UInt8], warps: list[Warp], views: Sequence[View]
+) -> tuple[Float32, Float32]:
+    """The same arithmetic without a GPU: numpy crops of views, ONNX Runtime, numpy fusing."""
+    spec, turns = model.pose_spec, np.stack([matrix_of(view, model.pose_spec) for view in views])
+    each = [Warp(compose(turns[None], w.matrix[:, None]).reshape(-1, 2, 3)) for w in warps]
+    frame_of = np.repeat(np.arange(len(images)), [len(warp) for warp in each])
+    to_frame = Warp(np.concatenate([warp.inverse().matrix for warp in each]))
+    cut, _ = twin.crop_normalize(images, spec, to_frame=to_frame, frame_of=frame_of.tolist())
+    session = trt.Engine({}, trt.raw_graph(model, half=True).SerializeToString()).session
+    maps = session.run(None, {"image": cut.astype(np.float16)})[0]
+    together = maps.reshape(-1, len(views), *maps.shape[1:])
+    points = twin.decode_flip(twin.fuse_views(together, spec, views), spec)
+    return points[..., :2], points[..., 2]
 
 
 def batches(driver: str, model: Bundle) -> dict[str, Any]:
@@ -249,7 +288,9 @@ def refusals(driver: str, model: Bundle) -> dict[str, Any]:
     said = {}
     for name, work in {
         "not a plan": lambda: TensorRTEngine(trt, b"damaged" + plan, device),
-        "another model": lambda: GpuRuntime(thunder, device, TensorRTEngine(trt, plan, device)),
+        "another model": lambda: GpuRuntime(
+            thunder, device, TensorRTEngine(trt, plan, device), look=Look()
+        ),
         "one image with flip": lambda: opened(driver, model, images=1),
     }.items():
         try:
@@ -287,6 +328,7 @@ def main() -> None:
             for name in ("", *MISTAKES)
         },
         "refusals": lambda: refusals(driver, model),
+        "views": lambda: several_views(driver, model, 8),
     }
     try:
         answer = trials[trial]()

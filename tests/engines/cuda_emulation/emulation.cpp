@@ -12,6 +12,9 @@ namespace decode_flip_cu {
 namespace crop_normalize_cu {
 #include FILE_OF(POSEKIT_KERNELS, crop_normalize.cu)
 }
+namespace fuse_views_cu {
+#include FILE_OF(POSEKIT_KERNELS, fuse_views.cu)
+}
 
 namespace {
 
@@ -31,6 +34,8 @@ const Kernel KERNELS[] = {
     KERNEL(crop_normalize_cu, CropNormalize, crop_normalize_rgb_f32),
     KERNEL(crop_normalize_cu, CropNormalize, crop_normalize_nv12_f16),
     KERNEL(crop_normalize_cu, CropNormalize, crop_normalize_nv12_f32),
+    KERNEL(fuse_views_cu, FuseViews, fuse_views_f16),
+    KERNEL(fuse_views_cu, FuseViews, fuse_views_f32),
 };
 
 const Kernel* find(const char* name) {

@@ -177,7 +177,8 @@ int run(const Kernel& kernel, const unsigned* grid, unsigned threads, unsigned s
     say("launch %s grid %u %u %u threads %u shared %u", kernel.name, grid[0], grid[1], grid[2],
         threads, shared);
     if (threads != THREADS) return refuse("a block that is not of THREADS");
-    if (!grid[0] || !grid[1] || !grid[2] || grid[1] > 65535) return refuse("an impossible grid");
+    if (!grid[0] || !grid[1] || !grid[2] || grid[1] > 65535 || grid[2] > 65535)
+        return refuse("an impossible grid");
     emulated::launch({grid[0], grid[1], grid[2]}, {threads, 1, 1}, shared, 1,
                      [&] { kernel.run(argument.data()); });
     return OK;

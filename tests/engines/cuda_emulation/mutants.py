@@ -18,6 +18,7 @@ from tests.engines.cuda_emulation import tools
 TESTS = {
     "decode_flip.cu": "tests/engines/test_kernels_decode.py",
     "crop_normalize.cu": "tests/engines/test_kernels_crop.py",
+    "fuse_views.cu": "tests/engines/test_kernels_fuse.py",
     "device.cuh": "tests/engines/test_kernels_decode.py",
 }
 
@@ -186,11 +187,43 @@ CROP = (
     ("chroma of the wrong pair", "x / 2 * 2", "x"),
     ("NV12 is not clipped", "rintf(fminf(fmaxf(value, 0.0f), 255.0f))", "rintf(value)"),
 )
+FUSE = (
+    ("views weigh alike", "powf(fmaxf(sum / (float)keypoints, LEAST_PEAK), POWER)", "1.0f"),
+    ("one keypoint weighs the view", "k < keypoints; ++k) sum", "k < 1; ++k) sum"),
+    ("no least peak", "fmaxf(sum / (float)keypoints, LEAST_PEAK)", "sum / (float)keypoints"),
+    ("the place's x as weight", "found[3 * k + 2]", "found[3 * k]"),
+    ("the first person's peaks", "3 * (i64)(n * p.views + v) * keypoints", "3 * v * keypoints"),
+    (
+        "the first person's maps",
+        "(n * p.views + v) * keypoints + p.holder",
+        "v * keypoints + p.holder",
+    ),
+    ("sides are not exchanged", "p.holder[v * keypoints + k]", "k"),
+    ("x and y of the way swapped", "__fmaf_rn(m[1], y, m[2])", "__fmaf_rn(m[3], y, m[2])"),
+    ("the first view's way", "p.to_view + 6 * v", "p.to_view"),
+    ("the border cut short", "x > -1.0f && x < p.width", "x >= 0.0f && x < p.width"),
+    ("truncated, not floored", "const float left = floorf(x)", "const float left = truncf(x)"),
+    ("no border on the right", "(u32)x >= (u32)p.width ||", ""),
+    ("a neighbour without a share", "if (right > 0.0f) add_tap", "if (true) add_tap"),
+    ("a share is forgotten", "    sum.share += share;\n", "    sum.share = 1.0f;\n"),
+    ("not divided by the share", "total / fmaxf(share, LEAST_SHARE)", "total"),
+    ("nothing divided by nothing", "fmaxf(share, LEAST_SHARE)", "share"),
+    (
+        "no barrier after the weights",
+        "    __syncthreads();\n    const int cell",
+        "    const int cell",
+    ),
+)
 SHARED = (
     ("bits as a number", "return from_half(cell.bits);", "return cell.bits;"),
     ("any address is aligned", "((u64)address & 15) == 0", "true"),
 )
-MUTANTS = (("decode_flip.cu", DECODE), ("crop_normalize.cu", CROP), ("device.cuh", SHARED))
+MUTANTS = (
+    ("decode_flip.cu", DECODE),
+    ("crop_normalize.cu", CROP),
+    ("fuse_views.cu", FUSE),
+    ("device.cuh", SHARED),
+)
 
 
 def planted(folder: Path, only: str) -> Iterator[tuple[str, str, Path]]:

@@ -1,8 +1,9 @@
-// Both kernels on small inputs, every way to refine: for the sanitizers, which need a program.
+// The kernels on small inputs, every way to refine: for the sanitizers, which need a program.
 #include "emulation.cpp"
 
 using crop_normalize_cu::CropNormalize;
 using decode_flip_cu::DecodeFlip;
+using fuse_views_cu::FuseViews;
 
 namespace {
 
@@ -64,6 +65,26 @@ void crop(int height, int width) {
     printf("%g\n", crops[3]);
 }
 
+void fuse(int height, int width) {
+    const int views = 3, keypoints = 2, cells = height * width;
+    std::vector<float> maps = numbers<float>(views * keypoints * cells, 3);
+    std::vector<float> found = numbers<float>(3 * views * keypoints, 4), out(keypoints * cells);
+    std::vector<float> way = {1, 0, 0, 0, 1, 0, -1, 0, width - 1.0f, 0, 1, 0, 0.7f, -0.7f, 2, 0.7f, 0.7f, -3};
+    std::vector<int> holder = {0, 1, 1, 0, 0, 1};
+    FuseViews p = {};
+    p.maps = maps.data();
+    p.found = found.data();
+    p.to_view = way.data();
+    p.holder = holder.data();
+    p.out = out.data();
+    p.views = views;
+    p.height = height;
+    p.width = width;
+    const unsigned blocks = (cells + THREADS - 1) / THREADS;
+    emulated_launch("fuse_views_f32", (const unsigned[]){blocks, 2, 1}, THREADS, 4 * views, &p, 3);
+    printf("%g\n", out[3]);
+}
+
 }  // namespace
 
 int main() {
@@ -74,4 +95,6 @@ int main() {
     }
     crop(20, 16);
     crop(9, 13);
+    fuse(20, 16);
+    fuse(9, 13);
 }

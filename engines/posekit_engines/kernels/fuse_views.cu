@@ -1,0 +1,93 @@
+// fuse_views: heatmaps of several views of each crop to their weighted mean. ONE launch.
+//
+// In     maps: (N, V, K, H, W) f16 or f32, dense, as the network gave them for the views. found:
+//        (N, V, K, 3) f32, x, y and peak of each map: what decode_flip answers for all N V of them.
+//        to_view: (V, 2, 3) f32, cells of the upright crop to cells of the view. holder: (V, K)
+//        i32, which of the view's maps holds a keypoint (a mirrored view swaps sides).
+// Out    (N, K, H, W) f32: sum of weight * map over sum of weight * share, the map read bilinearly
+//        where the cell lies in the view, the share how much of that lies within it.
+// Launch grid (ceil(H W / THREADS), K, N), block THREADS; a thread makes one cell. Shared bytes: 4 a
+//        view, its weight: the mean peak over its keypoints, LEAST_PEAK at least, to the POWER.
+// Ties   none: nothing is compared.
+// Edges  any H x W. Beyond a view its map is 0 and has no share; a cell that no view shows is 0.
+//        Places that are no number show nothing.
+// Bytes  each cell of all maps once (four neighbours a thread, from the cache), 4 out a cell, 12 a
+//        map. 8 views of 17 x 64 x 48 f16: 837,216 in, 208,896 out a person.
+// Source posekit.multiview.fuse: the same sums in the same order. Places are float32 here, exact for
+//        quarter turns of maps whose cells they move onto cells.
+// POWER, LEAST_PEAK, LEAST_SHARE, THREADS: given by the compiler's options (posekit_engines.kernels).
+#include "device.cuh"
+
+struct FuseViews {
+    const void* maps;
+    const float* found;
+    const float* to_view;
+    const int* holder;
+    float* out;
+    int views, height, width;
+};
+
+// A view's mean peak to the POWER; all else of the block waits for it.
+__device__ __forceinline__ float weight_of(const float* found, int keypoints) {
+    float sum = 0.0f;
+    for (int k = 0; k < keypoints; ++k) sum += found[3 * k + 2];
+    return powf(fmaxf(sum / (float)keypoints, LEAST_PEAK), POWER);
+}
+
+struct Read {
+    float value, share;
+};
+
+template <class Cell>
+__device__ void add_tap(Read& sum, const Cell* map, int x, int y, float share, const FuseViews& p) {
+    if ((u32)x >= (u32)p.width || (u32)y >= (u32)p.height) return;
+    sum.value += read(map[y * p.width + x]) * share;
+    sum.share += share;
+}
+
+template <class Cell>
+__device__ Read read_at(const Cell* map, float x, float y, const FuseViews& p) {
+    Read sum = {0.0f, 0.0f};
+    // Beyond the map is nothing; it also keeps the conversion to int within its range.
+    if (!(x > -1.0f && x < p.width && y > -1.0f && y < p.height)) return sum;
+    const float left = floorf(x), top = floorf(y), right = x - left, down = y - top;
+    const int column = (int)left, row = (int)top;
+    add_tap(sum, map, column, row, (1.0f - right) * (1.0f - down), p);
+    // A neighbour without a share is not read: 0 times infinity would be no number.
+    if (right > 0.0f) add_tap(sum, map, column + 1, row, right * (1.0f - down), p);
+    if (down > 0.0f) add_tap(sum, map, column, row + 1, (1.0f - right) * down, p);
+    if (right > 0.0f && down > 0.0f) add_tap(sum, map, column + 1, row + 1, right * down, p);
+    return sum;
+}
+
+template <class Cell>
+__device__ void fuse(const FuseViews& p) {
+    DYNAMIC_SHARED(shared);
+    float* weights = (float*)shared;
+    const int k = blockIdx.y, keypoints = gridDim.y, n = blockIdx.z, cells = p.height * p.width;
+    for (int v = threadIdx.x; v < p.views; v += THREADS)
+        weights[v] = weight_of(p.found + 3 * (i64)(n * p.views + v) * keypoints, keypoints);
+    __syncthreads();
+    const int cell = blockIdx.x * THREADS + threadIdx.x;
+    if (cell >= cells) return;
+    const float y = (float)(cell / p.width), x = (float)(cell % p.width);
+    float total = 0.0f, share = 0.0f;
+    for (int v = 0; v < p.views; ++v) {
+        const float* m = p.to_view + 6 * v;
+        const int from = (n * p.views + v) * keypoints + p.holder[v * keypoints + k];
+        const float across = __fmaf_rn(m[0], x, __fmaf_rn(m[1], y, m[2]));
+        const float down = __fmaf_rn(m[3], x, __fmaf_rn(m[4], y, m[5]));
+        const Read seen = read_at((const Cell*)p.maps + (i64)from * cells, across, down, p);
+        total += weights[v] * seen.value;
+        share += weights[v] * seen.share;
+    }
+    p.out[((i64)n * keypoints + k) * cells + cell] = total / fmaxf(share, LEAST_SHARE);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) fuse_views_f16(const FuseViews p) {
+    fuse<f16>(p);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) fuse_views_f32(const FuseViews p) {
+    fuse<float>(p);
+}
