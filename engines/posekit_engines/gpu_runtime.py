@@ -56,7 +56,9 @@ class GpuRuntime:
         self.bundle = bundle
         self.spec: ModelSpec = bundle.pose_spec
         self.flip = look.mirrored
-        self.calibration = bundle.calibration("flip" if self.flip else "plain")
+        # Of several views' scores there is none: the flip test's was not fitted to them.
+        asked = "maps" if look.views is not None else "flip" if look.flip else "plain"
+        self.calibration = bundle.calibration(asked)
         self._views = np.stack([matrix_of(view, self.spec) for view in look.each])
         self.threads = usable_threads()
         self.device = f"cuda:{device.info.index} {device.info.name}, {device.driver.name}"

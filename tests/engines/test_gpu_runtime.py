@@ -160,6 +160,7 @@ def test_several_views_are_one_crop_one_network_one_fusing(driver: str) -> None:
     assert answer["twin"]["sure"] >= 50
     assert answer["twin"]["px"] <= level / 16 + decode, answer
     assert answer["cpu"]["px"] <= level + decode, answer
+    assert answer["calibrated"] == [False, False]  # no calibration was fitted to such scores
     assert answer["buckets"] == [1, 2, 4, 8, 16]  # the plan takes 128 images
     assert set(answer["runs"]) == {8 * BUCKET}
     start = lines.index("begin capture")

@@ -128,6 +128,7 @@ def several_views(driver: str, model: Bundle, views: int) -> dict[str, Any]:
         "cpu": strays(*found, wanted),
         "twin": strays(*found, twin_views(model, images, warps, cpu.views)),
         "grey_level_px": strays(*noisy, wanted)["px"],
+        "calibrated": [each.calibration is not None for each in (runtime, cpu)],
         "buckets": runtime.buckets,
         "runs": trt.RUNS,
     }
