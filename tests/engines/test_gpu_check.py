@@ -222,7 +222,7 @@ def test_the_table_shows_every_row_and_what_it_is(
     run = CliRunner().invoke(app, ["gpu-check"], catch_exceptions=False)
     assert run.stdout.startswith("EMULATED on a CPU: no figure below is a GPU's.")
     for line in (
-        "kernels     passed  15 of 15 brief cases as in numpy",
+        "kernels     passed  20 of 20 brief cases as in numpy",
         "sanitizer   not run  not asked for (--only)",
         "decode_flip     500.00  500.00  500.00  0.4182 GB/s of 0.209 MB",
         "decode: copy + numpy",
