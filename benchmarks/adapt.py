@@ -151,7 +151,6 @@ def run(name: str, row: Row, data: Data, threads: int) -> dict[str, Any]:
         find=dataclasses.replace(AdaptOptions((), WORK).find, limit=row.limit),
         seed=row.seed,
         teacher=teacher,
-        resume=True,
         threads=threads,
     )
     told = Hooks(

@@ -125,10 +125,11 @@ def row(name: str, folder: Path, *, frames: int, persons: int, threads: int) -> 
 def agreement(clip: Path, frames: int = 16, every: int = 5) -> dict[str, Any]:
     """How far rtmlib's points lie from ours, frame px, where both see a peak."""
     bundle = Bundle.open(embedded()["movenet-thunder"])
+    own = bundle.pose_spec
     theirs = {"padding": 1.25, "decode": "udp", "blur": 11, "sigma": 2.0}
     theirs |= {"crop_shrink": 0.0, "crop_center": 0.0}
-    scale = tuple(n / (m - 1) for n, m in zip((256, 256), (64, 64), strict=True))
-    spec = replace(bundle.pose_spec, map_scale=scale, map_offset=(0.0, 0.0), **theirs)
+    scale = tuple(n / (m - 1) for n, m in zip(own.input_size, own.heatmap_size, strict=True))
+    spec = replace(own, map_scale=scale, map_offset=(0.0, 0.0), **theirs)
     with tempfile.TemporaryDirectory() as place, video.read(clip) as reader:
         folder = Path(place)
         exported(spec, folder, bundle.weights)

@@ -105,7 +105,7 @@ def _runtime(
 def _by_onnxruntime(
     pose: bundle.Bundle, device: str, threads: int | None, *, look: Look, tensorrt: bool
 ) -> Runtime:
-    """Raises InputError, DeviceError, BundleError."""
+    """What runs the model on ONNX Runtime. Raises InputError, DeviceError, BundleError."""
     if look.views is None:
         return Runtime(pose, device=device, threads=threads, flip=look.flip, tensorrt=tensorrt)
     if tensorrt:

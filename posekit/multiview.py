@@ -64,6 +64,11 @@ class Look(NamedTuple):
         """Whether mirrored crops are looked at in any way."""
         return self.flip if self.views is None else any(view.mirrored for view in self.each)
 
+    @property
+    def graph(self) -> str:
+        """The bundle's graph that looks like this, whose calibration holds for the scores."""
+        return "maps" if self.views is not None else "flip" if self.flip else "plain"
+
 
 def matrix_of(view: View, spec: ModelSpec) -> Float64:
     """(2, 3) from crop pixels to the view's pixels, both of the spec's input size."""
@@ -151,12 +156,9 @@ class MultiView(Runtime):
     ) -> None:
         if views not in VIEWS:
             raise InputError(f"views {views}: wanted one of {', '.join(map(str, VIEWS))}")
+        look = Look(views=views)
         super().__init__(
-            bundle,
-            device=device,
-            threads=threads,
-            flip=Look(views=views).mirrored,
-            graph="maps",
+            bundle, device=device, threads=threads, flip=look.mirrored, graph=look.graph
         )
         self.views = VIEWS[views]
         self._matrices = np.stack([matrix_of(view, self.spec) for view in self.views])

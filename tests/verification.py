@@ -35,13 +35,11 @@ PIECES = {
     "gpu-check": "kernels",
 }
 """Each piece, and the part of gpu-check that runs it on a GPU."""
+_HOST = [piece for piece in PIECES if not piece.endswith(".cu")]
 NOT_APPLICABLE = {
-    ("decode_flip.cu", "built ahead of time"),
-    ("crop_normalize.cu", "built ahead of time"),
-    ("fuse_views.cu", "built ahead of time"),
-    *((piece, "compiled") for piece in list(PIECES)[3:]),
-    *((piece, "emulated") for piece in list(PIECES)[3:-1]),
-    *((piece, "built ahead of time") for piece in list(PIECES)[3:] if piece != "TensorRT plans"),
+    *((piece, "compiled") for piece in _HOST),
+    *((piece, "emulated") for piece in _HOST if piece != "gpu-check"),
+    *((piece, "built ahead of time") for piece in PIECES if piece != "TensorRT plans"),
 }
 """Kernels are compiled for the user's GPU at their first use; the rest is Python."""
 

@@ -1,4 +1,4 @@
-"""What the GPU runtime asks of a network between its two kernels.
+"""What the GPU runtime asks of a network between its kernels.
 
 `posekit_engines.engine_tensorrt` is the one that is shipped; a test runs ONNX Runtime in its place.
 """

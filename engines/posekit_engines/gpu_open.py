@@ -11,13 +11,7 @@ from posekit_engines.engine_tensorrt import TensorRTEngine
 from posekit_engines.gpu_runtime import GpuRuntime
 
 
-def open_runtime(
-    bundle: Bundle,
-    *,
-    index: int = 0,
-    look: Look,
-    build: bool = True,
-) -> GpuRuntime:
+def open_runtime(bundle: Bundle, *, look: Look, index: int = 0, build: bool = True) -> GpuRuntime:
     """A bundle on GPU number `index`, by the FP16 plan `raw` that the bundle or the cache holds.
 
     look: as in GpuRuntime.  build: where none fits, make one, which takes a while. What

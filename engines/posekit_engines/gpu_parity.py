@@ -1,6 +1,6 @@
 """Both TensorRT plans on the bundle's own check crops, against the source network's stored answer.
 
-`raw` runs in posekit's GPU runtime between its two kernels; `points` runs alone, as other runtimes
+`raw` runs in posekit's GPU runtime between its kernels; `points` runs alone, as other runtimes
 would run it.
 """
 

@@ -1,6 +1,6 @@
 """posekit's own path on an NVIDIA GPU, in place of `posekit.runtime.Runtime`: same calls and units.
 
-Pictures go up whole; two kernels with the network between them give points; 12 bytes a keypoint
+Pictures go up whole; kernels with the network between them give points; 12 bytes a keypoint
 come back.
 """
 
@@ -56,22 +56,13 @@ class GpuRuntime:
         self.bundle = bundle
         self.spec: ModelSpec = bundle.pose_spec
         self.flip = look.mirrored
-        # Of several views' scores there is none: the flip test's was not fitted to them.
-        asked = "maps" if look.views is not None else "flip" if look.flip else "plain"
-        self.calibration = bundle.calibration(asked)
+        self.calibration = bundle.calibration(look.graph)
         self._views = np.stack([matrix_of(view, self.spec) for view in look.each])
         self.threads = usable_threads()
         self.device = f"cuda:{device.info.index} {device.info.name}, {device.driver.name}"
         self.provider = engine.name
         self._pictures = Pictures(device)
-        self._step = Step(
-            device,
-            engine,
-            self.spec,
-            look=look,
-            most=most,
-            graphs=graphs,
-        )
+        self._step = Step(device, engine, self.spec, look=look, most=most, graphs=graphs)
         self.notes = self._step.notes
 
     @property

@@ -1,4 +1,4 @@
-"""How long the two kernels take on a GPU, by CUDA events, and what bandwidth that is.
+"""How long crop_normalize and decode_flip take on a GPU, by CUDA events, and their bandwidth.
 
 A kernel of some microseconds cannot be timed launch by launch: many are recorded in one graph, each
 on data of its own, and the graph is replayed between two events.

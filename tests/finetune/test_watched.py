@@ -52,7 +52,7 @@ def test_a_resumed_run_knows_what_was_best_before_it_was_cut_off(tmp_path: Path)
         assert all(np.array_equal(again[name], value) for name, value in whole.items())
 
 
-def test_turned_views_judge_the_held_out_alone(tmp_path: Path) -> None:
+def test_turned_views_judge_the_held_out_alone() -> None:
     scene, plain = watched()
     turned = scene.teacher.turned
     assert turned is not None

@@ -1,4 +1,4 @@
-// What both kernels share: float16 cells, 16-byte loads, shared memory, the warp's exchange.
+// What the kernels share: float16 cells, 16-byte loads, shared memory, the warp's exchange.
 //
 // A cell of type f16 is its bits: converting by the PTX instruction needs no CUDA header, so that
 // NVRTC alone compiles a kernel. Compiled with --fmad=false: products and sums round one by one,

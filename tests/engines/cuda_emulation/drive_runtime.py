@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,30 +66,46 @@ def strays(points: Float32, scores: Float32, wanted: tuple[Float32, Float32]) ->
     }
 
 
+def twin_maps(
+    model: Bundle, images: list[UInt8], warps: list[Warp], *, half: bool
+) -> Iterator[Float32]:
+    """Maps of the crops, then of their mirrors, without a GPU: numpy crops and ONNX Runtime."""
+    frame_of = np.repeat(np.arange(len(images)), [len(warp) for warp in warps])
+    to_frame = Warp(np.concatenate([warp.inverse().matrix for warp in warps]))
+    cut = twin.crop_normalize(
+        images, model.pose_spec, to_frame=to_frame, frame_of=frame_of.tolist()
+    )
+    session = trt.Engine({}, trt.raw_graph(model, half=half).SerializeToString()).session
+    kind = np.float16 if half else np.float32
+    return (session.run(None, {"image": view.astype(kind)})[0] for view in cut)
+
+
 def twin_answer(
     model: Bundle, images: list[UInt8], warps: list[Warp], *, flip: bool, half: bool
 ) -> tuple[Float32, Float32]:
-    """The same arithmetic without a GPU: numpy crops, ONNX Runtime, numpy decode."""
-    spec = model.pose_spec
-    frame_of = np.repeat(np.arange(len(images)), [len(warp) for warp in warps])
-    to_frame = Warp(np.concatenate([warp.inverse().matrix for warp in warps]))
-    cut = twin.crop_normalize(images, spec, to_frame=to_frame, frame_of=frame_of.tolist())
-    session = trt.Engine({}, trt.raw_graph(model, half=half).SerializeToString()).session
-    kind = np.float16 if half else np.float32
-    maps, mirrored = (session.run(None, {"image": view.astype(kind)})[0] for view in cut)
-    points = twin.decode_flip(maps, spec, mirrored=mirrored if flip else None)
+    """The same arithmetic without a GPU, decoded in numpy."""
+    maps, mirrored = twin_maps(model, images, warps, half=half)
+    points = twin.decode_flip(maps, model.pose_spec, mirrored=mirrored if flip else None)
     return points[..., :2], points[..., 2]
 
 
-def sensitivity(model: Bundle, images: list[UInt8], warps: list[Warp], *, flip: bool) -> float:
+def twin_views(
+    model: Bundle, images: list[UInt8], warps: list[Warp], views: Sequence[View]
+) -> tuple[Float32, Float32]:
+    """The same arithmetic of several views, fused and decoded in numpy."""
+    spec, turns = model.pose_spec, np.stack([matrix_of(view, model.pose_spec) for view in views])
+    each = [Warp(compose(turns[None], w.matrix[:, None]).reshape(-1, 2, 3)) for w in warps]
+    maps = next(twin_maps(model, images, each, half=True))
+    together = maps.reshape(-1, len(views), *maps.shape[1:])
+    points = twin.decode_flip(twin.fuse_views(together, spec, views), spec)
+    return points[..., :2], points[..., 2]
+
+
+def sensitivity(crops: UInt8, runtime: Runtime) -> float:
     """How far one grey level, up or down in every byte of the crops, moves the CPU's points, px."""
-    runtime = Runtime(model, device="cpu", threads=1, flip=flip)
-    crops = np.concatenate([runtime.crop(i, w) for i, w in zip(images, warps, strict=True)])
-    wanted = runtime.infer(crops)
-    random = np.random.default_rng(0)
-    noise = random.integers(0, 2, crops.shape) * 2 - 1
+    noise = np.random.default_rng(0).integers(0, 2, crops.shape) * 2 - 1
     points, scores = runtime.infer(np.clip(crops + noise, 0, 255).astype(np.uint8))
-    return strays(points, scores, wanted)["px"]
+    return strays(points, scores, runtime.infer(crops))["px"]
 
 
 def answers(driver: str, model: Bundle, *, flip: bool, half: bool = True) -> dict[str, Any]:
@@ -106,7 +122,7 @@ def answers(driver: str, model: Bundle, *, flip: bool, half: bool = True) -> dic
         "notes": runtime.notes,
         "cpu": strays(*found, cpu.infer(crops)),
         "twin": strays(*found, twin_answer(model, images, warps, flip=flip, half=half)),
-        "grey_level_px": sensitivity(model, images, warps, flip=flip),
+        "grey_level_px": sensitivity(crops, cpu),
         "again": bool(all((a == b).all() for a, b in zip(found, again, strict=True))),
         "runs": trt.RUNS,
     }
@@ -120,34 +136,14 @@ def several_views(driver: str, model: Bundle, views: int) -> dict[str, Any]:
     found = runtime.infer(runtime.crops(images, warps))
     cpu = MultiView(model, views=views, device="cpu", threads=1)
     crops = np.concatenate([cpu.crop(i, w) for i, w in zip(images, warps, strict=True)])
-    wanted = cpu.infer(crops)
-    random = np.random.default_rng(0)
-    noise = random.integers(0, 2, crops.shape) * 2 - 1
-    noisy = cpu.infer(np.clip(crops + noise, 0, 255).astype(np.uint8))
     return {
-        "cpu": strays(*found, wanted),
+        "cpu": strays(*found, cpu.infer(crops)),
         "twin": strays(*found, twin_views(model, images, warps, cpu.views)),
-        "grey_level_px": strays(*noisy, wanted)["px"],
+        "grey_level_px": sensitivity(crops, cpu),
         "calibrated": [each.calibration is not None for each in (runtime, cpu)],
         "buckets": runtime.buckets,
         "runs": trt.RUNS,
     }
-
-
-def twin_views(
-    model: Bundle, images: list[UInt8], warps: list[Warp], views: Sequence[View]
-) -> tuple[Float32, Float32]:
-    """The same arithmetic without a GPU: numpy crops of views, ONNX Runtime, numpy fusing."""
-    spec, turns = model.pose_spec, np.stack([matrix_of(view, model.pose_spec) for view in views])
-    each = [Warp(compose(turns[None], w.matrix[:, None]).reshape(-1, 2, 3)) for w in warps]
-    frame_of = np.repeat(np.arange(len(images)), [len(warp) for warp in each])
-    to_frame = Warp(np.concatenate([warp.inverse().matrix for warp in each]))
-    cut, _ = twin.crop_normalize(images, spec, to_frame=to_frame, frame_of=frame_of.tolist())
-    session = trt.Engine({}, trt.raw_graph(model, half=True).SerializeToString()).session
-    maps = session.run(None, {"image": cut.astype(np.float16)})[0]
-    together = maps.reshape(-1, len(views), *maps.shape[1:])
-    points = twin.decode_flip(twin.fuse_views(together, spec, views), spec)
-    return points[..., :2], points[..., 2]
 
 
 def batches(driver: str, model: Bundle) -> dict[str, Any]:
