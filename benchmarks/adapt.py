@@ -3,8 +3,9 @@
 MoveNet, persons of 1,500 unlabelled LSPET pictures, measured on the 250 labelled `check` pictures
 (PCK@0.2 of the torso; paired intervals by bootstrap over pictures) and on COCO (what is
 forgotten), source and adapted with the same spec, without the flip test. Labels choose nothing:
-the recipe was chosen by agreement on held-out unlabelled persons. Rows that are in
-results/adapt.json are not run again; those that are missing are printed as not run. The gate's
+the recipe was chosen by agreement on held-out unlabelled persons. Rows of a shift learn from the
+same pictures as shifts.py spoils them, and are measured on `check` spoiled likewise. Rows that are
+in results/adapt.json are not run again; those that are missing are printed as not run. The gate's
 indicators of each row are kept for benchmarks/gate.py.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ import numpy as np
 import torch
 from accuracy import DIAGONALS, LIMBS, Array, Persons, estimate, persons_of, similarity, tight_boxes
 from results_file import FOLDER, save
+from shifts import SHIFTS, shift_folder
 
 from posekit import Bundle
 from posekit.bundle import embedded
@@ -39,7 +42,9 @@ WORK = ROOT / "benchmarks" / "work"
 
 @dataclass(frozen=True)
 class Row:
-    """One run.  recipe: of posekit_finetune; settings: on top; teacher: another embedded model."""
+    """One run.  recipe: of posekit_finetune; settings: on top; teacher: another embedded model;
+    shift: of shifts.py, or None for the pictures as they are.
+    """
 
     model: str = "movenet-lightning"
     recipe: str = "default"
@@ -47,8 +52,11 @@ class Row:
     seed: int = 0
     teacher: str | None = None
     limit: int = 2000
+    shift: str | None = None
 
 
+BRIEF = ("steps=350", "watch_every=175")
+"""A quarter of the default's steps, for 800 persons."""
 SHORT = ("steps=150", "watch_every=50")
 BEFORE = ("ensemble_views=8", "hard.any_turn=0", "rate=2e-4", "blend=0.7", "retain=0")
 """The default recipe until persons were turned at will and the source was retained."""
@@ -71,6 +79,8 @@ ROWS = {
     ),
     "paper, single": Row(recipe="single", settings=SHORT),
     "paper, dual": Row(recipe="dual", settings=SHORT),
+    **{name: Row(settings=BRIEF, limit=800, shift=name) for name in SHIFTS},
+    "taught by thunder": Row(settings=BRIEF, teacher="movenet-thunder"),
     "short": Row(settings=SHORT),
     "short, nothing retained": Row(settings=(*SHORT, "retain=0")),
     "short, no turns": Row(settings=(*SHORT, "hard.any_turn=0")),
@@ -108,12 +118,17 @@ class Data:
     unlabelled: Path
 
     @classmethod
-    def read(cls, assets: Path) -> Data:
-        coco = assets / "coco_kpts"
+    def read(cls, assets: Path, shift: str | None = None) -> Data:
+        """The pictures as they are, or spoiled by a shift, once, in the work folder."""
+        coco, lspet = assets / "coco_kpts", assets / "lspet"
+        check, labels, unlabelled = lspet / "check", lspet / "check.json", lspet / "adapt"
+        if shift:
+            check = spoiled(shift, check, labels)
+            labels, unlabelled = check / "annotations.json", spoiled(shift, unlabelled, None)
         return cls(
-            persons_of(assets / "lspet" / "check", assets / "lspet" / "check.json"),
+            persons_of(check, labels),
             persons_of(coco / "images", coco / "person_keypoints.json"),
-            assets / "lspet" / "adapt",
+            unlabelled,
         )
 
     def measure(self, runtime: Runtime) -> dict[str, Array]:
@@ -121,6 +136,17 @@ class Data:
         points = estimate(runtime, self.check, tight_boxes(self.check.joints))
         seen = similarity(estimate(runtime, self.coco, self.coco.boxes), self.coco)
         return {"pck": hits(points, self.check.joints), "coco": recalls(seen)}
+
+
+def spoiled(shift: str, images: Path, labels: Path | None) -> Path:
+    """The folder of images as the shift leaves them; made where it is not whole."""
+    target = WORK / f"{shift}-{images.name}"
+    if not target.exists():
+        partial = WORK / f".{target.name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        shift_folder(shift, images, partial, seed=0, annotations=labels)
+        partial.rename(target)
+    return target
 
 
 def plain(bundle: Bundle, threads: int) -> Runtime:
@@ -215,15 +241,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(options.threads)
     path = FOLDER / "adapt.json"
-    data = Data.read(options.assets)
     for name in options.rows:
         done = json.loads(path.read_text())["figures"] if path.exists() else {}
         if name in done:
             continue
         figures = (
-            views(data, options.threads)
+            views(Data.read(options.assets), options.threads)
             if name == "views"
-            else run(name, ROWS[name], data, options.threads)
+            else run(name, ROWS[name], Data.read(options.assets, ROWS[name].shift), options.threads)
         )
         done = json.loads(path.read_text())["figures"] if path.exists() else {}
         save("adapt", "python benchmarks/adapt.py", options.threads, {**done, name: figures})

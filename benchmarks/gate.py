@@ -48,7 +48,7 @@ def rows_of(found: Any) -> list[dict[str, Any]]:
         return list(found["rows"])
     named = {name: row for name, row in found.items() if name != "views"}
     return [
-        {**row, "run": name, "domain": "lspet", "truth": row.get("pck")}
+        {**row, "run": name, "domain": row.get("shift") or "lspet", "truth": row.get("pck")}
         for name, row in named.items()
     ]
 
