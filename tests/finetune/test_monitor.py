@@ -65,8 +65,8 @@ def test_turned_views_alone_score_where_they_were_asked(scene):
     before = with_mean(source, "turned", 0.5)
     after = with_mean(look(unsteady(0.05)), "turned", 0.6)
     assert Monitor(before).watch(100, after, FINE).score == pytest.approx(0.1)
-    worse = with_mean(after, "turned", 0.45)
-    assert Monitor(before).watch(100, worse, FINE).score == pytest.approx(-0.05)
+    worse = with_mean(after, "turned", 0.48)
+    assert Monitor(before).watch(100, worse, FINE).score == pytest.approx(-0.02)
 
 
 def test_readings_go_through_json_and_rank_again(scene):
@@ -136,6 +136,15 @@ def test_quiet_drift_from_the_frozen_teacher_is_found_at_full_response(scene):
     assert drifted.mean("response") > 0.9 * source.mean("response")
     with pytest.raises(CollapsedError, match="agreement with the frozen teacher"):
         Monitor(source).watch(50, drifted, FINE)
+
+
+def test_drift_is_told_by_the_turned_views_where_they_were_asked(scene):
+    source, look = scene
+    drifted = look(unsteady(0.25))
+    before = with_mean(source, "turned", 0.5)
+    Monitor(before).watch(50, with_mean(drifted, "turned", 0.55), FINE)
+    with pytest.raises(CollapsedError, match="drift"):
+        Monitor(before).watch(50, with_mean(look(unsteady(0.05)), "turned", 0.4), FINE)
 
 
 def test_labels_may_lead_away_from_the_frozen_teacher(scene):
