@@ -117,14 +117,19 @@ def _rivals(columns: dict[str, Any], said: str) -> list[Piece]:
 
 def graph(figures: Figures) -> list[Piece]:
     rows = [
-        [name, f"{row['network_ms']:.1f}", f"{100 * row['added']:+.1f} %"]
+        [
+            name,
+            f"{row['network_ms']:.1f}",
+            f"{100 * row['added']:+.1f} %",
+            " to ".join(f"{100 * each:+.1f}" for each in row["quartiles"]),
+        ]
         for name, row in figures.items()
         if "blur" not in name
     ]
     return [
         "What the points graph (normalise, mirror, merge, argmax, refine) adds to the bare "
-        "network:",
-        Table(["", "network ms", "added"], rows),
+        "network, which takes turns with it; the median turn and the quartiles:",
+        Table(["", "network ms", "added", "half of the turns, %"], rows),
     ]
 
 
