@@ -57,6 +57,9 @@ class Row:
 
 BRIEF = ("steps=350", "watch_every=175")
 """A quarter of the default's steps, for 800 persons."""
+SPENT = ("steps", "learning_s", "peak_memory_mb")
+"""Of the run's facts; learning_s counts what was learned before a run was cut off and went on too,
+`seconds` the last process only."""
 SHORT = ("steps=150", "watch_every=50")
 BEFORE = ("ensemble_views=8", "hard.any_turn=0", "rate=2e-4", "blend=0.7", "retain=0")
 """The default recipe until persons were turned at will and the source was retained."""
@@ -196,6 +199,7 @@ def _judged(outcome: Outcome, source: Bundle, data: Data, threads: int) -> dict[
         "reason": outcome.reason,
         "stopped": type(outcome.error).__name__ if outcome.error else None,
         "persons": len(outcome.persons),
+        **{key: outcome.facts[key] for key in SPENT},
         "history": [dataclasses.asdict(reading) for reading in outcome.history],
     }
     if outcome.adapted is None or outcome.verdict is None:

@@ -154,8 +154,9 @@ def decode(
     """Points float32 (N, K, 2) in crop px and scores (N, K), the peaks' heights.
 
     heatmaps: (N, K, h, w).  mirrored: the maps of the mirrored crops; their merge is decoded.
-    `spec.decode` refines the peak's cell: argmax not at all, quarter by a quarter cell towards
-    the higher neighbour, dark and udp by a Newton step.  Ties, edges, NaN: see the module.
+    `spec.decode` refines the peak's cell: argmax not at all, quarter and quarter-axis by a quarter
+    cell towards the higher neighbour, dark and udp by a Newton step.  Ties, edges, NaN: see the
+    module.
     Raises InputError.
     """
     heatmaps = np.ascontiguousarray(heatmaps, np.float32)
@@ -192,8 +193,8 @@ def _step(
     match spec.decode:
         case "argmax":
             return np.zeros((len(maps), 2), np.float32)
-        case "quarter":
-            return _quarter_step(maps, rows, columns)
+        case "quarter" | "quarter-axis":
+            return _quarter_step(maps, rows, columns, apart=spec.decode == "quarter-axis")
         case "dark":
             blurred = _blurred(maps, rows, columns, reach=2, blur=spec.blur)
             return _dark_step(blurred * scale, rows, columns, size=spec.heatmap_size)
@@ -204,18 +205,23 @@ def _step(
             return _udp_step(blurred, rows, columns, size=spec.heatmap_size)
 
 
-def _quarter_step(maps: Float32, rows: Ints, columns: Ints) -> Float32:
+def _quarter_step(maps: Float32, rows: Ints, columns: Ints, *, apart: bool) -> Float32:
     """A quarter of a cell towards the higher neighbour, away from the borders.
 
-    Source: Newell et al., ECCV 2016; the joint rule 1 < x < w - 1 and 1 < y < h - 1 is that of
-    HRNet's get_final_preds.
+    Along both axes where 1 < x < w - 1 and 1 < y < h - 1; `apart`: along x where the first of
+    these and 0 < y hold, along y where the second and 0 < x.
+    Source: Newell et al., ECCV 2016; the joint rule is that of HRNet's get_final_preds and
+    mmpose 0.x, the other that of mmpose 1.x's refine_keypoints.
     """
     height, width = maps.shape[1:]
     step = np.zeros((len(maps), 2), np.float32)
-    inside = (columns > 1) & (columns < width - 1) & (rows > 1) & (rows < height - 1)
-    at = np.flatnonzero(inside)
+    across, down = (columns > 1) & (columns < width - 1), (rows > 1) & (rows < height - 1)
+    along_x, along_y = (rows > 0, columns > 0) if apart else (down, across)
+    at = np.flatnonzero(across & along_x)
     y, x = rows[at], columns[at]
     step[at, 0] = np.sign(maps[at, y, x + 1] - maps[at, y, x - 1])
+    at = np.flatnonzero(down & along_y)
+    y, x = rows[at], columns[at]
     step[at, 1] = np.sign(maps[at, y + 1, x] - maps[at, y - 1, x])
     quarter: Float32 = np.nan_to_num(step * np.float32(0.25))
     return quarter

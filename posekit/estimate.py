@@ -92,7 +92,7 @@ class Estimator:
         self, source: str | Path | int, options: video.ReadOptions = video.ReadOptions()
     ) -> Iterator[tuple[Frame, Poses]]:
         """Frames and poses of a video, folder, webcam or URL, in order. Raises SourceError."""
-        with video.read(source, options=options) as reader:
+        with video.read(source, options=options, decoders=self.runtime.decoders) as reader:
             yield from self.follow(reader, kind=reader.kind)
 
     def follow(self, frames: Iterable[Frame], kind: str = "video") -> Iterator[tuple[Frame, Poses]]:
@@ -143,7 +143,7 @@ class Estimator:
                 due = count * size >= next_detection
                 if due:
                     next_detection = count * size + self.options.detect_every
-                self.runtime.ahead([frame.image for frame in batch])
+                self.runtime.ahead([frame.pixels for frame in batch])
                 waiting.append((batch, pool.submit(self._look, batch[0]) if due else None))
                 if len(waiting) > ahead:
                     yield _awaited(*waiting.popleft())
@@ -159,7 +159,7 @@ class Estimator:
         spec = self.runtime.spec
         with self.timed("crop"):
             warps = [Warp.from_boxes(boxes, spec) for boxes in found]
-            crops = self.runtime.crops([frame.image for frame in frames], warps)
+            crops = self.runtime.crops([frame.pixels for frame in frames], warps)
         with self.timed("network"):
             points, scores = self.runtime.infer(crops)
         calibration = self.runtime.calibration

@@ -41,10 +41,14 @@ class InferOptions:
 
 @dataclass
 class SourceSummary:
-    """What became of one source; `outputs` are names in the output folder."""
+    """What became of one source; `outputs` are names in the output folder.
+
+    decoder: what decoded it: PyAV, OpenCV or the GPU's, by name.
+    """
 
     source: str
     kind: str = ""
+    decoder: str = ""
     frames: int = 0
     frame_count: int | None = None
     persons: int = 0
@@ -143,7 +147,8 @@ class _Job:
     def run(self) -> None:
         summary, started = self.summary, time.perf_counter()
         before = getattr(self.estimator.find, "whole_images", 0)
-        with video.read(self.source, options=self.options.read) as reader:
+        decoders = self.estimator.runtime.decoders
+        with video.read(self.source, options=self.options.read, decoders=decoders) as reader:
             summary.kind, summary.frame_count = reader.kind, reader.frame_count
             outputs = Outputs(
                 self.options.output,
@@ -156,6 +161,7 @@ class _Job:
                 self._follow(reader, outputs, started)
             summary.outputs = [path.name for path in outputs.paths]
             summary.dropped, summary.reconnected = reader.dropped, reader.reconnected
+            summary.decoder = reader.decoder
             self.estimator.times.setdefault("decode", deque(maxlen=10_000)).extend(reader.decode_s)
             summary.notes += reader.notes + self._whole_images(before)
         summary.seconds = round(time.perf_counter() - started, 3)

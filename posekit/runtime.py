@@ -33,6 +33,8 @@ from posekit.types import Float32, ModelSpec, UInt8
 if TYPE_CHECKING:
     import onnxruntime
 
+    from posekit.video import SurfaceDecoders
+
 _MOST = 8
 """Crops at a time on a CPU: more gain nothing there, and hold memory."""
 _MOST_GPU = 64
@@ -45,6 +47,7 @@ class PoseRuntime(Protocol):
 
     What `crops` gives is the runtime's own affair; `infer` takes it.
     provider, device: what really runs it, and where.  notes: what is not as asked, a sentence each.
+    decoders: of its GPU, for videos whose pictures `crops` can take where they lie.
     """
 
     bundle: Bundle
@@ -55,6 +58,7 @@ class PoseRuntime(Protocol):
     provider: str
     device: str
     notes: list[str]
+    decoders: SurfaceDecoders | None
 
     def ahead(self, images: Sequence[UInt8]) -> None:
         """These pictures come next: what can be done with them now may be done."""
@@ -82,6 +86,8 @@ class Runtime:
     tensorrt: on a GPU by ONNX Runtime's TensorRT provider.  `provider` is what ONNX Runtime really
     uses, `calibration` turns scores into chances. Raises BundleError, DeviceError.
     """
+
+    decoders: SurfaceDecoders | None = None
 
     def __init__(
         self,

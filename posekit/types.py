@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from posekit.errors import InputError, MissingExtraError
 
 Color = Literal["rgb", "bgr"]
-Decode = Literal["argmax", "quarter", "dark", "udp"]
+Decode = Literal["argmax", "quarter", "quarter-axis", "dark", "udp"]
 Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
@@ -69,6 +69,16 @@ class Frame:
             raise InputError(f"frame: wanted a uint8 array (H, W, 3) RGB, got {got}")
         if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise InputError(f"frame: wanted shape (H, W, 3) RGB, got {image.shape}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(W, H), px."""
+        return self.image.shape[1], self.image.shape[0]
+
+    @property
+    def pixels(self) -> Any:
+        """What a runtime cuts persons out of: the image, or a picture that lies on its GPU."""
+        return self.image
 
     def __repr__(self) -> str:
         return f"Frame(image={self.image.shape}, index={self.index}, time_s={self.time_s:.3f})"
@@ -286,7 +296,8 @@ class ModelSpec:
         (MSRA 4, 0; UDP (W-1)/(w-1), 0; half-pixel 4, 1.5).
     flip_shift: cells by which the mirrored view's maps, mirrored back, are moved right before
         the merge; `mirror_shift` derives it from a and b.
-    sigma: of the heatmaps, cells.  decode: how a peak is refined.
+    sigma: of the heatmaps, cells.  decode: how a peak is refined; quarter-axis is mmpose 1.x's
+        quarter, which differs from the others' (quarter) for peaks near a border.
     blur: odd side of the Gaussian that DARK and UDP blur with, cells; 1 is none.
     gate: strength of MoveNet's centre gate, 0 is none; other networks ignore it.
     """
@@ -315,8 +326,8 @@ class ModelSpec:
             raise InputError(f"spec: input_size and heatmap_size must be positive, got {sizes}")
         if self.color not in ("rgb", "bgr"):
             raise InputError(f"spec: color must be rgb or bgr, got {self.color!r}")
-        if self.decode not in ("argmax", "quarter", "dark", "udp"):
-            raise InputError(f"spec: decode {self.decode!r}; wanted argmax, quarter, dark or udp")
+        if self.decode not in (ways := get_args(Decode)):
+            raise InputError(f"spec: decode {self.decode!r}; wanted one of {', '.join(ways)}")
         if self.blur < 1 or self.blur % 2 == 0:
             raise InputError(f"spec: blur must be odd and positive, got {self.blur}")
         positive = (*self.std, *self.map_scale, self.padding, self.sigma)

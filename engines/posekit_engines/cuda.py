@@ -79,6 +79,10 @@ class Driver(Protocol):
         """Queue a copy to the host's `target`."""
         ...
 
+    def copy(self, target: int, source: int, size: int, *, stream: int) -> None:
+        """Queue a copy from one place of the GPU's memory to another."""
+        ...
+
     def load(self, image: bytes) -> int:
         """A module of a cubin or PTX."""
         ...
@@ -255,6 +259,15 @@ class Buffer:
             self._driver.upload(self.address, source, array.nbytes, stream=_handle(stream))
         if stream is None:
             self._driver.finish(0)
+
+    def copy(self, start: int, source: int, size: int, *, stream: Stream) -> None:
+        """Queue a copy of `size` bytes at the GPU's address `source` to here, from byte `start` on.
+
+        Raises InputError, DeviceError.
+        """
+        if start < 0 or start + size > self.nbytes:
+            raise InputError(f"copy: {size} bytes from byte {start} on, in {self}")
+        self._driver.copy(self.address + start, source, size, stream=stream.handle)
 
     def download(self, out: NDArray[Any] | None = None, stream: Stream | None = None) -> Any:
         """What is here, as an array: `out` where given (its rows). With a stream: later.

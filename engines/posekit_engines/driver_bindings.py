@@ -79,6 +79,10 @@ class BindingsDriver:
         """Queue a copy to the host."""
         self._call("cuMemcpyDtoHAsync", target, address, size, stream)
 
+    def copy(self, target: int, source: int, size: int, *, stream: int) -> None:
+        """Queue a copy on the GPU."""
+        self._call("cuMemcpyDtoDAsync", target, source, size, stream)
+
     def load(self, image: bytes) -> int:
         """A module of a cubin or PTX. Raises KernelError."""
         return int(self._call("cuModuleLoadData", image))

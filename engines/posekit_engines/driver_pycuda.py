@@ -86,6 +86,11 @@ class PycudaDriver:
         with self._asking("memcpy_dtoh_async"):
             self._cuda.memcpy_dtoh_async(_memory(target, size), address, self._stream(stream))
 
+    def copy(self, target: int, source: int, size: int, *, stream: int) -> None:
+        """Queue a copy on the GPU."""
+        with self._asking("memcpy_dtod_async"):
+            self._cuda.memcpy_dtod_async(target, source, size, self._stream(stream))
+
     def load(self, image: bytes) -> int:
         """A module of a cubin or PTX. Raises KernelError."""
         with self._asking("module_from_buffer", KernelError):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from posekit.geometry import Float64, Warp
 from posekit.multiview import compose
 from posekit.types import Float32, ModelSpec, UInt8
+from posekit.video import Coded
 from posekit_engines import ops
 from posekit_engines.cuda import Buffer, Device, Event, Stream
 from posekit_engines.engine import Engine
@@ -26,6 +27,23 @@ from posekit_engines.engine import Engine
 _STEP = 1 << 20  # sizes of slots are multiples of this, so that similar pictures share them
 _MOST_AHEAD = 16  # pictures that may wait unasked for; the oldest goes when another comes
 _NOWHERE = np.array([[0, 0, -2], [0, 0, -2]], np.float32)  # a person outside every picture: black
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the pixels of a picture on the GPU are.  color: how NV12 becomes RGB."""
+
+    format: ops.Format = "rgb"
+    color: ops.ColorMatrix = ops.BT709
+
+    @classmethod
+    def of(cls, coded: Coded) -> Layout:
+        """Of the pictures of a video."""
+        red, blue = (0.2126, 0.0722) if coded.bt709 else (0.299, 0.114)
+        return cls("nv12", ops.ColorMatrix.of(red, blue, full_range=coded.full_range))
+
+
+RGB = Layout()
 
 
 class Slot:
@@ -36,11 +54,32 @@ class Slot:
         self.pinned: UInt8 = device.pinned((size,), np.uint8)
         self.buffer: Buffer = device.buffer((size,), np.uint8)
         self.uploaded, self.read = device.event(), device.event()
-        self.shape: tuple[int, ...] = (0, 0, 3)
+        self.shape: tuple[int, ...] = (0, 0, 3)  # (H, W) of NV12
+        self.layout = RGB
+
+    @property
+    def row(self) -> tuple[int, int, int, int]:
+        """Address, width, height and bytes from row to row, for `ops.frame_table`."""
+        height, width, *channels = self.shape
+        return self.buffer.address, width, height, width * int(np.prod(channels))
+
+
+class Decoded:
+    """A picture that was decoded on the GPU, in a slot of its own: a `posekit.video.Surface`."""
+
+    def __init__(self, pictures: Pictures, slot: Slot, coded: Coded, pts: int) -> None:
+        self.slot, self.coded, self.pts = slot, coded, pts
+        self._pictures = pictures
+        weakref.finalize(self, pictures.give_back, [slot]).atexit = False
+
+    def nv12(self) -> UInt8:
+        """A copy on the host, (H 3 / 2, W). Raises DeviceError."""
+        width, height = self.coded.size
+        return self._pictures.fetched(self.slot, (height * 3 // 2, width))
 
 
 class Pictures:
-    """RGB pictures on the GPU, uploaded once each, on a stream of their own."""
+    """Pictures on the GPU: RGB, uploaded once each, on a stream of their own; or decoded there."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -50,25 +89,52 @@ class Pictures:
         self._ahead: collections.OrderedDict[int, tuple[UInt8, Slot]] = collections.OrderedDict()
         self._lock = threading.RLock()
 
-    def ahead(self, images: Sequence[UInt8]) -> None:
+    def ahead(self, images: Sequence[UInt8 | Decoded]) -> None:
         """Start uploading pictures that will be asked for. They must not change until then."""
         with self._lock:
             for image in images:
-                if id(image) in self._ahead:
+                if isinstance(image, Decoded) or id(image) in self._ahead:
                     continue
                 if len(self._ahead) >= _MOST_AHEAD:
                     self.give_back([self._ahead.popitem(last=False)[1][1]])
                 self._ahead[id(image)] = (image, self._upload(image))
 
-    def take(self, images: Sequence[UInt8]) -> list[Slot]:
+    def take(self, images: Sequence[UInt8 | Decoded]) -> list[Slot]:
         """Their slots, uploaded or on the way. Raises DeviceError."""
         with self._lock:
             return [
-                self._ahead.pop(id(image))[1] if id(image) in self._ahead else self._upload(image)
-                for image in images
+                image.slot if isinstance(image, Decoded) else self._at(image) for image in images
             ]
 
-    def drop(self, image: UInt8) -> None:
+    def _at(self, image: UInt8) -> Slot:
+        return self._ahead.pop(id(image))[1] if id(image) in self._ahead else self._upload(image)
+
+    def copied(self, planes: Sequence[tuple[int, int]], coded: Coded, stream: Stream) -> Slot:
+        """A slot with a decoded picture, on its way: addresses and bytes of luma and chroma.
+
+        They are read in the order of `stream`, on which they were made. Raises DeviceError.
+        """
+        size = sum(size for _, size in planes)
+        with self._lock:
+            slot = self._slot(size)
+        slot.shape, slot.layout = coded.size[::-1], Layout.of(coded)
+        stream.wait(slot.read)  # the batch before has read what lay there
+        start = 0
+        for address, part in planes:
+            slot.buffer.copy(start, address, part, stream=stream)
+            start += part
+        slot.uploaded.record(stream)
+        return slot
+
+    def fetched(self, slot: Slot, shape: tuple[int, ...]) -> UInt8:
+        """The first bytes of a slot, on the host. Raises DeviceError."""
+        size = int(np.prod(shape))
+        self.stream.wait(slot.uploaded)
+        slot.buffer.download(slot.pinned[:size], self.stream)
+        self.stream.finish()
+        return slot.pinned[:size].reshape(shape).copy()
+
+    def drop(self, image: UInt8 | Decoded) -> None:
         """Nobody will ask for this picture after all."""
         with self._lock:
             if id(image) in self._ahead:
@@ -82,7 +148,7 @@ class Pictures:
     def _upload(self, image: UInt8) -> Slot:
         slot = self._slot(image.nbytes)
         slot.uploaded.reach()  # the pinned bytes: the upload before has left them
-        slot.shape = image.shape
+        slot.shape, slot.layout = image.shape, RGB
         pinned = slot.pinned[: image.nbytes]
         np.copyto(pinned.reshape(image.shape), image)
         self.stream.wait(slot.read)  # the GPU's bytes: the batch before has read them
@@ -105,13 +171,21 @@ class Cut:
 
     views: (V, 2, 3), crop px to each view's px; one that changes nothing is the crop itself.
     frame_of: int32 (N V,), which of `slots`.  to_frame: float32 (N V, 2, 3), view px to frame px,
-    a person's views one after another. The pictures stay on the GPU for as long as this is held.
+    a person's views one after another.  layout: of all pictures, which stay on the GPU for as long
+    as this is held.
     """
 
     def __init__(
-        self, pictures: Pictures, slots: list[Slot], warps: Sequence[Warp], *, views: Float64
+        self,
+        pictures: Pictures,
+        images: Sequence[UInt8 | Decoded],
+        warps: Sequence[Warp],
+        *,
+        views: Float64,
     ) -> None:
-        self.slots = slots
+        self.slots = slots = pictures.take(images)
+        self.layout = slots[0].layout if slots else RGB
+        self._held = [image for image in images if isinstance(image, Decoded)]
         counts = [len(warp) * len(views) for warp in warps]
         self.frame_of = np.repeat(np.arange(len(slots), dtype=np.int32), counts)
         matrices = np.concatenate([np.zeros((0, 2, 3)), *(w.inverse().matrix for w in warps)])
@@ -120,7 +194,9 @@ class Cut:
             compose(matrices[:, None], to_crop[None]).reshape(-1, 2, 3).astype(np.float32)
         )
         self._views = len(views)
-        weakref.finalize(self, pictures.give_back, slots).atexit = False
+        lent = [each.slot for each in self._held]
+        uploaded = [slot for slot in slots if slot not in lent]
+        weakref.finalize(self, pictures.give_back, uploaded).atexit = False
 
     def __len__(self) -> int:
         return len(self.frame_of) // self._views
@@ -181,9 +257,8 @@ class Control:
         """Crops `start` to `stop` of a cut; what is left of the block is nobody, and black."""
         crops = stop - start
         used, frame_of = np.unique(cut.frame_of[start:stop], return_inverse=True)
-        slots = [cut.slots[n] for n in used]
-        rows = [(s.buffer.address, s.shape[1], s.shape[0], 3 * s.shape[1]) for s in slots]
-        self.table[: len(rows)] = ops.frame_table(rows, "rgb")
+        rows = [cut.slots[n].row for n in used]
+        self.table[: len(rows)] = ops.frame_table(rows, cut.layout.format)
         self.table[len(rows) :] = self.table[0]
         self.frame_of[:crops], self.frame_of[crops:] = frame_of, 0
         self.to_frame[:crops], self.to_frame[crops:] = cut.to_frame[start:stop], _NOWHERE

@@ -16,9 +16,11 @@ from posekit.geometry import Warp
 from posekit.multiview import Look, matrix_of
 from posekit.runtime import usable_threads
 from posekit.types import Float32, Frame, ModelSpec, UInt8
+from posekit.video import SurfaceDecoders, rgb_of
+from posekit_engines import nvdec
 from posekit_engines.cuda import Device
 from posekit_engines.engine import Engine
-from posekit_engines.gpu_buffers import Cut, Pictures
+from posekit_engines.gpu_buffers import Cut, Decoded, Pictures
 from posekit_engines.gpu_step import BUCKETS, Part, Step, joined
 
 
@@ -39,7 +41,8 @@ class GpuRuntime:
     engine: the bundle's network on `device`.  look: at the mirrored crops too, or in several views,
     as `posekit.multiview.MultiView` does.
     most: persons in one batch at most.  graphs: replay whole batches as CUDA graphs.
-    `provider` says what runs it, `notes` what is not as asked. Threads may share it.
+    `provider` says what runs it, `notes` what is not as asked, `decoders` who decodes videos on
+    the GPU. Threads may share it.
     Raises BundleError, EngineError, DeviceError.
     """
 
@@ -64,25 +67,30 @@ class GpuRuntime:
         self._pictures = Pictures(device)
         self._step = Step(device, engine, self.spec, look=look, most=most, graphs=graphs)
         self.notes = self._step.notes
+        self.decoders: SurfaceDecoders | None
+        self.decoders, lacking = nvdec.decoders(device, self._pictures)
+        self.notes += lacking
 
     @property
     def buckets(self) -> tuple[int, ...]:
         """Sizes of batches, in persons; others are filled up."""
         return self._step.buckets
 
-    def ahead(self, images: Sequence[UInt8]) -> None:
+    def ahead(self, images: Sequence[UInt8 | Decoded]) -> None:
         """Start uploading pictures that `crops` will be asked for, while others are computed.
 
         They must not change until then. Raises DeviceError.
         """
         self._pictures.ahead(images)
 
-    def crop(self, image: UInt8, warp: Warp) -> Cut:
+    def crop(self, image: UInt8 | Decoded, warp: Warp) -> Cut:
         """`crops` of one picture. Raises InputError, DeviceError."""
         return self.crops([image], [warp])
 
-    def crops(self, images: Sequence[UInt8], warps: Sequence[Warp]) -> Cut:
+    def crops(self, images: Sequence[UInt8 | Decoded], warps: Sequence[Warp]) -> Cut:
         """Start uploading what is not there yet, uint8 (H, W, 3) RGB; `infer` cuts the persons out.
+
+        Pictures that were decoded on the GPU are taken where they lie.
 
         Raises InputError, DeviceError.
         """
@@ -93,9 +101,9 @@ class GpuRuntime:
             if len(warp) == 0:
                 self._pictures.drop(image)
             else:
-                taken.append((Frame(image).image, warp))
-        slots = self._pictures.take([image for image, _ in taken])
-        return Cut(self._pictures, slots, [warp for _, warp in taken], views=self._views)
+                taken.append((image, warp))
+        pictures = _alike([image for image, _ in taken])
+        return Cut(self._pictures, pictures, [warp for _, warp in taken], views=self._views)
 
     def queue(self, cut: Cut) -> Answer:
         """Start on a cut without waiting for it. Raises EngineError, DeviceError."""
@@ -116,3 +124,17 @@ class GpuRuntime:
         Raises EngineError, DeviceError.
         """
         self._step.prepare(persons)
+
+
+def _alike(images: Sequence[UInt8 | Decoded]) -> list[UInt8 | Decoded]:
+    """As they are where one launch can read them all, else every one as RGB on the host.
+
+    Raises InputError, DeviceError.
+    """
+    decoded = [image for image in images if isinstance(image, Decoded)]
+    if len(decoded) == len(images) and len({each.slot.layout for each in decoded}) == 1:
+        return list(decoded)
+    return [
+        rgb_of(image.nv12(), image.coded) if isinstance(image, Decoded) else Frame(image).image
+        for image in images
+    ]

@@ -19,7 +19,7 @@ from posekit.types import Float32, ModelSpec
 from posekit_engines import ops
 from posekit_engines.cuda import Device, Graph, Stream
 from posekit_engines.engine import Engine, check_fits
-from posekit_engines.gpu_buffers import Batch, Control, Cut, Lane
+from posekit_engines.gpu_buffers import RGB, Batch, Control, Cut, Lane, Layout
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 LANES = 2
@@ -93,8 +93,9 @@ class Step:
         self._lanes = [Lane(device, spec, largest, views=self._views) for _ in range(LANES)]
         self._last: list[Part | None] = [None] * LANES
         self._next = 0
-        self._recorded: dict[tuple[int, int], Graph] = {}
-        self._ready: set[int] = set()
+        self._recorded: dict[tuple[int, int, Layout], Graph] = {}
+        self._prepared: set[int] = set()
+        self._ran: set[tuple[int, Layout]] = set()
         self._lock = threading.Lock()
 
     def queue(self, cut: Cut, start: int, stop: int) -> Part:
@@ -109,7 +110,7 @@ class Step:
             control.fill(cut, start * self._views, stop * self._views)
             for slot in cut.slots:
                 self.stream.wait(slot.uploaded)
-            self._run(number, bucket)
+            self._run(number, bucket, cut.layout)
             for slot in cut.slots:
                 slot.read.record(self.stream)
             lane.done.record(self.stream)
@@ -130,43 +131,45 @@ class Step:
                 for count in persons:
                     bucket = self.bucket(min(count, self.buckets[-1]))
                     Control.on_host(lane.control, bucket * self._views).clear()
-                    self._get_ready(number, bucket)
+                    self._get_ready(number, bucket, RGB)
 
-    def _run(self, number: int, bucket: int) -> None:
-        self._get_ready(number, bucket)
-        graph = self._recorded.get((number, bucket))
+    def _run(self, number: int, bucket: int, layout: Layout) -> None:
+        self._get_ready(number, bucket, layout)
+        graph = self._recorded.get((number, bucket, layout))
         if graph is None:
-            self._launch(number, bucket)
+            self._launch(number, bucket, layout)
         else:
             graph.replay(self.stream)
 
-    def _get_ready(self, number: int, bucket: int) -> None:
+    def _get_ready(self, number: int, bucket: int, layout: Layout) -> None:
         """The first use of a bucket runs it once: nothing may be loaded while a graph records."""
-        if bucket not in self._ready:
+        if bucket not in self._prepared:
             batch, count = self._batch, bucket * self._images
             self._engine.prepare(batch.images.address, batch.heatmaps.address, count=count)
-            self._launch(number, bucket)
+            self._prepared.add(bucket)
+        if (bucket, layout) not in self._ran:
+            self._launch(number, bucket, layout)
             self.stream.finish()
-            self._ready.add(bucket)
-        if self._graphs and (number, bucket) not in self._recorded:
-            self._record(number, bucket)
+            self._ran.add((bucket, layout))
+        if self._graphs and (number, bucket, layout) not in self._recorded:
+            self._record(number, bucket, layout)
 
-    def _record(self, number: int, bucket: int) -> None:
+    def _record(self, number: int, bucket: int, layout: Layout) -> None:
         """An engine that cannot be recorded yet is asked again at the next batch."""
         count = bucket * self._images
         why = self._engine.capturable(count, self.stream.handle)
         if not why:
             try:
                 with self._device.capture(self.stream) as graph:
-                    self._launch(number, bucket)
-                self._recorded[number, bucket] = graph
+                    self._launch(number, bucket, layout)
+                self._recorded[number, bucket, layout] = graph
             except (EngineError, DeviceError) as error:
                 why, self._graphs = str(error), False
         self.notes[:] = [note for note in self.notes if not note.startswith(_UNRECORDED)]
         if why:
             self.notes.append(f"{_UNRECORDED}{why}")
 
-    def _launch(self, number: int, bucket: int) -> None:
+    def _launch(self, number: int, bucket: int, layout: Layout) -> None:
         """All of a batch, in order; the graph records exactly this."""
         lane, batch, stream = self._lanes[number], self._batch, self.stream
         crops = bucket * self._views
@@ -175,7 +178,7 @@ class Step:
         batch.control.upload(lane.control[:used], stream)
         ops.crop_normalize(
             self._device,
-            ops.Frames(control.table, control.frame_of),
+            ops.Frames(control.table, control.frame_of, layout.format, layout.color),
             self._spec,
             crops=ops.Crops.of(batch.images, crops, flip=self._flip),
             to_frame=control.to_frame,

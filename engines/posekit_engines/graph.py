@@ -183,8 +183,8 @@ def _decode(g: _Nodes, maps: str, spec: ModelSpec, *, scale: float, name: str = 
     if spec.decode != "argmax":
         where = _Peak(maps, row, column, peak, scale, width, height)
         positive = g.add("Greater", peak, 0.0)
-        step = {"quarter": _quarter_step, "dark": _dark_step, "udp": _udp_step}[spec.decode]
-        cells = g.add("Add", cells, g.add("Where", positive, step(g, where, spec.blur), 0.0))
+        step = _STEPS[spec.decode](g, where, spec.blur)
+        cells = g.add("Add", cells, g.add("Where", positive, step, 0.0))
     scaled = g.add("Mul", cells, np.array(spec.map_scale))
     g.add("Add", scaled, np.array(spec.map_offset), name=name)
     number = g.add("Where", g.add("IsNaN", peak), np.float32(0), peak)
@@ -210,6 +210,19 @@ def _quarter_step(g: _Nodes, at: _Peak, _: int) -> str:
     slope = g.add("MatMul", around, _SLOPES)
     step = g.add("Mul", g.add("Sign", slope), 0.25)
     return g.add("Where", _inside(g, at, 1), step, 0.0)
+
+
+def _quarter_axis_step(g: _Nodes, at: _Peak, _: int) -> str:
+    """`codecs._quarter_step`, each axis for itself."""
+    step = g.add("Mul", g.add("Sign", g.add("MatMul", _patch(g, at, 1), _SLOPES)), 0.25)
+    across, down = _inside_each(g, at, 1)
+    tests = [
+        g.add("And", across, g.add("Greater", at.row, np.array(0))),
+        g.add("And", down, g.add("Greater", at.column, np.array(0))),
+    ]
+    parts = (g.add("Gather", step, np.array([k]), axis=2) for k in (0, 1))
+    kept = [g.add("Where", test, part, 0.0) for test, part in zip(tests, parts, strict=True)]
+    return g.add("Concat", *kept, axis=2)
 
 
 def _dark_step(g: _Nodes, at: _Peak, blur: int) -> str:
@@ -244,14 +257,18 @@ def _existing(g: _Nodes, place: str, size: int) -> str:
 
 def _inside(g: _Nodes, at: _Peak, margin: int) -> str:
     """Whether 1 < x < w - margin and 1 < y < h - margin, (N, K, 1)."""
+    return g.add("And", *_inside_each(g, at, margin))
+
+
+def _inside_each(g: _Nodes, at: _Peak, margin: int) -> list[str]:
+    """Whether 1 < x < w - margin, and whether 1 < y < h - margin, each (N, K, 1)."""
     tests = [
         g.add("Greater", at.column, np.array(1)),
         g.add("Less", at.column, np.array(at.width - margin)),
         g.add("Greater", at.row, np.array(1)),
         g.add("Less", at.row, np.array(at.height - margin)),
     ]
-    both = [g.add("And", tests[0], tests[1]), g.add("And", tests[2], tests[3])]
-    return g.add("And", *both)
+    return [g.add("And", tests[0], tests[1]), g.add("And", tests[2], tests[3])]
 
 
 def _patch(g: _Nodes, at: _Peak, radius: int, *, inside_only: bool = False) -> str:
@@ -305,6 +322,12 @@ def _newton(g: _Nodes, differences: str) -> str:
     return g.add("Where", peaked, g.add("Min", g.add("Max", step, -limit), limit), 0.0)
 
 
+_STEPS = {
+    "quarter": _quarter_step,
+    "quarter-axis": _quarter_axis_step,
+    "dark": _dark_step,
+    "udp": _udp_step,
+}
 # Slopes along x and y of a flat 3 x 3 square.
 _SLOPES = np.zeros((9, 2), np.float32)
 _SLOPES[[5, 7], [0, 1]], _SLOPES[[3, 1], [0, 1]] = 1, -1

@@ -85,7 +85,7 @@ FRAME = np.dtype(
 """One picture on the GPU: addresses, size in px, bytes from row to row; chroma of NV12 only."""
 
 _QUAD = 4  # pixels of a row that a thread of crop_normalize makes
-_REFINE = {"argmax": 0, "quarter": 1, "dark": 2, "udp": 3}
+_REFINE = {"argmax": 0, "quarter": 1, "quarter-axis": 2, "dark": 3, "udp": 4}
 _SUFFIX = {np.dtype(np.float16): "f16", np.dtype(np.float32): "f32"}
 _MOST_PERSONS = 65535  # blocks along a grid's second or third axis
 _MOST_SHARED = 48 << 10  # bytes that any GPU gives a block without being asked

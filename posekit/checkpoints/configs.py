@@ -120,7 +120,7 @@ def _mmpose_1(values: Mapping[str, Any]) -> Facts:
         raise CheckpointError(
             f"config: codec {codec.get('type')}; wanted MSRAHeatmap or UDPHeatmap (one map a joint)"
         )
-    plain: Decode = "dark" if codec.get("unbiased") else "quarter"
+    plain: Decode = "dark" if codec.get("unbiased") else "quarter-axis"
     return Facts(
         input_size=_pair(codec.get("input_size")),
         skeleton=_by_dataset(values.get("dataset_type")),

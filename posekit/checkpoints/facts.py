@@ -11,7 +11,16 @@ from posekit.skeletons import AIC_14, COCO_17, MPII_16
 from posekit.types import Color, Decode, ModelSpec, Skeleton
 
 Convention = Literal["msra", "udp", "half-pixel"]
-Family = Literal["simple-baseline", "hrnet", "semi", "mmpose", "vitpose", "hugging face", "movenet"]
+Family = Literal[
+    "simple-baseline",
+    "hrnet",
+    "semi",
+    "mmpose",
+    "mmpose 1.x",
+    "vitpose",
+    "hugging face",
+    "movenet",
+]
 Source = Literal[
     "flag", "config beside it", "config in the file", "file name", "weights", "family default"
 ]
@@ -80,6 +89,7 @@ _COLORS: dict[Family, Color] = {
     "hrnet": "rgb",
     "semi": "bgr",
     "mmpose": "rgb",
+    "mmpose 1.x": "rgb",
     "vitpose": "rgb",
     "hugging face": "rgb",
     "movenet": "rgb",
@@ -171,7 +181,8 @@ def _with_convention(spec: ModelSpec, family: Family, ledger: _Ledger) -> ModelS
             f"a flip shift of {shift:g} cells does not agree with the convention {convention}, "
             f"which needs {spec.mirror_shift:g}; give --convention or --flip-shift"
         )
-    decode = ledger.take("decode", {"msra": "quarter", "udp": "udp"}.get(convention, "dark"))
+    plain: Decode = "quarter-axis" if family == "mmpose 1.x" else "quarter"
+    decode = ledger.take("decode", {"msra": plain, "udp": "udp"}.get(convention, "dark"))
     blur = spec.blur
     if decode in ("dark", "udp"):
         blur = ledger.take("blur", 17 if spec.sigma >= 3 else 11)

@@ -141,7 +141,7 @@ def _recognise(state: State) -> tuple[str, Family, Names]:
         label = "ViTPose (mmpose 0.x)" if transformer else "mmpose 0.x"
         return label, "vitpose" if transformer else "mmpose", _MMPOSE_0
     if {"backbone", "head"} <= starts:
-        return "mmpose 1.x", "vitpose" if transformer else "mmpose", _MMPOSE_1
+        return "mmpose 1.x", "vitpose" if transformer else "mmpose 1.x", _MMPOSE_1
     if "final_layer.weight" in names and "transition1" in starts:
         return "official HRNet", "hrnet", _FLAT
     if {"conv1", "layer4", "deconv_layers"} <= starts:

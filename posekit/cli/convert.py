@@ -22,7 +22,7 @@ def command(
     skeleton: Annotated[str | None, Option(help="coco, mpii, aic, or a TOML or JSON file.")] = None,
     color: Annotated[Literal["rgb", "bgr"] | None, Option(help="Channel order it was trained on.")] = None,
     convention: Annotated[Literal["msra", "udp", "half-pixel"] | None, Option(help="How boxes become crops, and cells pixels.")] = None,
-    decode: Annotated[Literal["argmax", "quarter", "dark", "udp"] | None, Option(help="How a peak is refined.")] = None,
+    decode: Annotated[Literal["argmax", "quarter", "quarter-axis", "dark", "udp"] | None, Option(help="How a peak is refined.")] = None,
     sigma: Annotated[float | None, Option(help="Of the training heatmaps, in cells.")] = None,
     blur: Annotated[int | None, Option(help="Side of the Gaussian of dark and udp, in cells; odd.")] = None,
     flip_shift: Annotated[float | None, Option(help="Cells that the mirrored view moves right.")] = None,

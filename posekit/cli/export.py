@@ -17,7 +17,7 @@ def command(
     to: Annotated[Literal["onnx", "tensorrt", "triton", "bundle"] | None, Option(help="By default onnx for .onnx, tensorrt for .plan, else a bundle.")] = None,
     outputs: Annotated[Literal["points", "heatmaps", "raw"], Option(help="points: uint8 crops to keypoints; heatmaps: crops to merged maps; raw: the network alone.")] = "points",
     flip: Annotated[bool, Option(help="With the flip test inside the graph.")] = True,
-    decode: Annotated[Literal["argmax", "quarter", "dark", "udp"] | None, Option(help="Refinement inside the graph; the model's own by default.")] = None,
+    decode: Annotated[Literal["argmax", "quarter", "quarter-axis", "dark", "udp"] | None, Option(help="Refinement inside the graph; the model's own by default.")] = None,
     affine: Annotated[bool, Option("--affine", help="Take crop-to-frame warps (N, 2, 3) too and give frame pixels.")] = False,
     batch: Annotated[int | None, Option(min=1, help="Fix N; any N by default.")] = None,
     precision: Annotated[Literal["fp32", "fp16", "bf16", "int8"], Option(help="Of the arithmetic; bf16 for tensorrt only.")] = "fp32",

@@ -133,7 +133,7 @@ def _resized(image: UInt8, columns: int, rows: int) -> UInt8:
 
 def full_frame(frame: Frame) -> Boxes:
     """The whole frame as one box: from -0.5 to W - 0.5, for a picture of one person."""
-    height, width = frame.image.shape[:2]
+    width, height = frame.size
     return Boxes(np.array([[-0.5, -0.5, width - 0.5, height - 0.5]], np.float32))
 
 

@@ -7,17 +7,23 @@ from posekit.video.encode import Codec, WriteOptions, suffix_of
 from posekit.video.options import ReadOptions
 from posekit.video.read import Reader, read
 from posekit.video.sources import Source, expand, is_live
+from posekit.video.surface import Coded, Surface, SurfaceDecoder, SurfaceDecoders, rgb_of
 from posekit.video.write import VideoWriter
 
 __all__ = [
     "Codec",
+    "Coded",
     "ReadOptions",
     "Reader",
     "Source",
+    "Surface",
+    "SurfaceDecoder",
+    "SurfaceDecoders",
     "VideoWriter",
     "WriteOptions",
     "expand",
     "is_live",
     "read",
+    "rgb_of",
     "suffix_of",
 ]

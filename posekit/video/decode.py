@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import cast
@@ -19,12 +20,13 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from posekit.errors import SourceError
+from posekit.errors import DeviceError, SourceError
 from posekit.types import Frame, UInt8
-from posekit.video.container import explain, video_stream
+from posekit.video.container import explain, open_input, video_stream
 from posekit.video.options import Info, ReadOptions, count_in_window
 from posekit.video.pool import Pool
 from posekit.video.sources import Source
+from posekit.video.surface import OnGpu, Surface, SurfaceDecoders, SurfaceFrame, coded_as
 
 Matrix = NDArray[np.int32]  # nine integers
 _EPSILON_S = 1e-6  # times are fractions in the file and floats on the command line
@@ -36,7 +38,7 @@ _STEP_S = 1e-3  # least distance of two frames where a file's times do not grow
 class Picture:
     """A decoded picture in the codec's own format; `Converter` makes a Frame of it."""
 
-    frame: VideoFrame
+    frame: VideoFrame | Surface
     index: int
     time_s: float
 
@@ -50,7 +52,9 @@ class Converter:
         self._matrices: dict[int, Matrix | None] = {}
 
     def __call__(self, picture: Picture) -> Frame:
-        """A Frame whose image is contiguous and of its own."""
+        """A Frame whose image is contiguous and of its own, or stays on the GPU."""
+        if not isinstance(picture.frame, VideoFrame):
+            return SurfaceFrame(picture.frame, picture.index, picture.time_s)
         image = picture.frame.to_ndarray(format="rgb24").view(np.uint8)
         matrix = self._matrix(picture.frame)
         if matrix is not None:
@@ -90,6 +94,7 @@ def use_threads(stream: VideoStream, threads: int | None, *, ahead: bool) -> Non
 class Decoding:
     """Pulls pictures out of a container and counts what was wrong.
 
+    on_gpu: decodes in PyAV's place.
     packets: so many were read.  damaged: so many could not be decoded and were left out.
     """
 
@@ -97,10 +102,17 @@ class Decoding:
     stream: VideoStream
     source: Source
     options: ReadOptions
+    on_gpu: OnGpu | None = None
     packets: int = 0
     damaged: int = 0
 
-    def __iter__(self) -> Iterator[VideoFrame]:
+    def seek(self, dts: int) -> None:
+        """Go on from the key frame at or before this time."""
+        self.container.seek(dts, stream=self.stream)
+        if self.on_gpu is not None:
+            self.on_gpu.restart()
+
+    def __iter__(self) -> Iterator[VideoFrame | Surface]:
         """Pictures in the order of time. Raises SourceError where reading breaks off."""
         demuxed = self.container.demux(self.stream)
         try:
@@ -111,7 +123,11 @@ class Decoding:
             yield from self._decode(None)  # what the decoder still holds
             raise SourceError(explain(error, self.source, self.options)) from error
 
-    def _decode(self, packet: av.Packet[VideoStream] | None) -> list[VideoFrame]:
+    def _decode(
+        self, packet: av.Packet[VideoStream] | None
+    ) -> Sequence[VideoFrame] | Sequence[Surface]:
+        if self.on_gpu is not None:
+            return self.on_gpu.decode(packet)
         try:
             return self.stream.decode(packet)
         except av.error.InvalidDataError:
@@ -122,18 +138,53 @@ class Decoding:
 
 
 def video_pictures(
-    container: InputContainer, source: Source, options: ReadOptions, *, info: Info
+    container: InputContainer,
+    source: Source,
+    options: ReadOptions,
+    *,
+    info: Info,
+    decoders: SurfaceDecoders | None = None,
 ) -> Iterator[Picture]:
     """The chosen pictures of a finite video.
 
-    A file that breaks off gives the pictures it has and a note in `info`. Raises SourceError.
+    decoders: of a GPU. What they cannot do, or not to the end, PyAV does, with a note in `info`.
+    A file that breaks off gives the pictures it has and a note. Raises SourceError.
     """
+    given = 0
+    if decoders is not None:
+        try:
+            for picture in _by_gpu(source, options, info, decoders=decoders):
+                given += 1
+                yield picture
+        except (DeviceError, SourceError) as error:
+            part = f"after {given} pictures " if given else ""
+            info.notes.append(f"{source.name}: {part}decoded on the CPU: {error}")
+            info.decoder = f"{info.decoder}, then PyAV" if given else "PyAV"
+        else:
+            return
     stream = video_stream(container, source)
     use_threads(stream, options.threads, ahead=True)
+    pictures = _pictures(Decoding(container, stream, source, options), info)
+    yield from itertools.islice(pictures, given, None)
+
+
+def _by_gpu(
+    source: Source, options: ReadOptions, info: Info, *, decoders: SurfaceDecoders
+) -> Iterator[Picture]:
+    """The same by a GPU alone, from a container of its own. Raises DeviceError, SourceError."""
+    coded = coded_as(source, options)
+    with open_input(source, options) as container:
+        stream = video_stream(container, source)
+        with closing(OnGpu(decoders, coded, stream)) as on_gpu:
+            info.decoder = decoders.name
+            yield from _pictures(Decoding(container, stream, source, options, on_gpu), info)
+
+
+def _pictures(decoding: Decoding, info: Info) -> Iterator[Picture]:
+    source, stream, options = decoding.source, decoding.stream, decoding.options
     info.fps = frame_rate(stream)
-    total = _frame_total(container, stream)
+    total = _frame_total(decoding.container, stream)
     info.frame_count = count_in_window(total, info.fps, options) if total else None
-    decoding = Decoding(container, stream, source, options)
     first, frames = _from_start(decoding)
     given = 0
     try:
@@ -169,8 +220,8 @@ def _frame_total(container: InputContainer, stream: VideoStream) -> int:
 
 
 def _in_window(
-    frames: Iterator[VideoFrame], stream: VideoStream, options: ReadOptions
-) -> Iterator[tuple[VideoFrame, float]]:
+    frames: Iterator[VideoFrame | Surface], stream: VideoStream, options: ReadOptions
+) -> Iterator[tuple[VideoFrame | Surface, float]]:
     """Frames of [start_s, end_s) with times that grow, counted from the stream's start."""
     step = float(1 / frame_rate(stream))
     origin = stream.start_time
@@ -190,7 +241,7 @@ def _in_window(
         last = time_s
 
 
-def _from_start(decoding: Decoding) -> tuple[int, Iterator[VideoFrame]]:
+def _from_start(decoding: Decoding) -> tuple[int, Iterator[VideoFrame | Surface]]:
     """Position of the first frame at or after start_s, and frames from a little before it.
 
     The position is exact also where the frame rate varies: packets are counted, not decoded.
@@ -202,13 +253,13 @@ def _from_start(decoding: Decoding) -> tuple[int, Iterator[VideoFrame]]:
     place = _find(decoding, target)
     if place.wanted is None:
         raise SourceError(f"{decoding.source.name}: it ends before the start, {start_s:g} s")
-    decoding.container.seek(place.key_dts, stream=stream)
+    decoding.seek(place.key_dts)
     frames = iter(decoding)
     first = next(frames, None)
     if first is not None and first.pts is not None and first.pts <= place.wanted:
         return place.before, itertools.chain([first], frames)
     # the file's own index led too far: read it from its beginning
-    decoding.container.seek(place.first_dts, stream=stream)
+    decoding.seek(place.first_dts)
     return place.before, iter(decoding)
 
 

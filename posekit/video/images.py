@@ -36,7 +36,7 @@ def read_image(path: Path) -> UInt8:
 
 def image_frames(source: Source, options: ReadOptions, info: Info) -> Iterator[Frame]:
     """The images of `source` in order, one second apart. Raises SourceError."""
-    info.kind, info.fps = "images", _FPS
+    info.kind, info.decoder, info.fps = "images", "OpenCV", _FPS
     info.frame_count = count_in_window(len(source.paths), _FPS, options)
     first = math.ceil(options.start_s)
     after = len(source.paths) if options.end_s is None else math.ceil(options.end_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 from av.container import InputContainer
 from av.video.frame import VideoFrame
@@ -116,7 +117,8 @@ class Live:
         self.info.fps = frame_rate(stream)
         self.clock.restart(float(1 / self.info.fps))
         untimed = container.format.name in _UNTIMED
-        for frame in Decoding(container, stream, self.source, self.options):
+        decoding = Decoding(container, stream, self.source, self.options)
+        for frame in cast("Iterator[VideoFrame]", decoding):  # PyAV's: no GPU was handed in
             self.info.reconnected += self.tries > 0
             self.tries = 0
             yield frame, self.clock.stamp(self.clock.arrival() if untimed else frame.time)

@@ -57,6 +57,7 @@ class Info:
     """What the decoding thread has found out so far; the Reader shows it."""
 
     kind: Kind = "video"
+    decoder: str = "PyAV"
     fps: Fraction = Fraction(30)
     frame_count: int | None = None
     reconnected: int = 0

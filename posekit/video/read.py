@@ -23,6 +23,7 @@ from posekit.video.live import Live
 from posekit.video.options import Info, Kind, ReadOptions
 from posekit.video.pool import Pool
 from posekit.video.sources import Source, resolve
+from posekit.video.surface import SurfaceDecoders
 
 _LEAVE_S = 2.0  # a thread that waits for a dead network ends by itself, after its time-out
 _Item = Frame | Picture
@@ -37,14 +38,16 @@ class Reader:
     Raises SourceError, also while iterating.
     """
 
-    def __init__(self, source: Source, options: ReadOptions) -> None:
+    def __init__(
+        self, source: Source, options: ReadOptions, decoders: SurfaceDecoders | None = None
+    ) -> None:
         self.name, self.stem = source.name, source.stem
         self.names = [str(path) for path in source.paths]
         self._info = Info()
         self._channel: Channel[_Item] = Channel(options.prefetch)
         # those queued, one being made, and some in the taker's hands
         self._convert = Converter(Pool(options.prefetch + 4))
-        work = partial(_pump, channel=self._channel, convert=self._convert)
+        work = partial(_pump, channel=self._channel, convert=self._convert, decoders=decoders)
         thread = threading.Thread(
             target=work,
             args=(source, options, self._info),
@@ -60,12 +63,17 @@ class Reader:
                 raise SourceError(f"{self.name}: no picture in it")
             frame = first if isinstance(first, Frame) else self._convert(first)
             on_failure.pop_all()
-        self.size = (frame.image.shape[1], frame.image.shape[0])
+        self.size = frame.size
 
     @property
     def kind(self) -> Kind:
         """video, images or live."""
         return self._info.kind
+
+    @property
+    def decoder(self) -> str:
+        """What decodes it: PyAV, OpenCV (images) or a GPU's, by name."""
+        return self._info.decoder
 
     @property
     def fps(self) -> Fraction:
@@ -118,22 +126,37 @@ class Reader:
         self.close()
 
 
-def read(source: str | Path | int | Source, *, options: ReadOptions | None = None) -> Reader:
+def read(
+    source: str | Path | int | Source,
+    *,
+    options: ReadOptions | None = None,
+    decoders: SurfaceDecoders | None = None,
+) -> Reader:
     """Open a file, image, folder, pattern, webcam index or URL; waits for the first frame.
 
+    decoders: of a GPU, for what they can do of video files; such frames stay there until their
+    `image` is asked for.
     Raises SourceError (cannot be read; a pattern of several videos: see `expand`), InputError.
     """
     options = options or ReadOptions()
     if isinstance(source, int) and source < 0:
         raise InputError(f"webcam {source}: wanted an index of 0 or more")
-    return Reader(source if isinstance(source, Source) else resolve(source), options)
+    source = source if isinstance(source, Source) else resolve(source)
+    return Reader(source, options, decoders)
 
 
 def _pump(
-    source: Source, options: ReadOptions, info: Info, *, channel: Channel[_Item], convert: Converter
+    source: Source,
+    options: ReadOptions,
+    info: Info,
+    *,
+    channel: Channel[_Item],
+    convert: Converter,
+    decoders: SurfaceDecoders | None,
 ) -> None:
     """The thread: decode and hand over until the end or until nobody listens."""
-    with channel, closing(_items(source, options, info, channel=channel)) as items:
+    pictures = _items(source, options, info, channel=channel, decoders=decoders)
+    with channel, closing(pictures) as items:
         while True:
             started = time.perf_counter()
             item = next(items, None)
@@ -149,16 +172,22 @@ def _pump(
 
 
 def _items(
-    source: Source, options: ReadOptions, info: Info, *, channel: Channel[_Item]
+    source: Source,
+    options: ReadOptions,
+    info: Info,
+    *,
+    channel: Channel[_Item],
+    decoders: SurfaceDecoders | None,
 ) -> Generator[_Item, None, None]:
     if source.kind == "images":
         yield from image_frames(source, options, info)
         return
     container = open_input(source, options)
+    on_gpu = decoders if source.kind == "file" else None
     # a URL that knows how long it is is a file somewhere else
     if source.kind == "file" or (source.kind == "url" and (container.duration or 0) > 0):
         with container:
-            yield from video_pictures(container, source, options, info=info)
+            yield from video_pictures(container, source, options, info=info, decoders=on_gpu)
     else:
         yield from Live(source, options, info, channel.sleep).pictures(container)
 

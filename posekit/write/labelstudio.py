@@ -51,7 +51,7 @@ class LabelStudio(Format[AtomicFile]):
 
 def _person(frame: Frame, poses: Poses, n: int, *, person: int) -> list[dict[str, Any]]:
     """The box and the visible points of person `n`, named after the track `person`."""
-    height, width = frame.image.shape[:2]
+    width, height = frame.size
     percent = 100 / np.array([width, height], np.float64)
     low, high = np.clip(poses.boxes.xyxy[n].reshape(2, 2) * percent, 0, 100).round(4).tolist()
     places = np.clip(poses.points[n] * percent, 0, 100).round(4).tolist()

@@ -6,7 +6,7 @@ The network here hands its normalised image on as heatmaps, so crops choose the 
 
 import dataclasses
 import itertools
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 
 from posekit import codecs
 from posekit.errors import ExportError
-from posekit.types import ModelSpec, Skeleton
+from posekit.types import Decode, ModelSpec, Skeleton
 from posekit_engines.graph import points_graph
 
 THREE = Skeleton("three", ("nose", "left", "right"), ((0, 1),), (0, 2, 1), (0.1, 0.1, 0.1))
@@ -81,7 +81,7 @@ SPECS = {
         flip,
     )
     for decode, (flip, shift) in itertools.product(
-        ("argmax", "quarter", "dark", "udp"), ((False, 0.0), (True, 0.0), (True, 1.0), (True, 2.0))
+        get_args(Decode), ((False, 0.0), (True, 0.0), (True, 1.0), (True, 2.0))
     )
 }
 # No blur; and one whose patch is larger than the map.
@@ -151,7 +151,7 @@ def test_any_crops(name: str, seed: int, levels: int) -> None:
 
 
 @pytest.mark.parametrize("size", [(2, 3), (5, 4), (4, 9)])
-@pytest.mark.parametrize("decode", ["argmax", "quarter", "dark", "udp"])
+@pytest.mark.parametrize("decode", get_args(Decode))
 @pytest.mark.parametrize("blur", [1, 3])
 def test_maps_smaller_than_a_patch(size: tuple[int, int], decode: Any, blur: int) -> None:
     spec = dataclasses.replace(BASE, input_size=size, heatmap_size=size, decode=decode, blur=blur)
@@ -163,7 +163,7 @@ def test_maps_smaller_than_a_patch(size: tuple[int, int], decode: Any, blur: int
     np.testing.assert_allclose(points, wanted, atol=4e-3)
 
 
-@pytest.mark.parametrize("decode", ["quarter", "dark", "udp"])
+@pytest.mark.parametrize("decode", get_args(Decode)[1:])
 def test_no_crops_give_no_points(decode: Any) -> None:
     spec = dataclasses.replace(BASE, decode=decode)
     crops = np.zeros((0, HEIGHT, WIDTH, 3), np.uint8)
@@ -172,7 +172,7 @@ def test_no_crops_give_no_points(decode: Any) -> None:
     assert scores.shape == (0, 3)
 
 
-@pytest.mark.parametrize("decode", ["quarter", "dark", "udp"])
+@pytest.mark.parametrize("decode", get_args(Decode)[1:])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_gives_finite_points(decode: Any, value: float) -> None:
     # Each picture's mean is NaN or infinite: so are all its maps.

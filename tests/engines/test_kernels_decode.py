@@ -29,7 +29,7 @@ def test_the_brief_cases_are_among_all() -> None:
 @emulated
 @pytest.mark.parametrize("seed", [1, 7, 12345])
 def test_decode_flip_is_the_same_in_any_order_of_threads(seed: int) -> None:
-    for decode in ("quarter", "dark", "udp"):
+    for decode in decode_cases.DECODES[1:]:
         spec = spec_of((16, 20), decode)
         maps, mirrored = pair((16, 20), (1, 2), np.float16)
         one = run(emulated_device(), maps, spec, mirrored=mirrored)

@@ -32,7 +32,10 @@ def lightning() -> Bundle:
     "decode",
     [
         "udp",
-        *(pytest.param(each, marks=pytest.mark.slow) for each in ("argmax", "quarter", "dark")),
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in ("argmax", "quarter", "quarter-axis", "dark")
+        ),
     ],
 )
 def test_every_decode_builds_for_turing_and_answers_as_before(

@@ -71,6 +71,23 @@ def test_a_config_beside_the_file_is_parsed_and_never_run(
     assert flagged.spec.input_size == (192, 256)
 
 
+def test_a_plain_mmpose_config_says_which_border_rule(tmp_path: Path) -> None:
+    """The config's generation decides, not the layout of the tensors beside it."""
+    new = CODEC.replace("UDPHeatmap", "MSRAHeatmap")
+    old = OLD.replace("unbiased", "default")
+    for name, prefix, text, wanted in (
+        ("a", "head.", new, "quarter-axis"),
+        ("b", "head.", new.replace("sigma=3", "sigma=3, unbiased=True"), "dark"),
+        ("c", "head.", old, "quarter"),
+        ("d", "keypoint_head.", new, "quarter-axis"),
+    ):
+        rules = [(r"^head\.", prefix)]
+        path = saved(renamed(blank("simple-baseline-r18"), rules), tmp_path / f"{name}.pth")
+        path.with_suffix(".py").write_text(text)
+        found = checkpoints.load(path)
+        assert item(found, "decode") == (wanted, "config beside it", False)
+
+
 def test_the_only_yaml_of_the_folder_counts(tmp_path: Path) -> None:
     path = saved(renamed(blank("simple-baseline-r18"), FLAT), tmp_path / "model_best.pth")
     (tmp_path / "w48.yaml").write_text(YAML)

@@ -1,7 +1,7 @@
 """Heatmaps and back: against the definitions, and against the peers' whole-map way."""
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from posekit.codecs import MAX_STEP, decode, encode, merge_flip, mirror_matrix
 from posekit.errors import InputError
 from posekit.geometry import Warp
 from posekit.skeletons import COCO_17
-from posekit.types import Boxes, Float32, ModelSpec, Skeleton
+from posekit.types import Boxes, Decode, Float32, ModelSpec, Skeleton
 
 THREE = Skeleton("three", ("nose", "left", "right"), ((0, 1),), (0, 2, 1), (0.1, 0.1, 0.1))
 # Points are cells: a = 1, b = 0.
@@ -191,7 +191,7 @@ def test_merging_changes_neither_of_its_inputs_and_takes_any_layout() -> None:
     np.testing.assert_array_equal(merged, again)
 
 
-@pytest.mark.parametrize("name", ["argmax", "quarter", "dark", "udp"])
+@pytest.mark.parametrize("name", get_args(Decode))
 @pytest.mark.parametrize("shift", [0.0, 1.0, 0.75])
 def test_decoding_both_views_is_decoding_their_merge(name: Any, shift: float) -> None:
     spec = dataclasses.replace(CELLS, decode=name, flip_shift=shift)
@@ -223,7 +223,7 @@ def test_ties_go_to_the_smaller_flat_index() -> None:
     assert decoded(maps, "argmax") == ([30, 20], 0.5)
 
 
-@pytest.mark.parametrize("name", ["argmax", "quarter", "dark", "udp"])
+@pytest.mark.parametrize("name", get_args(Decode))
 def test_without_a_positive_cell_the_largest_is_not_refined(name: Any) -> None:
     # With a slope that a positive map would be refined by.
     assert decoded(one_map((20, 30, -1.0), (21, 30, -1.5), fill=-2.0), name) == ([20, 30], -1)
@@ -231,7 +231,7 @@ def test_without_a_positive_cell_the_largest_is_not_refined(name: Any) -> None:
     assert decoded(one_map(), name) == ([0, 0], 0)
 
 
-@pytest.mark.parametrize("name", ["argmax", "quarter", "dark", "udp"])
+@pytest.mark.parametrize("name", get_args(Decode))
 def test_a_plateau_is_not_refined(name: Any) -> None:
     # Rounding gives the blurred plateau tiny slopes over tiny curvatures; it has no top.
     maps = one_map()
@@ -263,7 +263,7 @@ def test_a_step_ends_at_one_cell() -> None:
     arrays.arrays(
         np.float32, (2, 3, 7, 9), elements=st.floats(width=32, allow_nan=True, allow_infinity=True)
     ),
-    st.sampled_from(["argmax", "quarter", "dark", "udp"]),
+    st.sampled_from(get_args(Decode)),
 )
 def test_points_are_finite_and_near_the_map_whatever_it_holds(maps: Float32, name: Any) -> None:
     spec = dataclasses.replace(CELLS, input_size=(9, 7), heatmap_size=(9, 7), decode=name, blur=3)
@@ -289,25 +289,53 @@ def test_infinities_that_meet_are_a_nan_without_a_warning(shift: float) -> None:
     decode(huge, spec, huge)
 
 
-def quarter_by_definition(heatmap: NDArray[Any]) -> list[float]:
-    """HRNet's and simple baselines' final step for one map, by its description."""
+def quarter_by_definition(heatmap: NDArray[Any], name: str) -> list[float]:
+    """One map's final step: HRNet's and simple baselines', or mmpose 1.x's, by its description."""
     height, width = heatmap.shape
     y, x = (int(i) for i in np.unravel_index(heatmap.argmax(), heatmap.shape))
-    if not (1 < x < width - 1 and 1 < y < height - 1):
-        return [x, y]
-    dx = np.sign(heatmap[y, x + 1] - heatmap[y, x - 1]) / 4
-    return [x + dx, y + np.sign(heatmap[y + 1, x] - heatmap[y - 1, x]) / 4]
+    along_x = along_y = 1 < x < width - 1 and 1 < y < height - 1
+    if name == "quarter-axis":
+        along_x = 1 < x < width - 1 and 0 < y < height
+        along_y = 1 < y < height - 1 and 0 < x < width
+    dx = np.sign(heatmap[y, x + 1] - heatmap[y, x - 1]) / 4 if along_x else 0
+    return [x + dx, y + (np.sign(heatmap[y + 1, x] - heatmap[y - 1, x]) / 4 if along_y else 0)]
 
 
-def test_quarter_is_a_quarter_towards_the_higher_neighbour() -> None:
+@pytest.mark.parametrize("size", [(6, 5), (3, 3), (2, 5), (6, 1), (1, 1)])
+@pytest.mark.parametrize("name", ["quarter", "quarter-axis"])
+def test_quarter_is_a_quarter_towards_the_higher_neighbour(
+    name: Any, size: tuple[int, int]
+) -> None:
     # Every cell of a small map in turn, each border and corner.
-    spec = dataclasses.replace(CELLS, input_size=(6, 5), heatmap_size=(6, 5), decode="quarter")
-    maps = np.random.default_rng(0).integers(0, 4, (30, 3, 5, 6)).astype(np.float32)
-    for n in range(30):
-        maps[n, :, n // 6, n % 6] = 9
-    points, _ = decode(maps, spec)
-    wanted = [[quarter_by_definition(heatmap) for heatmap in person] for person in maps]
+    spec = dataclasses.replace(CELLS, input_size=size, heatmap_size=size, decode=name)
+    width, height = size
+    maps = np.random.default_rng(0).integers(0, 4, (width * height, 3, height, width))
+    for n, person in enumerate(maps):
+        person[:, n // width, n % width] = 9
+    points, _ = decode(maps.astype(np.float32), spec)
+    wanted = [[quarter_by_definition(heatmap, name) for heatmap in person] for person in maps]
     np.testing.assert_array_equal(points, wanted)
+
+
+def test_the_two_quarters_differ_beside_the_borders_only() -> None:
+    """Of 6 x 5 cells, those that mmpose 1.x refines along one axis where others stay: counted."""
+    size = width, height = 6, 5
+    y, x = np.mgrid[:height, :width]
+    maps = np.zeros((width * height, 3, height, width), np.float32)
+    for n, person in enumerate(maps):  # each neighbour towards the middle is the higher one
+        person += 1 + 0.1 * (x + y)
+        person[:, n // width, n % width] = 9
+    base = dataclasses.replace(CELLS, input_size=size, heatmap_size=size)
+    joint, apart = (
+        decode(maps, dataclasses.replace(base, decode=name))[0][:, 0].reshape(height, width, 2)
+        for name in get_args(Decode)[1:3]
+    )
+    # x y per cell: rows 1 and 4 move along x in columns 2 to 4, columns 1 and 5 along y.
+    moved = (apart - joint) * 4
+    wanted = np.zeros((height, width, 2))
+    wanted[[1, 4], 2:5, 0] = 1
+    wanted[2:4, [1, 5], 1] = 1
+    np.testing.assert_allclose(moved, wanted, atol=1e-6)
 
 
 def test_dark_stays_on_its_cell_at_the_border_and_udp_does_not() -> None:
@@ -326,7 +354,7 @@ def test_the_map_to_crop_numbers_are_applied_last() -> None:
 
 
 def test_nobody_is_decoded_to_nothing() -> None:
-    for name in ("argmax", "quarter", "dark", "udp"):
+    for name in get_args(Decode):
         spec: Any = dataclasses.replace(CELLS, decode=name)
         none = np.zeros((0, 3, 64, 48), np.float32)
         points, scores = decode(none, spec, none)

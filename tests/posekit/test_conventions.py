@@ -1,9 +1,9 @@
 """Each family's conventions are its publisher's: the published arithmetic is written out here.
 
-Left as posekit does it: where no cell is positive the publishers give (0, 0) or (-1, -1), and
-mmpose 1.x refines a peak beside a border along the other axis, which 0.x and the rest do not.
+Left as posekit does it: where no cell is positive the publishers give (0, 0) or (-1, -1).
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ TABLE: dict[tuple[Family, str], tuple[str, float, str, int, float]] = {
     ("mmpose", "res50_coco_384x288_dark-33d3e5e5.pth"): ("rgb", 3, "dark", 17, 1),
     ("mmpose", "hrnet_w32_coco_256x192_udp-aba0be42.pth"): ("rgb", 2, "udp", 11, 0),
     ("mmpose", "hrnet_w32_coco_384x288_udp-e97c1a0f.pth"): ("rgb", 3, "udp", 17, 0),
+    ("mmpose 1.x", "td-hm_res50_8xb64-210e_coco-256x192.pth"): ("rgb", 2, "quarter-axis", 11, 1),
+    ("mmpose 1.x", "td-hm_hrnet-w48_dark-8xb32-210e_coco-384x288.pth"): ("rgb", 3, "dark", 17, 1),
     ("vitpose", "vitpose-b.pth"): ("rgb", 2, "udp", 11, 0),
     ("hugging face", "vitpose-base-simple"): ("rgb", 2, "udp", 11, 0),
 }
@@ -102,17 +104,21 @@ def test_crops_are_cut_as_published(family: Family, name: str) -> None:
         np.testing.assert_allclose(corners @ matrix.T, corners @ wanted.T, atol=2e-3)
 
 
-def published_cells(maps: Array) -> tuple[Array, Array]:
-    """get_max_preds and the quarter towards the higher neighbour; the score is the peak."""
+def published_cells(maps: Array, *, apart: bool) -> tuple[Array, Array]:
+    """get_max_preds and the quarter towards the higher neighbour; the score is the peak.
+
+    apart: as refine_keypoints of mmpose 1.x; else as get_final_preds.
+    """
     count, joints, height, width = maps.shape
     cells = np.zeros((count, joints, 2))
     for n, k in np.ndindex(count, joints):
         y, x = divmod(int(maps[n, k].argmax()), width)
         cells[n, k] = x, y
-        if 1 < x < width - 1 and 1 < y < height - 1:
-            m = maps[n, k]
-            slope = [m[y, x + 1] - m[y, x - 1], m[y + 1, x] - m[y - 1, x]]
-            cells[n, k] += np.sign(slope) * 0.25
+        m, far_x, far_y = maps[n, k], 1 < x < width - 1, 1 < y < height - 1
+        if far_x and (0 < y < height if apart else far_y):
+            cells[n, k, 0] += np.sign(m[y, x + 1] - m[y, x - 1]) * 0.25
+        if far_y and (0 < x < width if apart else far_x):
+            cells[n, k, 1] += np.sign(m[y + 1, x] - m[y - 1, x]) * 0.25
     return cells, maps.max((2, 3))
 
 
@@ -133,16 +139,19 @@ COCO_PAIRS = [[n, n + 1] for n in range(1, 17, 2)]
 def test_points_come_back_to_the_frame_as_published(family: Family, name: str) -> None:
     """Flip test, peak, quarter and the way back; DARK's own step is test_codecs' matter."""
     spec = spec_of(family, name)
-    quarter = ModelSpec(**{**vars(spec), "decode": "quarter"})
+    apart = family == "mmpose 1.x"
+    plain = replace(spec, decode="quarter-axis" if apart else "quarter")
     rng = np.random.default_rng(0)
     width, height = spec.heatmap_size
     maps, mirrored = rng.random((2, len(BOXES), 17, height, width), np.float32)
-    maps[:, :, height // 2, :3] += 1  # peaks at the border too
+    maps[0, :, height // 2, :3] += 1  # peaks at the borders and in a corner too
+    maps[1, :, :3, width // 2] += 1
+    maps[2, :, -2:, -2:] += 1
     xyxy = np.concatenate([BOXES[:, :2], BOXES[:, :2] + BOXES[:, 2:]], 1)
-    points, scores = codecs.decode(maps, quarter, mirrored)
+    points, scores = codecs.decode(maps, plain, mirrored)
     found = Warp.from_boxes(Boxes(xyxy), spec).to_frame(points)
     merged = (maps + flipped_back(mirrored, COCO_PAIRS, shift=spec.decode != "udp")) * 0.5
-    cells, wanted_scores = published_cells(merged)
+    cells, wanted_scores = published_cells(merged, apart=apart)
     np.testing.assert_allclose(scores, wanted_scores, atol=1e-6)
     for n, box in enumerate(BOXES):
         wanted = frame_points(cells[n], *center_and_scale(box, spec), spec=spec)

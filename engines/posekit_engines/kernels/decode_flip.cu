@@ -8,18 +8,19 @@
 // Launch grid (K, N), block THREADS; shared bytes: ops.decode_flip counts them.
 // Ties   numpy.argmax: the larger cell, of equal ones the smaller index, a NaN above all.
 // Edges  any H x W: rows of whole, aligned 16-byte vectors are read as such, others by the cell.
-//        Beyond a map the blur sees 0, the shifted mirror image its edge column.
+//        Beyond a map the blur sees 0, the shifted mirror image its edge column. QUARTER steps
+//        along both axes or none, QUARTER_AXIS (mmpose 1.x) along each for itself.
 // Bytes  each cell of both maps once (+ the patch around the peak, from the cache), 12 out a
 //        keypoint. 17 x 64 x 48 f16 with mirror: 208,896 in, 204 out a person.
 // Source posekit.codecs: the same arithmetic in the same order up to the score, bit for bit, and
-//        the quarter step; DARK's and UDP's sums and logarithms round differently.
+//        the quarter steps; DARK's and UDP's sums and logarithms round differently.
 // TINY, FLAT, THIN, MAX_STEP, UDP_FLOOR, UDP_CEILING, THREADS: given by the compiler's options,
 // which posekit_engines.kernels makes from posekit.codecs.
 #include "device.cuh"
 
 #define WARPS (THREADS / 32)
 
-enum Refine { ARGMAX, QUARTER, DARK, UDP };
+enum Refine { ARGMAX, QUARTER, QUARTER_AXIS, DARK, UDP };
 
 struct DecodeFlip {
     const void* maps;
@@ -235,14 +236,17 @@ __device__ Place refined(const Maps<Cell>& maps, int px, int py, float peak, flo
     const DecodeFlip& p = maps.p;
     Place step = {0.0f, 0.0f};
     if (!(peak > 0.0f) || p.refine == ARGMAX) return step;
-    const int margin = p.refine == DARK ? 2 : (p.refine == QUARTER ? 1 : -1);
-    const int low = p.refine == UDP ? -1 : 1;
-    if (px <= low || px >= p.width - margin || py <= low || py >= p.height - margin) return step;
-    if (p.refine == QUARTER) {
-        step.x = quarter(maps.at(py, px + 1) - maps.at(py, px - 1));
-        step.y = quarter(maps.at(py + 1, px) - maps.at(py - 1, px));
+    const int margin = p.refine == DARK ? 2 : 1;
+    const bool across = px > 1 && px < p.width - margin, down = py > 1 && py < p.height - margin;
+    if (p.refine <= QUARTER_AXIS) {
+        const bool apart = p.refine == QUARTER_AXIS;
+        if (across && (apart ? py > 0 : down))
+            step.x = quarter(maps.at(py, px + 1) - maps.at(py, px - 1));
+        if (down && (apart ? px > 0 : across))
+            step.y = quarter(maps.at(py + 1, px) - maps.at(py - 1, px));
         return step;
     }
+    if (p.refine == DARK && !(across && down)) return step;
     const float* logs = logs_around(maps, px, py, p.refine == DARK ? 2 : 1, peak, shared);
     return p.refine == DARK ? dark_step(logs) : udp_step(logs, px, py, p.width, p.height);
 }

@@ -12,8 +12,10 @@
 #include <cstdarg>
 #include <deque>
 #include <map>
+#include <mutex>
 #include <set>
 #include <string>
+#include <thread>
 
 #include "emulation.cpp"
 
@@ -51,6 +53,7 @@ struct Item {
 
 struct Stream {
     bool capturing = false;
+    std::thread::id recorder;
     std::vector<Recorded> recorded;
     std::deque<Item> waiting;
 };
@@ -62,6 +65,11 @@ struct Graph {
 std::map<Address, std::pair<size_t, size_t>> device, host;  // start: bytes, pages mapped
 std::set<void*> streams;
 FILE* trace = nullptr;
+std::recursive_mutex calls;
+
+struct Held {  // one call at a time: the reader's thread calls too
+    const std::lock_guard<std::recursive_mutex> lock{calls};
+};
 
 void say(const char* format, ...) {
     if (!trace) {
@@ -166,9 +174,12 @@ int queue(void* stream, std::function<int()> work) {
     return OK;
 }
 
+// By this thread: others may go on, as CU_STREAM_CAPTURE_MODE_THREAD_LOCAL allows.
 bool recording() {
-    for (void* each : streams)
-        if (((Stream*)each)->capturing) return true;
+    for (void* each : streams) {
+        const Stream* stream = (Stream*)each;
+        if (stream->capturing && stream->recorder == std::this_thread::get_id()) return true;
+    }
     return false;
 }
 
@@ -215,9 +226,10 @@ int cuCtxPopCurrent_v2(void** context) {
 int cuCtxGetDevice(int* out) { return *out = 0, OK; }
 int cuCtxGetApiVersion(void*, unsigned* version) { return *version = 13050, OK; }
 int cuCtxDetach(void*) { return OK; }
-int cuCtxSynchronize() { return drain_all(), say("finish 0"), failed; }
+int cuCtxSynchronize() { const Held held; return drain_all(), say("finish 0"), failed; }
 
 int cuModuleLoadData(void** out, const void* image) {
+    const Held held;
     if (recording()) return refuse("a module loaded while a graph is recorded");
     if (memcmp(image, "\x7f" "ELF", 4)) return BAD_IMAGE;
     // The size of an ELF file: where its section headers end.
@@ -243,19 +255,22 @@ int cuFuncGetAttribute(int* value, int, void*) { return *value = 0, OK; }
 int cuFuncSetBlockShape(void*, int, int, int) { return OK; }
 
 int cuMemAlloc_v2(Address* out, size_t size) {
+    const Held held;
     if (recording()) return refuse("memory allocated while a graph is recorded");
     if (!size) return INVALID;
     if (size > 1ull << 33) return NO_MEMORY;
     return *out = guarded(device, size), OK;
 }
-int cuMemFree_v2(Address address) { return drain_all(), give_back(device, address); }
+int cuMemFree_v2(Address address) { const Held held; return drain_all(), give_back(device, address); }
 int cuMemHostAlloc(void** out, size_t size, unsigned) {
+    const Held held;
     return *out = (void*)guarded(host, size), OK;
 }
 int cuMemAllocHost_v2(void** out, size_t size) { return cuMemHostAlloc(out, size, 0); }
-int cuMemFreeHost(void* address) { return drain_all(), give_back(host, (Address)address); }
+int cuMemFreeHost(void* address) { const Held held; return drain_all(), give_back(host, (Address)address); }
 
 int cuMemcpyHtoDAsync_v2(Address target, const void* source, size_t size, void* stream) {
+    const Held held;
     if (!holds(device, target, size)) return refuse("an upload beyond a buffer");
     if (recording() && !holds(host, (Address)source, size))
         return refuse("a recorded upload from memory that is not pinned");
@@ -269,6 +284,7 @@ int cuMemcpyHtoDAsync_v2(Address target, const void* source, size_t size, void* 
     });
 }
 int cuMemcpyDtoHAsync_v2(void* target, Address source, size_t size, void* stream) {
+    const Held held;
     if (!holds(device, source, size)) return refuse("a download beyond a buffer");
     if (recording() && !holds(host, (Address)target, size))
         return refuse("a recorded download to memory that is not pinned");
@@ -280,17 +296,30 @@ int cuMemcpyDtoHAsync_v2(void* target, Address source, size_t size, void* stream
     });
     return stream && !pinned && !status ? drain((Stream*)stream) : status;
 }
+int cuMemcpyDtoDAsync_v2(Address target, Address source, size_t size, void* stream) {
+    const Held held;
+    if (!holds(device, target, size) || !holds(device, source, size))
+        return refuse("a copy beyond a buffer");
+    return queue(stream, [=] {
+        say("copy %zu", size);
+        memcpy((void*)target, (void*)source, size);
+        return OK;
+    });
+}
 
 int cuStreamCreate(void** out, unsigned) {
+    const Held held;
     *out = new Stream;
     streams.insert(*out);
     return OK;
 }
 int cuStreamDestroy_v2(void* stream) {
+    const Held held;
     if (streams.count(stream)) drain((Stream*)stream);
     return streams.erase(stream) ? OK : INVALID;
 }
 int cuStreamSynchronize(void* stream) {
+    const Held held;
     if (stream && (!streams.count(stream) || ((Stream*)stream)->capturing))
         return refuse("waiting for a stream that records");
     if (stream) drain((Stream*)stream);
@@ -300,12 +329,14 @@ int cuStreamSynchronize(void* stream) {
 int cuEventCreate(void** out, unsigned) { return *out = new Event, OK; }
 int cuEventDestroy_v2(void*) { return OK; }  // kept: work that waits may name it
 int cuEventRecord(void* event, void* stream) {
+    const Held held;
     Event* each = (Event*)event;
     each->stream = (Stream*)stream;
     const unsigned long mark = ++each->marks;
     return queue(stream, [=] { return say("record"), each->reached = mark, OK; });
 }
 int cuStreamWaitEvent(void* stream, void* event, unsigned) {
+    const Held held;
     if (!streams.count(stream)) return refuse("the default stream made to wait");
     if (((Stream*)stream)->capturing) return refuse("waiting for another stream while recording");
     say("wait");
@@ -315,6 +346,7 @@ int cuStreamWaitEvent(void* stream, void* event, unsigned) {
     return stir(), OK;
 }
 int cuEventSynchronize(void* event) {
+    const Held held;
     Event* each = (Event*)event;
     while (each->reached < each->marks) {
         if (each->stream->waiting.empty()) return refuse("a mark that only a graph holds");
@@ -333,6 +365,7 @@ int cuEventElapsedTime(float* ms, void* start, void* end) {
 
 int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
                    unsigned bz, unsigned shared, void* stream, void** arguments, void** extra) {
+    const Held held;
     const Kernel& kernel = *((Function*)function)->kernel;
     const void* argument = arguments ? arguments[0] : nullptr;
     if (!arguments && extra && extra[0] == (void*)1 && extra[2] == (void*)2) {
@@ -349,13 +382,16 @@ int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
 }
 
 int cuStreamBeginCapture_v2(void* stream, int) {
+    const Held held;
     if (!streams.count(stream)) return refuse("recording the default stream");
     say("begin capture");
     ((Stream*)stream)->capturing = true;
+    ((Stream*)stream)->recorder = std::this_thread::get_id();
     ((Stream*)stream)->recorded.clear();
     return OK;
 }
 int cuStreamEndCapture(void* stream, void** graph) {
+    const Held held;
     Stream* each = (Stream*)stream;
     if (!each->capturing) return refuse("ending a recording that was not begun");
     each->capturing = false;
@@ -363,6 +399,7 @@ int cuStreamEndCapture(void* stream, void** graph) {
     return *graph = new Graph{each->recorded}, OK;
 }
 int cuStreamIsCapturing(void* stream, int* status) {
+    const Held held;
     return *status = streams.count(stream) && ((Stream*)stream)->capturing, OK;
 }
 int cuGraphInstantiateWithFlags(void** out, void* graph, unsigned long long) {
@@ -371,6 +408,7 @@ int cuGraphInstantiateWithFlags(void** out, void* graph, unsigned long long) {
 int cuGraphDestroy(void* graph) { return delete (Graph*)graph, OK; }
 int cuGraphExecDestroy(void* graph) { return delete (Graph*)graph, OK; }
 int cuGraphLaunch(void* graph, void* stream) {
+    const Held held;
     if (!streams.count(stream)) return refuse("a graph without its stream");
     int status = queue(stream, [] { return say("replay"), OK; });
     for (const Recorded& each : ((Graph*)graph)->work)
@@ -378,6 +416,7 @@ int cuGraphLaunch(void* graph, void* stream) {
     return status;
 }
 int cuLaunchHostFunc(void* stream, void (*function)(void*), void* data) {
+    const Held held;
     return queue(stream, [=] { return say("host function"), function(data), OK; });
 }
 
