@@ -18,7 +18,7 @@ from posekit.nets import build
 from posekit.types import ModelSpec
 from posekit_engines import engine_cache, parity_page, repack, strays, triton_repository
 from posekit_engines.answer import Exported
-from posekit_engines.crops import Checks, crops_of
+from posekit_engines.crops import LEAST, Checks, crops_of
 from posekit_engines.handout import together
 from posekit_engines.options import ExportOptions
 from posekit_engines.pack import loaded
@@ -113,18 +113,29 @@ def judged(
 def _answers(job: Job, path: Path, ask: Ask | None) -> tuple[Checks, Truth, Given]:
     """As many check crops as time allows, and what the source and the file answer to them.
 
-    The time a crop is measured on the first one; an `ask` is taken to be as slow as the source.
+    The source answers the least that there must be; how long that took decides on the others. An
+    `ask` is taken to be as slow as the source.
     """
     start = perf_counter()
     checks, flip = crops_of(job.options.check, job.spec), job.options.merges
-    source_s = strays.source_s(job.net, checks.crops, job.spec, flip=flip)
-    ask = ask or Exported(path, checks, job.spec, options=job.options)
-    export_s = ask.crop_s if isinstance(ask, Exported) else source_s
-    spent_s = perf_counter() - start
-    cost = Cost(source_s, export_s, spent_s, job.options.batch or 1)
-    checks = strays.affordable(checks, cost)
-    source = truth(job.net, checks.crops, job.spec, flip=flip, crop_s=source_s)
-    return checks, source, ask(checks)
+    sure = checks.first(LEAST)
+    source = truth(job.net, sure.crops, job.spec, flip=flip)
+    asked = ask or Exported(path, checks, job.spec, options=job.options)
+    file = asked if isinstance(asked, Exported) else None
+    cost = Cost(
+        source_s=source.crop_s,
+        export_s=file.crop_s if file else source.crop_s,
+        spent_s=perf_counter() - start,
+        batch=job.options.batch or 1,
+        done=len(sure),
+        opening_s=file.opening_s if file else 0.0,
+    )
+    count, taps = strays.affordable(cost)
+    checks = checks.first(count)
+    if len(checks) > len(sure):
+        more = checks.crops[len(sure) :]
+        source += truth(job.net, more, job.spec, flip=flip, crop_s=source.crop_s)
+    return checks, source, file(checks, taps) if file else asked(checks)
 
 
 def head(job: Job) -> Report:

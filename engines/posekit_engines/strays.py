@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import nn
@@ -17,15 +17,17 @@ from posekit_engines.crops import LEAST, MOST, Checks
 from posekit_engines.options import Budget
 from posekit_engines.parity import SURE, Parity, compare, source_maps
 
+T = TypeVar("T")
+
 ROOM_S = 90.0
 """What parity may add to an export; the number of crops follows from it."""
-_SHARE = 0.8  # of the room that is planned: the second loading and the page need the rest
+_SHARE = 0.8  # of the room that is planned: what slows down on the way and the page need the rest
 TAPPED = 4
-"""Crops whose maps are read from inside a file that gives points."""
+"""Crops whose maps are read from inside a file that gives points; of a slow one fewer."""
 _CHUNK = 4  # crops at a time: bounds memory
 _FLIP_CELLS = 2.0
 _TIMED = 3
-_PATIENCE_S = 3.0
+_PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,12 @@ class Truth:
     points: Float32
     scores: Float32
     crop_s: float
+
+    def __add__(self, more: Truth) -> Truth:
+        """These crops and then those of `more`, which are as slow."""
+        ends = ((self.maps, more.maps), (self.points, more.points), (self.scores, more.scores))
+        maps, points, scores = (np.concatenate(pair) for pair in ends)
+        return Truth(maps, points, scores, self.crop_s)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,18 +70,23 @@ class Given:
 class Cost:
     """What parity takes.  source_s, export_s: seconds a crop.  spent_s: seconds until now.
 
-    batch: how many crops the exported file takes at once, where that is fixed.
+    batch: how many crops the exported file takes at once, where that is fixed.  done: crops that
+    the source has answered by now.  opening_s: seconds to open the file once more, for its maps.
     """
 
     source_s: float
     export_s: float
     spent_s: float = 0.0
     batch: int = 1
+    done: int = 0
+    opening_s: float = 0.0
 
-    def of(self, crops: int) -> float:
+    def of(self, crops: int, taps: int = TAPPED) -> float:
         """Seconds in all for so many crops: both answers, and the maps inside for a few."""
-        runs = [-(-count // self.batch) for count in (crops, min(TAPPED, crops))]
-        return self.spent_s + crops * self.source_s + sum(runs) * self.batch * self.export_s
+        runs = sum(-(-count // self.batch) for count in (crops, min(taps, crops)))
+        left = max(0, crops - self.done)
+        ahead = left * self.source_s + runs * self.batch * self.export_s + self.opening_s
+        return self.spent_s + ahead
 
 
 def truth(
@@ -81,39 +94,44 @@ def truth(
 ) -> Truth:
     """The source's answer to crops uint8 (N, H, W, 3) RGB, a few at a time.
 
-    crop_s: as `source_s` measured it, None to measure it now.
+    crop_s: as measured before. None: now, of a slow network the mean of these crops.
     """
+    start = perf_counter()
     parts = [
         source_maps(net, crops[n : n + _CHUNK], spec, flip=flip)
         for n in range(0, len(crops), _CHUNK)
     ]
+    spent = (perf_counter() - start) / len(crops)
     maps = np.concatenate(parts)
     points, scores = codecs.decode(maps, spec)
-    if crop_s is None:
-        crop_s = source_s(net, crops, spec, flip=flip)
+    if crop_s is None and spent > _PATIENCE_S:
+        crop_s = spent
+    elif crop_s is None:
+        crop_s, _ = least_s(lambda: source_maps(net, crops[:1], spec, flip=flip))
     return Truth(maps, points, scores, crop_s)
 
 
-def source_s(net: nn.Module, crops: UInt8, spec: ModelSpec, *, flip: bool) -> float:
-    """Seconds that the torch network takes for the first of the crops."""
-    return least_s(lambda: source_maps(net, crops[:1], spec, flip=flip))
-
-
-def least_s(work: Callable[[], object]) -> float:
-    """Seconds of the quickest of a few runs; of what is slow, of the first one."""
+def least_s(work: Callable[[], T]) -> tuple[float, T]:
+    """Seconds of the quickest of a few runs, of what is slow of the first; and its answer."""
     times: list[float] = []
     while len(times) <= _TIMED and sum(times) < _PATIENCE_S:
         start = perf_counter()
-        work()
+        answer = work()
         times.append(perf_counter() - start)
-    return min(times)
+    return min(times), answer
 
 
-def affordable(checks: Checks, cost: Cost) -> Checks:
-    """As many crops as fit the room, 8 to 16 where there are so many; 8 where none fit."""
-    counts = range(LEAST, MOST + 1)
-    fitting = [count for count in counts if cost.of(count) <= _SHARE * ROOM_S]
-    return checks.first(max(fitting, default=LEAST))
+def affordable(cost: Cost) -> tuple[int, int]:
+    """How many crops fit the room, 8 to 16, and of how many to read the maps inside, 4.
+
+    Where 8 do not fit it is 8 with fewer maps, at the least of one.
+    """
+    room = _SHARE * ROOM_S
+    fitting = [count for count in range(LEAST, MOST + 1) if cost.of(count) <= room]
+    if fitting:
+        return max(fitting), TAPPED
+    taps = [count for count in range(1, TAPPED) if cost.of(LEAST, count) <= room]
+    return LEAST, max(taps, default=1)
 
 
 def report(

@@ -326,10 +326,8 @@ def test_the_two_quarters_differ_beside_the_borders_only() -> None:
         person += 1 + 0.1 * (x + y)
         person[:, n // width, n % width] = 9
     base = dataclasses.replace(CELLS, input_size=size, heatmap_size=size)
-    joint, apart = (
-        decode(maps, dataclasses.replace(base, decode=name))[0][:, 0].reshape(height, width, 2)
-        for name in get_args(Decode)[1:3]
-    )
+    specs = [dataclasses.replace(base, decode=name) for name in get_args(Decode)[1:3]]
+    joint, apart = (decode(maps, spec)[0][:, 0].reshape(height, width, 2) for spec in specs)
     # x y per cell: rows 1 and 4 move along x in columns 2 to 4, columns 1 and 5 along y.
     moved = (apart - joint) * 4
     wanted = np.zeros((height, width, 2))
