@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from results_file import save
+from results_file import FOLDER, save
 
 NETWORKS = {"hrnet-w48": (288, 384)}
 LARGE = {"vitpose-h-simple": (192, 256)}  # 2.5 GB of weights: they stand beside the graph
@@ -86,7 +86,8 @@ def main() -> None:
         size = networks[arguments.one]
         print(json.dumps(measure(arguments.one, size, parity=arguments.parity)))
         return
-    figures = {}
+    path = FOLDER / "export.json"
+    figures = json.loads(path.read_text())["figures"] if path.exists() else {}
     for name in networks:
         figures[name] = {"alone": apart(name, parity=False)}
         if not arguments.no_parity:
