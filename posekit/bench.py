@@ -6,6 +6,7 @@ spent. Throughput is the whole path on a video, where decoding and detecting run
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import sys
 import tempfile
@@ -318,6 +319,11 @@ def _peak_memory_mb() -> float | None:
     """The most that this process has held, MB; None where the system does not tell."""
     if sys.platform == "win32":
         return None
+    with contextlib.suppress(OSError):
+        # Linux: ru_maxrss would count the process that started this one, too.
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) / 1024, 1)
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
