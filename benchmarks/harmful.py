@@ -34,7 +34,7 @@ from posekit_finetune.gate import Verdict, judge
 from posekit_finetune.indicators import measure
 from posekit_finetune.loop import loaded
 from posekit_finetune.predict import Predict, of_bundle
-from posekit_finetune.teacher import look
+from posekit_finetune.teacher import look, with_turned
 
 NAME = "harmful"
 
@@ -108,7 +108,8 @@ def main() -> None:
     persons = find_persons(files, spec, FindOptions(threads=1), work=options.work)
     index = np.arange(min(options.persons, len(persons)))
     persons = persons.select(index)
-    teacher = look(persons, bundle, views=8, threads=1)
+    teacher = look(persons, bundle, views=16, threads=1)
+    teacher = with_turned(teacher, persons, index, bundle=bundle, threads=1)
     right = remembered(of_bundle(bundle))
     before = measure(right, persons, index, teacher=teacher)
     check = labelled(options.assets, spec)

@@ -62,11 +62,36 @@ def load(
     # Half of the threads: the decoder needs the rest meanwhile, and two threads that wait for each
     # other cost more than one (benchmarks/end_to_end.py).
     half = max(1, runner.threads // 2)
-    # Beside posekit's own path ONNX Runtime may be the CPU's; the summary tells the detector's.
-    beside = device if isinstance(runner, Runtime) else "auto"
-    detector = Detector(boxes, device=beside, threads=half)
+    detector = _detector(boxes, runner, device=device, threads=half, build=runtime == "native")
     still = functools.partial(detector, fallback=True)
     return Estimator(runner, detector, options, find_still=still, boxes_from=str(boxes))
+
+
+def _detector(
+    boxes: str | Path, runner: PoseRuntime, *, device: str, threads: int, build: bool
+) -> Detector:
+    """The detector where the pose model runs; beside posekit's own path on the GPU by a plan too.
+
+    Where that cannot be, ONNX Runtime runs it, on the CPU at worst: the summary tells.
+    Raises BundleError, DeviceError, InputError, MissingExtraError.
+    """
+    if isinstance(runner, Runtime) or Path(boxes).suffix.lower() == ".onnx":
+        beside = device if isinstance(runner, Runtime) else "auto"
+        return Detector(boxes, device=beside, threads=threads)
+    from posekit_engines.gpu_open import open_detector
+
+    found = bundle.Bundle.open(bundle.find(boxes))
+    index = providers.Device.of(device).index
+    try:
+        if found.kind == "detector":
+            graph = open_detector(found, index=index, build=build)
+            return Detector(found, threads=threads, graph=graph)
+    except (DeviceError, EngineError, MissingExtraError) as error:
+        note = f"the detector is not on posekit's own path on the GPU: {error}"
+        detector = Detector(found, threads=threads)
+        detector.notes.append(note)
+        return detector
+    return Detector(found, threads=threads)
 
 
 def _runtime(

@@ -224,6 +224,7 @@ def _summary(
             "from": estimator.boxes_from,
             "sha256": getattr(finder, "sha256", None),
             "provider": getattr(finder, "provider", None),
+            "notes": getattr(finder, "notes", []),
         },
         "runtime": {
             "provider": runtime.provider,

@@ -32,9 +32,11 @@ PIECES = {
     "driver_pycuda.py": "kernels",
     "TensorRT plans": "engines",
     "gpu_runtime.py": "end-to-end",
+    "nvdec.py": "",
+    "engine_detect.py": "",
     "gpu-check": "kernels",
 }
-"""Each piece, and the part of gpu-check that runs it on a GPU."""
+"""Each piece, and the part of gpu-check that runs it on a GPU, or ""."""
 _HOST = [piece for piece in PIECES if not piece.endswith(".cu")]
 NOT_APPLICABLE = {
     *((piece, "compiled") for piece in _HOST),
@@ -172,7 +174,7 @@ def on_gpu(piece: str, results: Sequence[dict[str, Any]]) -> str:
     driver = {"driver_bindings.py": "cuda-bindings", "driver_pycuda.py": "pycuda"}.get(piece)
     found = []
     for each in results:
-        part = each["parts"][PIECES[piece]]
+        part = each["parts"][PIECES[piece]] if PIECES[piece] else {"status": "not run"}
         whole = part["status"] in ("passed", "failed", "measured") and not part.get("brief")
         if whole and driver in (None, each["through"]):
             found.append(f"{each['gpu']['name']}: {part['status']}")

@@ -26,14 +26,14 @@ from posekit.bundle import Bundle
 from posekit.errors import DeviceError, MissingExtraError
 from posekit_engines import cuda, nvrtc
 
-Kind = Literal["raw", "points"]
+Kind = Literal["raw", "points", "detect"]
 Library = Literal["auto", "tensorrt", "rtx"]
 Metadata = Mapping[str, Any]
 
 FORMAT = 1
 """Of the graphs that plans are built from: raised when those change, and no old plan is used."""
-USUAL = {"raw": (1, 16, 128), "points": (1, 8, 32), "heatmaps": (1, 8, 32)}
-"""Least, usual and most N: images for raw (with flip two a person), persons for the others."""
+USUAL = {"raw": (1, 16, 128), "points": (1, 8, 32), "heatmaps": (1, 8, 32), "detect": (1, 1, 1)}
+"""Least, usual and most N: images for raw (with flip two a person), else persons or canvases."""
 RTX_CAPABILITIES = ((8, 0), (8, 6), (8, 9), (12, 0))
 """What a plan of TensorRT for RTX serves by default; newer ones than the last too."""
 _MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
@@ -57,7 +57,7 @@ class Gpu(Protocol):
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """kind: raw (images to heatmaps, for posekit's own runtime) or points (crops to points).
+    """kind: raw (images to heatmaps, for posekit's own runtime), points (crops to points), detect.
 
     profile: least, usual and most N; None: the usual one, and any that is found.
     flip: of points only.  refit, version_compatible: see `plan.PlanSettings`.
@@ -69,6 +69,9 @@ class PlanOptions:
     flip: bool = True
     refit: bool = False
     version_compatible: bool = False
+
+
+DETECT = PlanOptions("detect", "fp32")  # a person detector's one plan, from canvas to boxes
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,8 +163,7 @@ def plan_for(
     """The plan of a bundle for this GPU: the one that `find` finds, else built and kept.
 
     Call it where the GPU is current (`Driver.current`).  gpu: None for TensorRT for RTX without
-    one.  Raises MissingExtraError, DeviceError,
-    ExportError, EngineError, ParityError.
+    one.  Raises MissingExtraError, DeviceError, ExportError, EngineError, ParityError.
     """
     trt = library() if trt is None else trt
     found, notes = _found(bundle, gpu, trt, options=options)
@@ -243,7 +245,7 @@ def wish(bundle: Bundle, gpu: Gpu | None, trt: Any, *, options: PlanOptions) -> 
 def graph_hash(bundle: Bundle) -> str:
     """sha256 of all that a plan is made of: graph, weights, spec, and this module's FORMAT."""
     digest = hashlib.sha256(f"{FORMAT}\0{json.dumps(bundle.spec.to_dict())}\0".encode())
-    digest.update(bundle.graphs.get("maps", b""))
+    digest.update(bundle.graphs.get("maps", bundle.graphs.get("detect", b"")))
     for name, value in sorted(bundle.weights.items()):
         digest.update(f"\0{name}\0{value.dtype}\0{value.shape}\0".encode())
         digest.update(np.ascontiguousarray(value).data)

@@ -67,7 +67,7 @@ class Slot:
 class Decoded:
     """A picture that was decoded on the GPU, in a slot of its own: a `posekit.video.Surface`."""
 
-    def __init__(self, pictures: Pictures, slot: Slot, coded: Coded, pts: int) -> None:
+    def __init__(self, pictures: Pictures, slot: Slot, coded: Coded, *, pts: int) -> None:
         self.slot, self.coded, self.pts = slot, coded, pts
         self._pictures = pictures
         weakref.finalize(self, pictures.give_back, [slot]).atexit = False
@@ -114,9 +114,7 @@ class Pictures:
 
         They are read in the order of `stream`, on which they were made. Raises DeviceError.
         """
-        size = sum(size for _, size in planes)
-        with self._lock:
-            slot = self._slot(size)
+        slot = self._slot(sum(size for _, size in planes))
         slot.shape, slot.layout = coded.size[::-1], Layout.of(coded)
         stream.wait(slot.read)  # the batch before has read what lay there
         start = 0
@@ -158,11 +156,12 @@ class Pictures:
 
     def _slot(self, size: int) -> Slot:
         """The one that has been free for the longest, or a new one in place of one too small."""
-        for n, slot in enumerate(self._free):
-            if slot.size >= size:
-                return self._free.pop(n)
-        if self._free:
-            del self._free[0]
+        with self._lock:
+            for n, slot in enumerate(self._free):
+                if slot.size >= size:
+                    return self._free.pop(n)
+            if self._free:
+                del self._free[0]
         return Slot(self._device, -(-size // _STEP) * _STEP)
 
 

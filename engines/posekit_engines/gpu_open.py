@@ -1,12 +1,15 @@
-"""Opens the GPU runtime: the GPU, the plan that fits it, TensorRT."""
+"""Opens the GPU runtime: the GPU, the plan that fits it, TensorRT; and a person detector's plan."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from posekit.bundle import Bundle
 from posekit.errors import EngineError
 from posekit.multiview import Look
 from posekit_engines import engine_cache
 from posekit_engines.cuda import open_device
+from posekit_engines.engine_detect import TensorRTDetector
 from posekit_engines.engine_tensorrt import TensorRTEngine
 from posekit_engines.gpu_runtime import GpuRuntime
 
@@ -34,3 +37,26 @@ def open_runtime(bundle: Bundle, *, look: Look, index: int = 0, build: bool = Tr
     runtime.notes += [f"a plan that does not fit was passed over: {note}" for note in plan.notes]
     runtime.prepare([1])  # whatever is missing is told now, not in the middle of a video
     return runtime
+
+
+def open_detector(bundle: Bundle, *, index: int = 0, build: bool = True) -> TensorRTDetector:
+    """A person detector on GPU number `index`, by the plan that its bundle or the cache holds.
+
+    build: where none fits, make one. It has run once when this returns.
+    Raises DeviceError, EngineError, MissingExtraError, BundleError.
+    """
+    device = open_device(index)
+    trt = engine_cache.library()
+    find = engine_cache.plan_for if build else engine_cache.find
+    with device.driver.current():
+        plan = find(bundle, device.info, trt=trt, options=engine_cache.DETECT)
+    if plan is None:
+        raise EngineError(
+            f"{bundle.name} has no TensorRT engine for {device.info.name} yet; --runtime native or "
+            f"`posekit build {bundle.name}` makes one"
+        )
+    detector = TensorRTDetector(trt, plan.data, device)
+    detector.provider += f", {plan.metadata['precision']} plan of the {plan.origin}"
+    width, height = detector.size
+    detector.run({"image": np.zeros((1, height, width, 3), np.uint8)})
+    return detector

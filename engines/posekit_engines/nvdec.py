@@ -81,7 +81,7 @@ class Nvdec:
             )
         places = [(int(plane["data"][0]), int(np.prod(plane["shape"]))) for plane in planes]
         slot = self._pictures.copied(places, coded, stream)
-        return Decoded(self._pictures, slot, coded, int(frame.getPTS()))
+        return Decoded(self._pictures, slot, coded, pts=int(frame.getPTS()))
 
     @contextlib.contextmanager
     def asking(self, what: str) -> Iterator[None]:

@@ -5,12 +5,17 @@ From a bundle alone, without torch's network: the bundle's graph `maps` holds it
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import helper, numpy_helper
 
 from posekit.bundle import Bundle
 from posekit.errors import BundleError
+from posekit.types import DetectorSpec
 from posekit_engines.fold import network_nodes, set_nodes
 from posekit_engines.to_onnx import inline_weights
 
@@ -173,3 +178,33 @@ def _summed(graph: onnx.GraphProto, node: onnx.NodeProto, *, wide: bool) -> list
     nodes.append(helper.make_node("Mul", [x, matrix], [f"{name}/products"]))
     inputs = [f"{name}/products", at[2]]
     return [*nodes, helper.make_node("ReduceSum", inputs, [name], keepdims=0)]
+
+
+def detector_of(bundle: Bundle) -> onnx.ModelProto:
+    """A detector's graph for its largest canvas, uint8 (1, H, W, 3), stand-alone, in float32.
+
+    Every shape is a number then: TensorRT need not work any out. The casts of the weights are
+    done. Raises BundleError where the bundle has no graph `detect`, ExportError.
+    """
+    spec = bundle.spec
+    if not isinstance(spec, DetectorSpec) or "detect" not in bundle.graphs:
+        raise BundleError(f"{bundle.name}: has no graph 'detect' of a person detector")
+    whole = inline_weights(onnx.load_from_string(bundle.graphs["detect"]), bundle.weights)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    for name, size in zip("WH", spec.input_size, strict=True):
+        options.add_free_dimension_override_by_name(name, size)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "detect.onnx"
+        options.optimized_model_filepath = str(file)
+        onnxruntime.InferenceSession(
+            whole.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        model = onnx.load(str(file))
+    del model.opset_import[:]
+    model.opset_import.extend(each for each in whole.opset_import if each.domain == "")
+    _rename(model.graph, "image", "image.float")  # TensorRT moves no bytes about: numbers first
+    into = helper.make_node("Cast", ["image"], ["image.float"], to=_FLOAT)
+    set_nodes(model.graph, [into, *model.graph.node])
+    return model

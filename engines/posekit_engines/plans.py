@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from posekit.bundle import Bundle
 from posekit.errors import InputError, SourceError
 from posekit_engines.engine_cache import (
+    DETECT,
     USUAL,
     Kind,
     Library,
@@ -43,8 +44,10 @@ class BuildOptions:
     version_compatible: bool = False
     rebuild: bool = False
 
-    def plans(self) -> list[PlanOptions]:
-        """One for each kind. Raises InputError."""
+    def plans(self, source: Bundle) -> list[PlanOptions]:
+        """One for each kind; of a person detector its one. Raises InputError."""
+        if source.kind == "detector":
+            return [replace(DETECT, refit=self.refit, version_compatible=self.version_compatible)]
         if self.persons is not None and self.persons < 1:
             raise InputError(f"--persons {self.persons}: wanted 1 or more")
         kinds = KINDS if self.kind == "both" else (self.kind,)
@@ -77,7 +80,7 @@ def build(
     """
     if output is not None and output.exists() and not overwrite:
         raise SourceError(f"{output}: exists; choose another -o or pass --overwrite")
-    wanted = options.plans()
+    wanted = options.plans(source)
     trt = library(options.library)
     with machine(trt, options.device) as gpu:
         make = built if options.rebuild else plan_for

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -25,7 +25,7 @@ from posekit.bundle import Bundle
 from posekit.errors import ExportError
 from posekit.shift import Parity, compare
 from posekit.types import Float32
-from posekit_engines import engine_cache, plan
+from posekit_engines import engine_cache, plan, plan_detect
 from posekit_engines.crops import LEAST, Checks, crops_of
 from posekit_engines.engine_cache import Gpu, PlanOptions
 from posekit_engines.export import METADATA, PAGE, Ask, Job, Report, judged
@@ -99,15 +99,27 @@ def make(
     gpu = None if wanted["gpu"] is None else _Named(**wanted["gpu"])
     with tempfile.TemporaryDirectory() as inside:
         file = Path(inside) / "graph.onnx"
-        asked = ExportOptions(outputs=options.kind, flip=options.flip, precision=options.precision)
-        whole = write_graph(bundle, asked, file)
-        parity = _parity(whole, file, bundle=bundle, options=asked)
+        parity = (
+            _detector(bundle, file) if options.kind == "detect" else _pose(bundle, file, options)
+        )
         profile = options.profile or engine_cache.USUAL[options.kind]
         settings = plan.PlanSettings(
             profile, refit=options.refit, version_compatible=options.version_compatible
         )
         told = {**_named(bundle, wanted), "parity": parity}
         return _planned(_Machine(trt, gpu), file, settings, told=told)
+
+
+def _detector(bundle: Bundle, file: Path) -> dict[str, Any]:
+    note = f"of the plan's graph in ONNX Runtime; {NOT_RUN}"
+    return {**plan_detect.write(bundle, file), "note": note}
+
+
+def _pose(bundle: Bundle, file: Path, options: PlanOptions) -> dict[str, Any]:
+    outputs: Literal["raw", "points"] = "points" if options.kind == "points" else "raw"
+    asked = ExportOptions(outputs=outputs, flip=options.flip, precision=options.precision)
+    whole = write_graph(bundle, asked, file)
+    return _parity(whole, file, bundle=bundle, options=asked)
 
 
 @dataclass(frozen=True)

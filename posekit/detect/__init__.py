@@ -2,5 +2,6 @@
 
 from posekit.detect.box_file import BoxFile
 from posekit.detect.detector import Detector, full_frame
+from posekit.detect.formats import Graph
 
-__all__ = ["BoxFile", "Detector", "full_frame"]
+__all__ = ["BoxFile", "Detector", "Graph", "full_frame"]

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from posekit import bundle
-from posekit.detect.formats import Network, open_bundle, open_onnx
+from posekit.detect.formats import Graph, Network, open_bundle, open_onnx
 from posekit.errors import InputError
 from posekit.types import Boxes, Float32, Frame, Int64, UInt8
 
@@ -32,7 +32,9 @@ class Detector:
 
     model: a detector's bundle or its name or path; or an `.onnx` made by YOLOX, MMDeploy, RT-DETR
     or transformers.  device, threads: as for Runtime.  min_score: None for the format's own.
-    `sha256` is the model's; `second_looks` and `whole_images` count frames that needed them.
+    graph: of the bundle, opened by another runtime than ONNX Runtime.  `notes`: what is not as
+    asked.  `sha256` is the model's; `second_looks` and `whole_images` count frames that needed
+    them.
     Raises BundleError, DeviceError, InputError.
     """
 
@@ -43,6 +45,7 @@ class Detector:
         device: str = "auto",
         threads: int | None = None,
         min_score: float | None = None,
+        graph: Graph | None = None,
     ) -> None:
         if not isinstance(model, bundle.Bundle) and Path(model).suffix.lower() == ".onnx":
             self.network: Network = open_onnx(Path(model), device=device, threads=threads)
@@ -50,18 +53,19 @@ class Detector:
         else:
             if not isinstance(model, bundle.Bundle):
                 model = bundle.Bundle.open(bundle.find(model))
-            self.network = open_bundle(model, device=device, threads=threads)
+            self.network = open_bundle(model, device=device, threads=threads, graph=graph)
             self.sha256 = model.sha256
         self.min_score = self.network.format.min_score if min_score is None else min_score
         if not 0 <= self.min_score <= 1:
             raise InputError(f"detector: min_score {min_score}; wanted a number from 0 to 1")
         self.second_looks = 0
         self.whole_images = 0
+        self.notes: list[str] = []
 
     @property
     def provider(self) -> str:
-        """What ONNX Runtime really uses."""
-        return str(self.network.session.get_providers()[0])
+        """What really runs it: a provider of ONNX Runtime, or TensorRT."""
+        return self.network.graph.provider
 
     def __call__(self, frame: Frame, *, fallback: bool = False) -> Boxes:
         """The persons of a frame, best first, in its pixels and clipped to it.

@@ -9,10 +9,10 @@ Source: the export scripts of YOLOX (Megvii), MMDeploy, RT-DETR (Zhao et al.) an
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,34 @@ class Format:
     misses_large: bool = False
 
 
+class Graph(Protocol):
+    """A detector's graph that somebody runs: ONNX Runtime, or TensorRT on a GPU.
+
+    provider: what really runs it.  inputs: their names, the picture's first.
+    """
+
+    provider: str
+    inputs: tuple[str, ...]
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> Outputs:
+        """The outputs by name."""
+        ...
+
+
+class OnnxGraph:
+    """A `Graph` in ONNX Runtime."""
+
+    def __init__(self, session: InferenceSession) -> None:
+        self.provider = str(session.get_providers()[0])
+        self.inputs = tuple(value.name for value in session.get_inputs())
+        self._names = [output.name for output in session.get_outputs()]
+        self._session = session
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> Outputs:
+        """The outputs by name."""
+        return dict(zip(self._names, self._session.run(self._names, dict(feed)), strict=True))
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """An opened graph and its format.
@@ -63,7 +91,7 @@ class Network:
     size: (W, H) of the largest input.  step: sides are multiples of it; 0 where all are `size`.
     """
 
-    session: InferenceSession
+    graph: Graph
     format: Format
     size: tuple[int, int]
     step: int = 0
@@ -71,13 +99,11 @@ class Network:
     def run(self, canvas: UInt8) -> Found:
         """uint8 (H, W, 3) RGB to xyxy float32 (A, 4), input px, and scores (A,)."""
         height, width = canvas.shape[:2]
-        first, *others = (value.name for value in self.session.get_inputs())
+        first, *others = self.graph.inputs
         feed: Outputs = {first: self.planes(canvas) if self.format.raw else canvas[None]}
         for name in others:  # RT-DETR's orig_target_sizes
             feed[name] = np.array([[width, height]], np.int64)
-        names = [output.name for output in self.session.get_outputs()]
-        outputs = dict(zip(names, self.session.run(names, feed), strict=True))
-        return self.format.read(outputs, (width, height))
+        return self.format.read(self.graph.run(feed), (width, height))
 
     def planes(self, canvas: UInt8) -> Float32:
         """uint8 (H, W, 3) RGB as the format's float32 (1, 3, H, W)."""
@@ -86,18 +112,25 @@ class Network:
         return planes if self.format.scale == 1 else planes * np.float32(self.format.scale)
 
 
-def open_bundle(bundle: Bundle, *, device: str, threads: int | None) -> Network:
-    """The network of a detector's bundle. Raises BundleError, DeviceError."""
+def open_bundle(
+    bundle: Bundle, *, device: str, threads: int | None, graph: Graph | None = None
+) -> Network:
+    """The network of a detector's bundle; graph: run elsewhere, at its largest size.
+
+    Raises BundleError, DeviceError.
+    """
     spec = bundle.spec
     if not isinstance(spec, DetectorSpec) or "detect" not in bundle.graphs:
         raise BundleError(
             f"{bundle.name}: a {bundle.kind} bundle with graphs {sorted(bundle.graphs)}; wanted a "
             "person detector with a graph 'detect'"
         )
+    if graph is not None:
+        return Network(graph, _posekit(spec), spec.input_size)
     session = open_session(bundle.graphs["detect"], bundle.weights, device=device, threads=threads)
     sides = session.get_inputs()[0].shape[1:3]
     step = 0 if all(isinstance(side, int) for side in sides) else _STRIDES[-1]
-    return Network(session, _posekit(spec), spec.input_size, step)
+    return Network(OnnxGraph(session), _posekit(spec), spec.input_size, step)
 
 
 def open_onnx(path: Path, *, device: str, threads: int | None) -> Network:
@@ -117,7 +150,7 @@ def open_onnx(path: Path, *, device: str, threads: int | None) -> Network:
         found = _recognised(inputs, outputs, (width, height))
     if found is None:
         raise BundleError(_unknown(path, inputs, outputs))
-    network = Network(session, found, (width, height))
+    network = Network(OnnxGraph(session), found, (width, height))
     return _settled(network) if found.read is _yolox_grid else network
 
 
@@ -168,9 +201,8 @@ def _settled(network: Network) -> Network:
     Decoded centres follow the grid; raw ones are offsets within a cell, the same everywhere.
     """
     width, height = network.size
-    names = [output.name for output in network.session.get_outputs()]
     blank = network.planes(np.full((height, width, 3), network.format.fill, np.uint8))
-    (output,) = network.session.run(names, {network.session.get_inputs()[0].name: blank})
+    (output,) = network.graph.run({network.graph.inputs[0]: blank}).values()
     grid = _centers(network.size)
     if output.shape[1] != len(grid):
         raise BundleError(

@@ -195,7 +195,10 @@ class OnGpu:
         self._begin()
 
     def decode(self, packet: Packet[VideoStream] | None) -> list[Surface]:
-        """What is ready after a packet; after an empty one or None, all that is left."""
+        """What is ready after a packet; after an empty one or None, all that is left.
+
+        Raises DeviceError.
+        """
         if packet is None or packet.size == 0:
             rest = [] if self._filter is None else self._filter.filter(None)
             self._filter = None

@@ -240,27 +240,34 @@ def test_what_does_not_fit_is_refused_and_what_cannot_be_recorded_still_runs(dri
 
 @pytest.fixture(scope="module")
 def with_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the stand-in as `tensorrt`, and Lightning with its plan inside."""
+    """A folder with the stand-in as `tensorrt`; Lightning and the detector with their plans."""
     folder = tmp_path_factory.mktemp("plan")
     name = "tests.engines.cuda_emulation.tensorrt_stand_in"
     module = f"from {name} import *\nfrom {name} import __version__\n"
     (folder / "tensorrt.py").write_text(module)
     model = Bundle.open(bundle.embedded()["movenet-lightning"])
-    plan = trt.plan_of(model)
+    planned(model, trt.plan_of(model), engine_cache.PlanOptions()).save(folder / "planned.posekit")
+    detector = Bundle.open(bundle.embedded()["nanodet-person"])
+    plan = trt.detect_plan_of(detector)
+    planned(detector, plan, engine_cache.DETECT).save(folder / "detector.posekit")
+    return folder
+
+
+def planned(model: Bundle, plan: bytes, options: engine_cache.PlanOptions) -> Bundle:
+    """The bundle with a plan inside that fits the stand-in GPU."""
     gpu = SimpleNamespace(name="posekit's stand-in", capability=(8, 0))
     module_told = SimpleNamespace(__name__="tensorrt", __version__=trt.__version__)
-    said = engine_cache.wish(model, gpu, module_told, options=engine_cache.PlanOptions())
+    said = engine_cache.wish(model, gpu, module_told, options=options)
     said["sha256"] = hashlib.sha256(plan).hexdigest()
     key = engine_cache.key_of(said)
-    whole = engine_cache.with_plans(model, [engine_cache.PlanFile(key, plan, said, "built")])
-    whole.save(folder / "planned.posekit")
-    return folder
+    return engine_cache.with_plans(model, [engine_cache.PlanFile(key, plan, said, "built")])
 
 
 def infer(folder: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`posekit infer` on the first quarter of a second of the demo, beside the stand-ins."""
     clip = str(shipped("examples/sports2d_demo.mp4"))
     options = ["--end", "0.25", "--no-video", "--json", "--threads", "1", "-o", str(out)]
+    options += ["--boxes", str(folder / "detector.posekit")]
     return run(stand_ins(folder), "-m", "posekit", "infer", clip, *options, *arguments)
 
 
@@ -278,7 +285,9 @@ def test_the_command_line_runs_it_and_says_so(
     assert told["provider"] == f"TensorRT {trt.__version__}, fp16 plan of the bundle"
     assert told["device"].startswith("cuda:0 posekit's stand-in, ")
     assert told["notes"] == []
-    assert summary["boxes"]["provider"] == "CPUExecutionProvider"
+    boxes = summary["boxes"]
+    assert boxes["provider"] == f"TensorRT {trt.__version__}, fp32 plan of the bundle"
+    assert boxes["notes"] == []
     plain = infer(with_plan, tmp_path / "cpu", "-m", model, "--device", "cpu")
     assert json.loads(plain.stdout)["persons"] == summary["persons"] > 6
     gpu, cpu = (points(tmp_path / name / "sports2d_demo.jsonl") for name in ("gpu", "cpu"))

@@ -114,13 +114,16 @@ def test_labels_that_say_better_stand_for_evidence_and_not_for_a_floor(scene):
 
 
 def findings(**differences):
-    """What a helpful change shows, with other differences (or, for figures of a set, values)."""
+    """What a helpful change shows, with other differences (or, for figures of a set, values).
+
+    The teacher's turned views were asked only where their difference is given.
+    """
     persons, _ = figures(4)
     same = measure(drawn_model, persons, np.arange(4))
     usual = {"flip": 0.03, "odd": 0.02, "teacher": 0.05, "changed": 0.2, "bias": 0.001}
     told = []
     for each in compare(same, same):
-        change = {**usual, **differences}.get(each.name, 0.0)
+        change = {**usual, **differences}.get(each.name, NAN if each.name == "turned" else 0.0)
         before = 0.5 if each.name in ("flip", "odd", "teacher", "response") else each.before
         told.append(
             Finding(
@@ -149,10 +152,11 @@ def test_a_usual_helpful_change_passes():
         ("crossed", 0.11),
         ("bias", 0.016),
         ("teacher", -0.011),
+        ("turned", -0.011),
         ("odd", -0.001),
         ("flip", 0.009),
         ("swaps", 0.011),
-        ("bones", 0.021),
+        ("bones", 0.051),
         ("asymmetry", 0.021),
         ("jumps", 0.011),
     ],
@@ -165,6 +169,12 @@ def test_each_rule_alone_refuses(name, difference):
     passed, reasons = decide(told)
     assert not passed
     assert len(reasons) == 1, reasons
+
+
+def test_agreement_is_that_with_the_turned_views_where_they_were_asked():
+    """An ensemble that contains the upright view agrees with a weak source: it partly is it."""
+    assert decide(findings(turned=0.02, teacher=-0.05))[0]
+    assert not decide(findings(turned=-0.02, teacher=0.05))[0]
 
 
 def test_what_cannot_be_told_does_not_refuse_and_what_must_be_told_does():

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from posekit.bundle import Bundle
 from posekit.runtime import open_session
+from posekit_engines.plan_graph import detector_of
 
 __version__ = "0.0.1"
 _MAGIC = b"stand-in plan\n"
@@ -51,6 +52,21 @@ class Logger:
 
     def __init__(self, level: int) -> None:
         self.level = level
+
+
+class ILogger:
+    ERROR, INTERNAL_ERROR, WARNING = 1, 0, 2
+
+
+class Builder:
+    """As TensorRT where it finds no GPU."""
+
+    def __init__(self, logger: ILogger) -> None:
+        raise RuntimeError("the stand-in builds nothing")
+
+
+class NetworkDefinitionCreationFlag(enum.IntEnum):
+    STRONGLY_TYPED = 1
 
 
 class Runtime:
@@ -94,7 +110,8 @@ class Engine:
         return kinds.get(self.tensors[name][1].type, DataType.FLOAT)
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return (-1, *self.tensors[name][1].shape[1:])
+        first, *rest = self.tensors[name][1].shape
+        return (first if isinstance(first, int) else -1, *rest)
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         assert self.get_tensor_mode(name) is TensorIOMode.INPUT
@@ -213,6 +230,12 @@ def raw_graph(bundle: Bundle, *, half: bool) -> onnx.ModelProto:
     if half:
         _cast_ends(graph)
     return model
+
+
+def detect_plan_of(bundle: Bundle) -> bytes:
+    """The plan `detect` of a person detector, from the graph that real ones are built from."""
+    said = json.dumps({"profile": [1, 1, 1]}).encode()
+    return _MAGIC + said + b"\n" + detector_of(bundle).SerializeToString()
 
 
 def points_plan_of(bundle: Bundle, most: int = 32) -> bytes:
