@@ -6,7 +6,8 @@ forgotten), source and adapted with the same spec, without the flip test. Labels
 the recipe was chosen by agreement on held-out unlabelled persons. Rows of a shift learn from the
 same pictures as shifts.py spoils them, and are measured on `check` spoiled likewise. Rows that are
 in results/adapt.json are not run again; those that are missing are printed as not run. The gate's
-indicators of each row are kept for benchmarks/gate.py.
+findings of each row are kept for benchmarks/gate.py; the verdict is that of the present rule on
+them.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ from posekit.bundle import embedded
 from posekit.evaluate.bootstrap import paired_bootstrap
 from posekit.multiview import MultiView
 from posekit.runtime import Runtime
-from posekit_finetune import recipe
+from posekit_finetune import gate, recipe
 from posekit_finetune.adapt import AdaptOptions, Hooks, Outcome, adapt
+from posekit_finetune.compare import Finding
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "benchmarks" / "work"
@@ -210,6 +212,15 @@ def _judged(outcome: Outcome, source: Bundle, data: Data, threads: int) -> dict[
     return {**said, "pck": pck, "coco": coco, "verdict": outcome.verdict.to_dict()}
 
 
+def rejudged(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with the verdict of the gate's present rule."""
+    if "verdict" not in row:
+        return row
+    told = row["verdict"]["findings"]
+    passed, reasons = gate.decide([Finding.from_dict(each) for each in told])
+    return {**row, "verdict": {"passed": passed, "reasons": list(reasons), "findings": told}}
+
+
 def views(data: Data, threads: int) -> dict[str, Any]:
     """What eight views give without any learning, at eight times the cost."""
     told = {}
@@ -256,7 +267,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         done = json.loads(path.read_text())["figures"] if path.exists() else {}
         save("adapt", "python benchmarks/adapt.py", options.threads, {**done, name: figures})
-    done = json.loads(path.read_text())["figures"] if path.exists() else {}
+    kept = json.loads(path.read_text()) if path.exists() else {"figures": {}}
+    done = {name: rejudged(row) for name, row in kept["figures"].items()}
+    if done != kept["figures"]:
+        path.write_text(json.dumps({**kept, "figures": done}, indent=1) + "\n")
     for model, figures in done.get("views", {}).items():
         print(line(f"{model}, 8 views", figures))
     for name in ROWS:
