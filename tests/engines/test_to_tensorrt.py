@@ -163,9 +163,9 @@ def test_what_cannot_be_is_refused_before_any_work(
     assert not list(tmp_path.iterdir())
 
 
-def test_persons_become_the_profiles() -> None:
+def test_persons_become_the_profiles(lightning: Bundle) -> None:
     profiles = [
-        [each.profile for each in plans.BuildOptions(persons=persons, flip=flip).plans()]
+        [each.profile for each in plans.BuildOptions(persons=persons, flip=flip).plans(lightning)]
         for persons, flip in ((2, True), (2, False), (40, True), (None, True))
     ]
     assert profiles == [
