@@ -192,7 +192,7 @@ class Poses:
     confidence: Float32 | None = None
 
     def __post_init__(self) -> None:
-        shape = (len(self.boxes), len(self.skeleton))
+        shape = (len(self.boxes), len(self.skeleton.keypoints))
         object.__setattr__(self, "points", _array(self.points, "points", (*shape, 2)))
         object.__setattr__(self, "scores", _array(self.scores, "scores", shape))
         if self.raw_points is not None:
