@@ -82,16 +82,15 @@ def _detector(
 
     found = bundle.Bundle.open(bundle.find(boxes))
     index = providers.Device.of(device).index
+    graph, notes = None, []
     try:
-        if found.kind == "detector":
+        if found.kind == "detector":  # Detector refuses what is none
             graph = open_detector(found, index=index, build=build)
-            return Detector(found, threads=threads, graph=graph)
     except (DeviceError, EngineError, MissingExtraError) as error:
-        note = f"the detector is not on posekit's own path on the GPU: {error}"
-        detector = Detector(found, threads=threads)
-        detector.notes.append(note)
-        return detector
-    return Detector(found, threads=threads)
+        notes.append(f"the detector is not on posekit's own path on the GPU: {error}")
+    detector = Detector(found, threads=threads, graph=graph)
+    detector.notes += notes
+    return detector
 
 
 def _runtime(

@@ -14,8 +14,8 @@ import numpy as np
 from posekit.errors import EngineError
 from posekit.types import UInt8
 from posekit_engines.cuda import Device
+from posekit_engines.engine_tensorrt import IMAGE, name_of, opened
 
-IMAGE = "image"
 ANSWERS = ("boxes", "scores")
 
 
@@ -27,17 +27,10 @@ class TensorRTDetector:
     """
 
     def __init__(self, trt: Any, plan: bytes, device: Device) -> None:
-        self.provider = f"{_title(trt)} {trt.__version__}"
+        self.provider = name_of(trt)
         self._trt, self._driver, self._lock = trt, device.driver, threading.Lock()
+        self._runtime, self._engine = opened(trt, plan, device)
         with self._driver.current():
-            self._logger = trt.Logger(trt.Logger.WARNING)
-            self._runtime = trt.Runtime(self._logger)
-            self._engine = self._runtime.deserialize_cuda_engine(plan)
-            if self._engine is None:
-                raise EngineError(
-                    f"{self.provider}: the detector's plan ({len(plan)} bytes) does not load on "
-                    f"{device.info.name}; make it anew with `posekit build`"
-                )
             shapes = self._shapes()
             self._context = self._engine.create_execution_context()
         if self._context is None:
@@ -95,7 +88,3 @@ class TensorRTDetector:
         if any(side < 1 for shape in shapes.values() for side in shape):
             raise EngineError(f"{self.provider}: the detector's plan leaves sizes open: {shapes}")
         return shapes
-
-
-def _title(trt: Any) -> str:
-    return "TensorRT for RTX" if "rtx" in trt.__name__ else "TensorRT"

@@ -25,17 +25,9 @@ class TensorRTEngine:
     """
 
     def __init__(self, trt: Any, plan: bytes, device: Device) -> None:
-        self.name = f"{_title(trt)} {trt.__version__}"
+        self.name = name_of(trt)
         self._trt, self._driver = trt, device.driver
-        with device.driver.current():
-            self._logger = trt.Logger(trt.Logger.WARNING)
-            self._runtime = trt.Runtime(self._logger)
-            self._engine = self._runtime.deserialize_cuda_engine(plan)
-        if self._engine is None:
-            raise EngineError(
-                f"{self.name}: the plan ({len(plan)} bytes) does not load on {device.info.name}; a "
-                "plan fits one version and one kind of GPU: make it anew with `posekit build`"
-            )
+        self._runtime, self._engine = opened(trt, plan, device)
         self.image, self.image_dtype = self._tensor(IMAGE, trt.TensorIOMode.INPUT)
         self.heatmaps, self.heatmaps_dtype = self._tensor(HEATMAPS, trt.TensorIOMode.OUTPUT)
         low, _, high = (tuple(each) for each in self._engine.get_tensor_profile_shape(IMAGE, 0))
@@ -104,5 +96,24 @@ class TensorRTEngine:
         return max(int(self._engine.device_memory_size_v2), 1)
 
 
-def _title(trt: Any) -> str:
-    return "TensorRT for RTX" if "rtx" in trt.__name__ else "TensorRT"
+def name_of(trt: Any) -> str:
+    """What runs a plan, with its version."""
+    title = "TensorRT for RTX" if "rtx" in trt.__name__ else "TensorRT"
+    return f"{title} {trt.__version__}"
+
+
+def opened(trt: Any, plan: bytes, device: Device) -> tuple[Any, Any]:
+    """TensorRT's logger and runtime, which must live as long as the engine, and the engine.
+
+    Raises EngineError where the plan does not load here.
+    """
+    with device.driver.current():
+        logger = trt.Logger(trt.Logger.WARNING)
+        runtime = trt.Runtime(logger)
+        engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise EngineError(
+            f"{name_of(trt)}: the plan ({len(plan)} bytes) does not load on {device.info.name}; a "
+            "plan fits one version and one kind of GPU: make it anew with `posekit build`"
+        )
+    return (logger, runtime), engine

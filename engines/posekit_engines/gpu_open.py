@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from posekit.bundle import Bundle
 from posekit.errors import EngineError
 from posekit.multiview import Look
 from posekit_engines import engine_cache
-from posekit_engines.cuda import open_device
+from posekit_engines.cuda import Device, open_device
+from posekit_engines.engine_cache import PlanFile, PlanOptions
 from posekit_engines.engine_detect import TensorRTDetector
 from posekit_engines.engine_tensorrt import TensorRTEngine
 from posekit_engines.gpu_runtime import GpuRuntime
@@ -21,16 +24,8 @@ def open_runtime(bundle: Bundle, *, look: Look, index: int = 0, build: bool = Tr
     costs little is checked first; a batch of nobody has run when this returns.
     Raises DeviceError, EngineError, MissingExtraError, BundleError.
     """
-    device = open_device(index)
-    trt = engine_cache.library()
-    find = engine_cache.plan_for if build else engine_cache.find
-    with device.driver.current():
-        plan = find(bundle, device.info, trt=trt)
-    if plan is None:
-        raise EngineError(
-            f"{bundle.name} has no TensorRT engine for {device.info.name} yet; --runtime native or "
-            "`posekit build` makes one"
-        )
+    device, trt = open_device(index), engine_cache.library()
+    plan = _plan(bundle, device, trt, options=PlanOptions(), build=build)
     engine = TensorRTEngine(trt, plan.data, device)
     engine.name += f", {plan.metadata['precision']} plan of the {plan.origin}"
     runtime = GpuRuntime(bundle, device, engine, look=look)
@@ -45,18 +40,25 @@ def open_detector(bundle: Bundle, *, index: int = 0, build: bool = True) -> Tens
     build: where none fits, make one. It has run once when this returns.
     Raises DeviceError, EngineError, MissingExtraError, BundleError.
     """
-    device = open_device(index)
-    trt = engine_cache.library()
-    find = engine_cache.plan_for if build else engine_cache.find
-    with device.driver.current():
-        plan = find(bundle, device.info, trt=trt, options=engine_cache.DETECT)
-    if plan is None:
-        raise EngineError(
-            f"{bundle.name} has no TensorRT engine for {device.info.name} yet; --runtime native or "
-            f"`posekit build {bundle.name}` makes one"
-        )
+    device, trt = open_device(index), engine_cache.library()
+    plan = _plan(bundle, device, trt, options=engine_cache.DETECT, build=build)
     detector = TensorRTDetector(trt, plan.data, device)
     detector.provider += f", {plan.metadata['precision']} plan of the {plan.origin}"
     width, height = detector.size
     detector.run({"image": np.zeros((1, height, width, 3), np.uint8)})
     return detector
+
+
+def _plan(
+    bundle: Bundle, device: Device, trt: Any, *, options: PlanOptions, build: bool
+) -> PlanFile:
+    """The plan that fits this GPU. Raises EngineError: there is none, and none is to be built."""
+    find = engine_cache.plan_for if build else engine_cache.find
+    with device.driver.current():
+        plan = find(bundle, device.info, trt=trt, options=options)
+    if plan is None:
+        raise EngineError(
+            f"{bundle.name} has no TensorRT engine for {device.info.name} yet; --runtime native or "
+            f"`posekit build {bundle.name}` makes one"
+        )
+    return plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,16 @@ class Finding:
 CHANGED = Measure("changed", "body joints that are no longer where the source has them", 0)
 DISTINCT = Measure("distinct", "different peak cells of a keypoint, as a share of the persons", 0)
 BIAS = Measure("bias", "shift of all persons alike from the source, share of the crop", -1)
+
+
+def agreement(found: Mapping[str, Finding]) -> Finding:
+    """Agreement with the frozen teacher: with its turned views alone where they were asked.
+
+    An ensemble that contains the upright view agrees with a weak source because it partly is the
+    source, and less with whatever has learned from the other views.
+    """
+    turned = found.get("turned")
+    return turned if turned is not None and turned.known else found["teacher"]
 
 
 def compare(before: Indicators, after: Indicators, *, seed: int = 0) -> tuple[Finding, ...]:

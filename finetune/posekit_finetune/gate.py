@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from posekit.errors import RejectedError
 from posekit.types import Int64
-from posekit_finetune.compare import Finding, compare, difference
+from posekit_finetune.compare import Finding, agreement, compare, difference
 from posekit_finetune.indicators import Indicators, Measure
 from posekit_finetune.monitor import DISTINCT_FLOOR, RESPONSE_FLOOR
 
@@ -36,7 +36,6 @@ BIAS_MOST = 0.015
 way and that; a common shift is a fault of coordinates."""
 
 MARGINS = {
-    "turned": 0.01,
     "teacher": 0.01,
     "odd": 0.01,
     "swaps": 0.01,
@@ -46,10 +45,9 @@ MARGINS = {
 }
 """How much worse each may look: half the interval's width at 300 persons, or the pilot's rule.
 
-Agreement is that with the teacher's turned views where they were asked: an ensemble that contains
-the upright view agrees with a weak source because it partly is the source. Bones are judged by what
-the source calls usual, which is wrong where it is weak: on coarse pictures (benchmarks/adapt.py,
-"lowres") a network that found 4.5 points more left that range by .022 and the teacher by .053."""
+Of the teacher it is `compare.agreement`. Bones are judged by what the source calls usual, which is
+wrong where it is weak: on coarse pictures (benchmarks/adapt.py, "lowres") a network that found 4.5
+points more left that range by .022, and the teacher with its upright view by .053."""
 
 FLIP_LEAST = 0.01
 """Gain in flip equivariance without which nothing counts as better: with agreement above -0.01 the
@@ -177,12 +175,11 @@ def _floors(found: Mapping[str, Finding]) -> list[str]:
 
 def _harms(found: Mapping[str, Finding]) -> list[str]:
     """Is it worse in what should not get worse?"""
-    views = found.get("turned")
-    told = set(found) - {"teacher" if views and views.known else "turned"}
+    looked = {**found, "teacher": agreement(found)}
     return [
-        f"{found[name].about}: {found[name].before:.3f} before, {found[name].after:.3f} after"
+        f"{looked[name].about}: {looked[name].before:.3f} before, {looked[name].after:.3f} after"
         for name, margin in MARGINS.items()
-        if name in told and found[name].known and found[name].gain < -margin
+        if looked[name].known and looked[name].gain < -margin
     ]
 
 

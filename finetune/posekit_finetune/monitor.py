@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from posekit.errors import CollapsedError, DivergedError
-from posekit_finetune.compare import Finding, compare
+from posekit_finetune.compare import Finding, agreement, compare
 from posekit_finetune.indicators import NEAR, Indicators
 
 RESPONSE_FLOOR = 0.5
@@ -190,14 +190,8 @@ def _collapse(found: Mapping[str, Finding]) -> str:
 
 
 def _drift(found: Mapping[str, Finding]) -> str:
-    """How far the network has left its frozen teacher, or nothing.
-
-    Of the teacher's turned views where they were asked: where the source is weak, an ensemble that
-    contains its upright view agrees less with whatever has learned from the others.
-    """
-    response, teacher = found["response"], found["turned"]
-    if not teacher.known:
-        teacher = found["teacher"]
+    """How far the network has left its frozen teacher, or nothing."""
+    response, teacher = found["response"], agreement(found)
     # `high`: with few held-out persons a fall of 3 points can be chance
     if response.before < NOTHING or not teacher.known or teacher.high >= 0:
         return ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,8 @@ from tests.engines import test_gpu_runtime
 from tests.engines.cuda_emulation import tensorrt_stand_in as trt
 from tests.engines.cuda_emulation import tools
 from tests.engines.tensorrt_tools import TURING, rtx, saved
-from tests.engines.test_gpu_runtime import infer, run, stand_ins
-from tests.engines.test_kernels_host import DRIVERS, needs
+from tests.engines.test_gpu_runtime import infer, traced
+from tests.engines.test_kernels_host import DRIVERS
 
 with_plan = test_gpu_runtime.with_plan  # the fixture
 CANVAS = 416
@@ -142,12 +141,7 @@ def test_it_is_built_kept_and_found_by_graph_and_weights(
 @functools.cache
 def drive(driver: str) -> tuple[dict[str, Any], list[str]]:
     """What drive_detect.py answers, and the driver's calls."""
-    needs(driver)
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / "trace"
-        done = run(stand_ins(POSEKIT_TRACE=str(trace)), str(tools.HERE / "drive_detect.py"), driver)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return json.loads(done.stdout.splitlines()[-1]), trace.read_text().splitlines()
+    return traced(tools.HERE / "drive_detect.py", driver)
 
 
 @pytest.mark.verifies("engine_detect.py", "host code driven")

@@ -42,11 +42,16 @@ def drive(
     driver: str, model: str, trial: str, schedule: str = ""
 ) -> tuple[dict[str, Any], list[str]]:
     """What drive_runtime.py answers, and the driver's calls."""
+    return traced(DRIVE, driver, model, trial, schedule=schedule)
+
+
+def traced(script: Path, driver: str, *arguments: str, schedule: str = "") -> tuple[Any, list[str]]:
+    """What a script answers in its last line on the stand-in libcuda, and the driver's calls."""
     needs(driver)
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace"
         environment = stand_ins(POSEKIT_TRACE=str(trace), POSEKIT_SCHEDULE=schedule)
-        done = run(environment, str(DRIVE), driver, model, trial)
+        done = run(environment, str(script), driver, *arguments)
         assert done.returncode == 0, done.stderr[-3000:]
         return json.loads(done.stdout.splitlines()[-1]), trace.read_text().splitlines()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from posekit_engines.ops import BT601, BT709, ColorMatrix
 from tests.clips import make_clip
 from tests.engines import test_gpu_runtime
 from tests.engines.cuda_emulation import nvdec_stand_in, tools
-from tests.engines.test_gpu_runtime import CELL, infer, points, run, spec_of, stand_ins
-from tests.engines.test_kernels_host import DRIVERS, needs
+from tests.engines.test_gpu_runtime import CELL, infer, points, run, spec_of, stand_ins, traced
+from tests.engines.test_kernels_host import DRIVERS
 
 DRIVE = tools.HERE / "drive_nvdec.py"
 MODEL = "movenet-lightning"
@@ -31,13 +30,7 @@ with_plan = test_gpu_runtime.with_plan  # the fixture
 @functools.cache
 def drive(driver: str, trial: str, schedule: str = "") -> tuple[Any, list[str]]:
     """What drive_nvdec.py answers, and the driver's calls."""
-    needs(driver)
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / "trace"
-        environment = stand_ins(POSEKIT_TRACE=str(trace), POSEKIT_SCHEDULE=schedule)
-        done = run(environment, str(DRIVE), driver, MODEL, trial)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return json.loads(done.stdout.splitlines()[-1]), trace.read_text().splitlines()
+    return traced(DRIVE, driver, MODEL, trial, schedule=schedule)
 
 
 @VERIFIES
