@@ -30,6 +30,7 @@ from results_file import FOLDER, save
 from shifts import SHIFTS, shift_folder
 
 from posekit import Bundle
+from posekit.atomic import write_atomic
 from posekit.bundle import embedded
 from posekit.evaluate.bootstrap import paired_bootstrap
 from posekit.multiview import MultiView
@@ -270,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kept = json.loads(path.read_text()) if path.exists() else {"figures": {}}
     done = {name: rejudged(row) for name, row in kept["figures"].items()}
     if done != kept["figures"]:
-        path.write_text(json.dumps({**kept, "figures": done}, indent=1) + "\n")
+        write_atomic(path, (json.dumps({**kept, "figures": done}, indent=1) + "\n").encode())
     for model, figures in done.get("views", {}).items():
         print(line(f"{model}, 8 views", figures))
     for name in ROWS:
