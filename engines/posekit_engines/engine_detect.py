@@ -29,7 +29,7 @@ class TensorRTDetector:
     def __init__(self, trt: Any, plan: bytes, device: Device) -> None:
         self.provider = name_of(trt)
         self._trt, self._driver, self._lock = trt, device.driver, threading.Lock()
-        self._runtime, self._engine = opened(trt, plan, device)
+        self._runtime, self._engine = opened(trt, plan, device, what="the detector's plan")
         with self._driver.current():
             shapes = self._shapes()
             self._context = self._engine.create_execution_context()

@@ -102,7 +102,7 @@ def name_of(trt: Any) -> str:
     return f"{title} {trt.__version__}"
 
 
-def opened(trt: Any, plan: bytes, device: Device) -> tuple[Any, Any]:
+def opened(trt: Any, plan: bytes, device: Device, *, what: str = "the plan") -> tuple[Any, Any]:
     """TensorRT's logger and runtime, which must live as long as the engine, and the engine.
 
     Raises EngineError where the plan does not load here.
@@ -113,7 +113,7 @@ def opened(trt: Any, plan: bytes, device: Device) -> tuple[Any, Any]:
         engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineError(
-            f"{name_of(trt)}: the plan ({len(plan)} bytes) does not load on {device.info.name}; a "
+            f"{name_of(trt)}: {what} ({len(plan)} bytes) does not load on {device.info.name}; a "
             "plan fits one version and one kind of GPU: make it anew with `posekit build`"
         )
     return (logger, runtime), engine
