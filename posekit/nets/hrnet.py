@@ -105,8 +105,8 @@ class _Backbone(nn.Module):
             before = widths
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = F.relu(self.bn2(self.conv2(x)))
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
         levels: list[Tensor] = [self.layer1(x)]
         for number in (2, 3, 4):
             levels = self.get_submodule(f"transition{number - 1}")(levels)

@@ -63,8 +63,8 @@ class _Bottleneck(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x if self.expand is None else F.relu6(self.expand(x))
-        narrow: Tensor = self.project(F.relu6(self.depthwise(wide)))
+        wide = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        narrow: Tensor = self.project(F.relu6(self.depthwise(wide), inplace=True))
         return x + narrow if self.residual else narrow
 
 
@@ -77,7 +77,7 @@ class _Separable(nn.Module):
         self.pointwise = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.pointwise(self.depthwise(x)))
+        return F.relu(self.pointwise(self.depthwise(x)), inplace=True)
 
 
 class _Head(_Separable):
@@ -109,13 +109,13 @@ class _Backbone(nn.Module):
         self.last = _SameConv(inputs, _LAST)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = F.relu6(self.stem(x))
+        x = F.relu6(self.stem(x), inplace=True)
         levels: list[Tensor] = []
         for index, block in enumerate(self.blocks):
             x = block(x)
             if index in _TAPS:
                 levels.insert(0, x)
-        return [F.relu6(self.last(x)), *levels]
+        return [F.relu6(self.last(x), inplace=True), *levels]
 
 
 class _Pyramid(nn.Module):
