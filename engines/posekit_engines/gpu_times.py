@@ -1,4 +1,4 @@
-"""How long crop_normalize and decode_flip take on a GPU, by CUDA events, and their bandwidth.
+"""How long each of posekit's kernels takes on a GPU, by CUDA events, and its bandwidth.
 
 A kernel of some microseconds cannot be timed launch by launch: many are recorded in one graph, each
 on data of its own, and the graph is replayed between two events.
@@ -6,6 +6,7 @@ on data of its own, and the graph is replayed between two events.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from posekit.geometry import Warp
+from posekit.multiview import VIEWS
 from posekit.skeletons import COCO_17
 from posekit.types import Boxes, ModelSpec, UInt8
 from posekit_engines import ops
@@ -106,8 +108,8 @@ def kernels(device: Device, effort: Effort) -> dict[str, Any]:
     floor = graph_ms(device, _smallest(device), effort.launches, seconds=effort.seconds)
     rows = {}
     for persons in effort.persons:
-        rows[f"decode_flip, {persons}"] = _timed(device, decode_queue, persons, effort=effort)
-        rows[f"crop_normalize, {persons}"] = _timed(device, crop_queue, persons, effort=effort)
+        for name, make in QUEUES.items():
+            rows[f"{name}, {persons}"] = _timed(device, make, persons, effort=effort)
     return {"floor_us": quantiles(floor)["p50_us"], "rows": rows}
 
 
@@ -176,6 +178,36 @@ def crop_queue(
     read = min(int(np.abs(np.linalg.det(to_frame.matrix[:, :, :2])).sum() * width * height) * 3,
                frame.nbytes)  # fmt: skip
     return queue, pool.nbytes // slots + read
+
+
+def fuse_queue(
+    device: Device, persons: int, slots: int, *, spec: ModelSpec = SPEC
+) -> tuple[Queue, int]:
+    """fuse_views on `slots` batches of FP16 maps of eight views in turn, and the bytes of one.
+
+    Each cell of the maps counts once. The weights are those of the first batch.
+    """
+    views = VIEWS[8]
+    images = persons * len(views)
+    maps = hard_heatmaps(images // 2, spec)
+    pool = device.buffer((slots, *maps.shape), HALF)
+    for n in range(slots):
+        part(pool, n).upload(hard_heatmaps(images // 2, spec, seed=n))
+    found = device.buffer((*maps.shape[:2], 3), np.float32)
+    peaks = ops.DecodeTables.of(device, dataclasses.replace(spec, decode="argmax"))
+    ops.decode_flip(device, ops.Maps.of(part(pool, 0), images, flip=False), peaks, out=found)
+    device.driver.finish(0)
+    tables = ops.ViewTables.of(device, spec, views)
+    out = device.buffer((persons, *maps.shape[1:]), np.float32)
+
+    def queue(n: int, stream: Stream) -> None:
+        layout = ops.Maps.of(part(pool, n), images, flip=False)
+        ops.fuse_views(device, layout, tables, found=found, out=out, stream=stream)
+
+    return queue, maps.nbytes + found.nbytes + out.nbytes
+
+
+QUEUES = {"decode_flip": decode_queue, "crop_normalize": crop_queue, "fuse_views": fuse_queue}
 
 
 def part(pool: Buffer, n: int) -> Buffer:

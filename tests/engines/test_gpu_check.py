@@ -250,6 +250,9 @@ def test_every_time_is_taken_and_none_passes_for_a_gpus(whole: dict[str, Any]) -
     # The stand-in's clock says 1.5 ms between any two marks: a third of that a launch.
     assert decode["p50_us"] == decode["p99_us"] == 500
     assert decode["bytes_per_s"] == pytest.approx(decode["bytes"] / 500e-6, rel=1e-3)
+    fuse = parts["times"]["rows"]["fuse_views, 1"]
+    assert fuse["bytes"] == 8 * cells * 2 + 8 * 17 * 12 + cells * 4
+    assert fuse["p50_us"] == 500
     assert "copy + numpy / posekit in a graph" in parts["decode"]["rows"]["1"]["ratios"]
     assert (
         "has no CUDA" in parts["decode"]["not run"] or "not installed" in parts["decode"]["not run"]

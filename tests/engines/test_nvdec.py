@@ -89,6 +89,13 @@ def test_decoding_ahead_never_changes_a_picture_in_use() -> None:
     assert all(off > 0.5 for off in found.values()), found
 
 
+@VERIFIES
+def test_a_decoded_picture_waits_for_the_batch_that_reads_its_memory() -> None:
+    found = drive("cuda-bindings", "again", "late")[0]
+    assert found["False"] == 0
+    assert found["True"] > 0.5
+
+
 @pytest.mark.parametrize("schedule", ["1", pytest.param("2", marks=SLOW)])
 def test_answers_do_not_depend_on_when_the_gpu_works(schedule: str) -> None:
     answer, _ = drive("cuda-bindings", "right", schedule)

@@ -142,6 +142,33 @@ MISTAKES: dict[str, Callable[[GpuRuntime, nvdec.Nvdec], None]] = {
 }
 
 
+def forget_readers(runtime: GpuRuntime, _: nvdec.Nvdec) -> None:
+    """A decoder's copy does not wait for the batch that reads what lay there."""
+    gpu: Any = runtime._step._device.driver
+    others, real = (runtime._step.stream.handle, runtime._pictures.stream.handle), gpu.wait
+    gpu.wait = lambda stream, event: real(stream, event) if stream in others else None
+
+
+def overwritten(driver: str, model: Bundle, *, forgetful: bool) -> float:
+    """How far off the points of a picture are whose memory a later one was given, px.
+
+    The batch is queued and its picture given up; then the decoder's work is done before the batch's
+    as far as it may, by waiting for the decoder alone.
+    """
+    runtime, chip = opened(driver, model)
+    warp, first = person(model), frames(chip, 1)[0]
+    wanted = runtime.infer(runtime.crop(first.pixels, warp))[0]
+    if forgetful:
+        forget_readers(runtime, chip)
+    waiting, slot = runtime.queue(runtime.crop(first.pixels, warp)), first.pixels.slot
+    del first
+    gc.collect()
+    if not any(frame.pixels.slot is slot for frame in frames(chip)):
+        raise AssertionError("no later picture took the first one's memory")
+    slot.uploaded.reach()
+    return float(np.abs(waiting.result()[0] - wanted).max())
+
+
 def mixed(driver: str, model: Bundle) -> dict[str, Any]:
     """Decoded and uploaded pictures in one batch, as where the GPU's decoder stops midway."""
     runtime, chip = opened(driver, model)
@@ -201,6 +228,10 @@ def main() -> None:
     trials: dict[str, Callable[[], dict[str, Any]]] = {
         "pictures": lambda: pictures(driver, model),
         "in turn": lambda: {name: in_turn(driver, model, plant=name) for name in ("", *MISTAKES)},
+        "again": lambda: {
+            str(forgetful): overwritten(driver, model, forgetful=forgetful)
+            for forgetful in (False, True)
+        },
         "right": lambda: {"off": in_turn(driver, model)},
         "odds": lambda: {"mixed": mixed(driver, model), "refusals": refusals(driver, model)},
     }
