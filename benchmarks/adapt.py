@@ -71,6 +71,7 @@ SHORTER = ("rate=7e-4", "blend=1.0", "steps=700", "watch_every=175")
 ROWS = {
     "lightning-0": Row(),
     "lightning-1": Row(seed=1),
+    "lightning-2": Row(seed=2),
     "thunder-0": Row("movenet-thunder"),
     "700 steps, 0": Row(settings=SHORTER),
     "700 steps, 1": Row(settings=SHORTER, seed=1),
@@ -193,7 +194,8 @@ def run(name: str, row: Row, data: Data, threads: int) -> dict[str, Any]:
     )
     started = time.perf_counter()
     outcome = adapt(source, options, told)
-    figures = {**dataclasses.asdict(row), "seconds": round(time.perf_counter() - started, 1)}
+    seconds = round(time.perf_counter() - started, 1)
+    figures = {**dataclasses.asdict(row), "threads": threads, "seconds": seconds}
     return {**figures, **_judged(outcome, source, data, threads)}
 
 
