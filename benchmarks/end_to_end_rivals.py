@@ -1,7 +1,8 @@
 """From frames to points, posekit and its rivals: `python benchmarks/end_to_end_rivals.py [...]`.
 
 The same frames of a video, decoded before, and the same boxes for all, 1, 8 and 32 persons, 1 and
-2 threads; each in a process of its own, held to as many cores as it has threads:
+2 threads; each in a process of its own, held to as many cores as it has threads, TURNS times,
+rival and posekit one after the other:
 
 - rtmlib with the same ONNX network (a ResNet-50 with three deconvolutions, random weights): time.
   How far the points of both lie from one another is measured apart, on a network that has peaks:
@@ -48,6 +49,9 @@ RIVALS = {
     "mediapipe": ROOT / ".rivals-mediapipe" / "bin" / "python",
 }
 NOT_RUN = "not run"
+TURNS = 3
+FRAMES = {1: 4, 8: 1, 32: 1}
+"""By persons: a turn takes seconds, since this machine's pace changes within a minute."""
 POINTS = "points of rtmlib and posekit, the same network"
 # rtmlib's ViTPose: a box spans W crop px around W / 2, cell 0 lies at crop 0 and cell w - 1 at W.
 RESNET = ModelSpec(
@@ -68,10 +72,10 @@ def exported(spec: ModelSpec, folder: Path, weights: Weights | None = None) -> N
     net = nets.build(spec)
     if weights is not None:
         net.load_state_dict({k: torch.from_numpy(v.astype(np.float32)) for k, v in weights.items()})
-    network = inline_weights(network_graph(net, spec), bundle_weights(net))
-    onnx.save(network, folder / "net.onnx")
+    network, kept = network_graph(net, spec), bundle_weights(net)
     graph = points_graph(network, spec, flip=False).SerializeToString()
-    Bundle("random", spec, {}, {"plain": graph}).save(folder / "net.posekit")
+    Bundle("random", spec, kept, {"plain": graph}).save(folder / "net.posekit")
+    onnx.save(inline_weights(network, kept), folder / "net.onnx")
 
 
 def measured(command: list[str], folder: Path, threads: int) -> dict[str, Any]:
@@ -97,28 +101,33 @@ def run_by(python: str | Path, task: str, folder: Path, threads: int) -> dict[st
     return measured([str(python), script, task, str(folder)], folder, threads)
 
 
-def told(answer: dict[str, Any], persons: int, frames: int) -> dict[str, float]:
-    """Rate, CPU time and memory."""
-    cpu, wall = float(answer["cpu_s"]), float(answer["wall_s"])
+def told(answers: list[dict[str, Any]], persons: int, frames: int) -> dict[str, float]:
+    """Rate, CPU time and memory: medians over the turns."""
+    cpu = np.array([float(answer["cpu_s"]) for answer in answers])
+    wall = np.array([float(answer["wall_s"]) for answer in answers])
     return {
-        "frames_a_s": frames / wall,
-        "cpu_ms_a_person": 1e3 * cpu / frames / persons,
-        "wall_over_cpu": wall / cpu,
-        "peak_mb": float(answer["peak_mb"]),
+        "frames_a_s": frames / float(np.median(wall)),
+        "cpu_ms_a_person": 1e3 * float(np.median(cpu)) / frames / persons,
+        "wall_over_cpu": float(np.median(wall / cpu)),
+        "peak_mb": float(np.median([float(answer["peak_mb"]) for answer in answers])),
     }
 
 
 def row(name: str, folder: Path, *, frames: int, persons: int, threads: int) -> dict[str, Any]:
-    """One rival and ours beside it."""
-    theirs = run_by(RIVALS[name], name, folder, threads)
-    figures: dict[str, Any] = {name: told(theirs, persons, frames)}
+    """One rival and ours beside it, in turns; ratios of CPU time are medians within a turn."""
     models = EMBEDDED if name == "mediapipe" else ("net.posekit",)
+    found: dict[str, list[dict[str, Any]]] = {each: [] for each in (name, *models)}
+    for _ in range(TURNS):
+        found[name].append(run_by(RIVALS[name], name, folder, threads))
+        for model in models:
+            found[model].append(run_by(sys.executable, model, folder, threads))
+    figures: dict[str, Any] = {name: told(found[name], persons, frames)}
     for model in models:
-        found = run_by(sys.executable, model, folder, threads)
-        key = "posekit" if model == "net.posekit" else model
-        mine = told(found, persons, frames)
-        mine["cpu_ratio"] = figures[name]["cpu_ms_a_person"] / mine["cpu_ms_a_person"]
-        figures[key] = mine
+        mine = told(found[model], persons, frames)
+        pairs = zip(found[name], found[model], strict=True)
+        ratios = [float(theirs["cpu_s"] / ours["cpu_s"]) for theirs, ours in pairs]
+        mine |= {"cpu_ratio": float(np.median(ratios)), "cpu_ratios": sorted(ratios)}
+        figures["posekit" if model == "net.posekit" else model] = mine
     return figures
 
 
@@ -168,8 +177,7 @@ def chosen() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     example = ROOT / "examples" / "sports2d_demo.mp4"
     parser.add_argument("--video", type=Path, default=example)
-    parser.add_argument("--frames", type=int, default=4)
-    parser.add_argument("--persons", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--persons", type=int, nargs="+", choices=FRAMES, default=list(FRAMES))
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rivals", nargs="+", choices=RIVALS, default=list(RIVALS))
     parser.add_argument("--again", action="store_true", help="measure rows that are there, too")
@@ -178,7 +186,7 @@ def chosen() -> argparse.Namespace:
 
 def main() -> None:
     options = chosen()
-    every = itertools.product(RIVALS, (1, 8, 32), (1, 2))
+    every = itertools.product(RIVALS, FRAMES, (1, 2))
     figures = {f"{n}, {p} persons, {t} threads": NOT_RUN for n, p, t in every} | kept()
     if "rtmlib" in options.rivals and (POINTS not in figures or options.again):
         figures[POINTS] = agreement(options.video)
@@ -197,10 +205,11 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
-            prepare(folder, options.video, frames=options.frames, persons=persons)
+            frames = FRAMES[persons]
+            prepare(folder, options.video, frames=frames, persons=persons)
             if name in NETWORKS:
                 exported(NETWORKS[name], folder)
-            measure = {"frames": options.frames, "persons": persons, "threads": threads}
+            measure = {"frames": frames, "persons": persons, "threads": threads}
             figures[key] = measure | row(name, folder, **measure)
         print(key, figures[key], flush=True)
         save("end_to_end_rivals", "python benchmarks/end_to_end_rivals.py", threads, figures)
