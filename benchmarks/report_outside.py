@@ -69,7 +69,8 @@ def end_to_end_rivals(figures: Figures) -> list[Piece]:
         *points,
         "From decoded frames to points, posekit and its rivals, same frames and boxes, each in a "
         "process of its own. The network is the same with rtmlib, of the same shape with VitPose; "
-        "MediaPipe runs another, so compare time only.",
+        "MediaPipe runs another, so compare time only. Medians over three turns, of the ratio "
+        "within a turn: this machine's pace changes between them.",
         Table([*head, "wall / CPU"], rows),
     ]
 

@@ -177,10 +177,23 @@ def adapt(figures: Figures) -> list[Piece]:
         "spoiled likewise. Eight views of the unadapted model learn nothing and take eight times "
         "the time.",
         Table(head, [_adapted(name, row) for name, row in named.items()]),
+        *_spent(default),
         "Former defaults, and the default with one thing changed, 150 steps:",
         Table(head, [_adapted(name, row) for name, row in others.items()]),
         *_differences(named | others),
     ]
+
+
+def _spent(runs: Figures) -> list[Piece]:
+    """Time and memory of the runs that say with how many threads they were made."""
+    said = [
+        f"{name}: {row['persons']} persons, {row['steps']} steps on {row['threads']} threads, "
+        f"{row['seconds'] / 60:.0f} minutes, {row['learning_s'] / 60:.0f} of them learning, "
+        f"{row['peak_memory_mb']} MB"
+        for name, row in runs.items()
+        if "threads" in row
+    ]
+    return ["Time from pictures to verdict: " + "; ".join(said) + "."] if said else []
 
 
 def _adapted(name: str, row: dict[str, Any]) -> list[str]:
