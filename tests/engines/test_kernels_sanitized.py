@@ -57,7 +57,7 @@ def test_sanitizers_find_nothing(kind: str) -> None:
          "heap-buffer-overflow"),
         ("thread", "fuse_views.cu", "    __syncthreads();\n    const int cell",
          "    const int cell", "data race"),
-        ("memory", "fuse_views.cu", "(u32)x >= (u32)p.width ||", "", "heap-buffer-overflow"),
+        ("memory", "fuse_views.cu", "(u32)y >= (u32)p.height", "false", "heap-buffer-overflow"),
         ("memory", "device.cuh", "((u64)address & 15) == 0", "true", "a vector at an odd address"),
     ],
 )  # fmt: skip
