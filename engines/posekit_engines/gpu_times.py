@@ -135,22 +135,15 @@ def decode_queue(
     device: Device, persons: int, slots: int, *, spec: ModelSpec = SPEC
 ) -> tuple[Queue, int]:
     """decode_flip on `slots` batches of FP16 maps in turn, and the bytes that one launch moves."""
-    (width, height), keypoints = spec.heatmap_size, len(spec.skeleton)
-    maps = device.uploaded(hard_heatmaps(persons, spec))
-    shape = (slots, *maps.shape)
-    pool = device.buffer(shape, HALF) if slots > 1 else maps
-    for n in range(slots if slots > 1 else 0):
-        part(pool, n).upload(hard_heatmaps(persons, spec, seed=n))
+    pool = heatmap_pool(device, persons, slots, spec=spec)
     tables = ops.DecodeTables.of(device, spec)
-    out = device.buffer((persons, keypoints, 3), np.float32)
+    out = device.buffer((persons, len(spec.skeleton), 3), np.float32)
 
     def queue(n: int, stream: Stream) -> None:
-        slot = part(pool, n) if slots > 1 else maps
-        layout = ops.Maps.of(slot, persons, flip=True)
+        layout = ops.Maps.of(part(pool, n), persons, flip=True)
         ops.decode_flip(device, layout, tables, out=out, stream=stream)
 
-    size = 2 * persons * keypoints * height * width * HALF.itemsize + out.nbytes
-    return queue, size
+    return queue, pool.nbytes // slots + out.nbytes
 
 
 def crop_queue(
@@ -189,30 +182,37 @@ def fuse_queue(
     """
     views = VIEWS[8]
     images = persons * len(views)
-    maps = hard_heatmaps(images // 2, spec)
-    pool = device.buffer((slots, *maps.shape), HALF)
-    for n in range(slots):
-        part(pool, n).upload(hard_heatmaps(images // 2, spec, seed=n))
-    found = device.buffer((*maps.shape[:2], 3), np.float32)
+    pool = heatmap_pool(device, images // 2, slots, spec=spec)
+    found = device.buffer((*pool.shape[1:3], 3), np.float32)
     peaks = ops.DecodeTables.of(device, dataclasses.replace(spec, decode="argmax"))
     ops.decode_flip(device, ops.Maps.of(part(pool, 0), images, flip=False), peaks, out=found)
     device.driver.finish(0)
     tables = ops.ViewTables.of(device, spec, views)
-    out = device.buffer((persons, *maps.shape[1:]), np.float32)
+    out = device.buffer((persons, *pool.shape[2:]), np.float32)
 
     def queue(n: int, stream: Stream) -> None:
         layout = ops.Maps.of(part(pool, n), images, flip=False)
         ops.fuse_views(device, layout, tables, found=found, out=out, stream=stream)
 
-    return queue, maps.nbytes + found.nbytes + out.nbytes
+    return queue, pool.nbytes // slots + found.nbytes + out.nbytes
 
 
 QUEUES = {"decode_flip": decode_queue, "crop_normalize": crop_queue, "fuse_views": fuse_queue}
 
 
 def part(pool: Buffer, n: int) -> Buffer:
-    """Row n of a buffer."""
-    return pool.part(n * (pool.nbytes // pool.shape[0]), pool.shape[1:], pool.dtype)
+    """Row n of a buffer, after the last the first again."""
+    size = pool.nbytes // pool.shape[0]
+    return pool.part(n % pool.shape[0] * size, pool.shape[1:], pool.dtype)
+
+
+def heatmap_pool(device: Device, persons: int, slots: int, *, spec: ModelSpec) -> Buffer:
+    """`slots` batches of hard heatmaps that differ, float16 (slots, 2 N, K, h, w)."""
+    (width, height), keypoints = spec.heatmap_size, len(spec.skeleton)
+    pool = device.buffer((slots, 2 * persons, keypoints, height, width), HALF)
+    for n in range(slots):
+        part(pool, n).upload(hard_heatmaps(persons, spec, seed=n))
+    return pool
 
 
 def hard_heatmaps(persons: int, spec: ModelSpec, seed: int = 0) -> np.ndarray[Any, Any]:

@@ -142,15 +142,10 @@ MISTAKES: dict[str, Callable[[GpuRuntime, nvdec.Nvdec], None]] = {
 }
 
 
-def forget_readers(runtime: GpuRuntime, _: nvdec.Nvdec) -> None:
-    """A decoder's copy does not wait for the batch that reads what lay there."""
-    gpu: Any = runtime._step._device.driver
-    others, real = (runtime._step.stream.handle, runtime._pictures.stream.handle), gpu.wait
-    gpu.wait = lambda stream, event: real(stream, event) if stream in others else None
-
-
 def overwritten(driver: str, model: Bundle, *, forgetful: bool) -> float:
     """How far off the points of a picture are whose memory a later one was given, px.
+
+    forgetful: the decoder's copy does not wait for the batch that reads what lay there.
 
     The batch is queued and its picture given up; then the decoder's work is done before the batch's
     as far as it may, by waiting for the decoder alone.
@@ -159,7 +154,7 @@ def overwritten(driver: str, model: Bundle, *, forgetful: bool) -> float:
     warp, first = person(model), frames(chip, 1)[0]
     wanted = runtime.infer(runtime.crop(first.pixels, warp))[0]
     if forgetful:
-        forget_readers(runtime, chip)
+        forget("wait", stream="decoding")(runtime, chip)
     waiting, slot = runtime.queue(runtime.crop(first.pixels, warp)), first.pixels.slot
     del first
     gc.collect()

@@ -237,19 +237,23 @@ def forget_answers(runtime: GpuRuntime) -> None:
 
 
 def forget(*names: str, stream: str = "") -> Callable[[GpuRuntime], None]:
-    """Leave out these calls of the driver, or only those on one of the two streams."""
+    """Leave out these calls of the driver, or only those on one stream.
+
+    computing, copying: of pictures that are uploaded; decoding: on any other.
+    """
 
     def plant(runtime: GpuRuntime) -> None:
         driver: Any = runtime._step._device.driver
         streams = {
-            "computing": runtime._step.stream.handle,
-            "copying": runtime._pictures.stream.handle,
+            runtime._step.stream.handle: "computing",
+            runtime._pictures.stream.handle: "copying",
         }
         for name in names:
             real = getattr(driver, name)
 
             def call(*arguments: Any, real: Any = real) -> None:
-                if stream and streams[stream] not in arguments:
+                at = next((streams[each] for each in arguments if each in streams), "decoding")
+                if stream and stream != at:
                     real(*arguments)
 
             setattr(driver, name, call)
