@@ -164,9 +164,9 @@ def adapt(figures: Figures) -> list[Piece]:
     views = {f"8 views of {name}": row for name, row in figures.get("views", {}).items()}
     shifts = {f"shift: {name}": row for name, row in runs.items() if row.get("shift")}
     rest = {name: row for name, row in runs.items() if not row.get("shift")}
-    default = {name: row for name, row in rest.items() if not row["settings"]}
     paper = {name: row for name, row in rest.items() if row["recipe"] != "default"}
-    others = {name: row for name, row in rest.items() if name not in default | paper}
+    default = {n: row for n, row in rest.items() if n not in paper and not row["settings"]}
+    others = {n: row for n, row in rest.items() if n not in paper and row["settings"]}
     head = ["run", "PCK before", "after", "difference", "COCO AR before", "after", "gate"]
     named = default | views | shifts | paper
     return [
@@ -200,7 +200,7 @@ def _adapted(name: str, row: dict[str, Any]) -> list[str]:
     if "pck" not in row:
         return [name, "", "", _ended(row), "", "", "stopped"]
     pck, coco = row["pck"], row["coco"]
-    passed = {True: "passed", False: "refused", None: ""}
+    gate = {True: "passed", False: "refused", None: ""}  # nothing is judged where nothing learned
     return [
         name,
         f"{pck['before']:.3f}",
@@ -208,7 +208,7 @@ def _adapted(name: str, row: dict[str, Any]) -> list[str]:
         f"{pck['difference']:+.3f} ({pck['low']:+.3f} to {pck['high']:+.3f})",
         f"{coco['before']:.3f}",
         f"{coco['after']:.3f}",
-        passed[row["verdict"]["passed"] if "verdict" in row else None],
+        gate[row.get("verdict", {}).get("passed")],
     ]
 
 

@@ -34,13 +34,13 @@ def rtmlib(folder: str, frames: Any, boxes: Any) -> Callable[[], Any]:
     with np.load(f"{folder}/in.npz") as given:
         size = tuple(given["size"].tolist()) if "size" in given else (192, 256)
         own = {name: tuple(given[name].tolist()) for name in ("mean", "std") if name in given}
-    pose = ViTPose(f"{folder}/net.onnx", size, backend="onnxruntime", device="cpu", **own)
     # It leaves the threads to ONNX Runtime, which takes cores that this process is not held to.
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
-    pose.session = onnxruntime.InferenceSession(
-        f"{folder}/net.onnx", options, providers=["CPUExecutionProvider"]
+    onnxruntime.InferenceSession = functools.partial(
+        onnxruntime.InferenceSession, sess_options=options
     )
+    pose = ViTPose(f"{folder}/net.onnx", size, backend="onnxruntime", device="cpu", **own)
     return lambda: {"points": np.stack([pose(frame, boxes)[0] for frame in frames])}
 
 

@@ -125,7 +125,7 @@ class Loop:
             else torch.optim.Adam(parameters, recipe.rate)
         )
         averages = [learner.frozen_copy(net).to(fabric.device) for net in nets if recipe.ema]
-        # Channels last: 0.88 of the time of a step on a CPU without bfloat16.
+        # No slower on a CPU (benchmarks/step.py), and what tensor cores take as it is.
         nets = [net.to(memory_format=torch.channels_last) for net in nets]  # type: ignore[call-overload]
         students: list[nn.Module] = [fabric.setup_module(net) for net in nets]
         self.optimizer: torch.optim.Optimizer = fabric.setup_optimizers(adam)  # type: ignore[assignment]
