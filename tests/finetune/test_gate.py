@@ -171,6 +171,20 @@ def test_each_rule_alone_refuses(name, difference):
     assert len(reasons) == 1, reasons
 
 
+@pytest.mark.parametrize("certain", [(), ("flip",), ("odd",), ("flip", "odd")])
+def test_one_of_the_two_gains_must_be_more_than_chance(certain):
+    """Both must be there; few persons tell one of them apart from nothing, seldom both."""
+    told = [
+        dataclasses.replace(each, low=0.001 if each.name in certain else -0.01)
+        if each.name in ("flip", "odd")
+        else each
+        for each in findings()
+    ]
+    passed, reasons = decide(told)
+    assert passed == bool(certain)
+    assert passed or (len(reasons) == 1 and "both may be chance" in reasons[0])
+
+
 def test_agreement_is_that_with_the_turned_views_where_they_were_asked():
     """An ensemble that contains the upright view agrees with a weak source: it partly is it."""
     assert decide(findings(turned=0.02, teacher=-0.05))[0]
