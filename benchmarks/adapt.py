@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 import torch
 from accuracy import DIAGONALS, LIMBS, Array, Persons, estimate, persons_of, similarity, tight_boxes
-from results_file import FOLDER, save
+from results_file import FOLDER, machine, save
 from shifts import SHIFTS, shift_folder
 
 from posekit import Bundle
@@ -195,7 +195,8 @@ def run(name: str, row: Row, data: Data, threads: int) -> dict[str, Any]:
     started = time.perf_counter()
     outcome = adapt(source, options, told)
     seconds = round(time.perf_counter() - started, 1)
-    figures = {**dataclasses.asdict(row), "threads": threads, "seconds": seconds}
+    cpu = machine(threads)["cpu"]
+    figures = {**dataclasses.asdict(row), "cpu": cpu, "threads": threads, "seconds": seconds}
     return {**figures, **_judged(outcome, source, data, threads)}
 
 

@@ -4,7 +4,8 @@ For each network its plain points graph as `export` writes it: size of the file,
 a crop on one thread (the three take turns in one process: compare ratios), and how far it is from
 torch in float32 on crops that neither calibrated it nor chose its layers. Shifts in px are of
 keypoints scored above 0.3; networks with random weights have none, so their maps are compared. A
-row that is in results/ already is not measured again, unless it is named by --rows.
+row that is in results/ already is not measured again, unless it is named by --rows. Processors
+with VNNI (they multiply bytes in one step) and without have a file each: it decides int8's speed.
 """
 
 from __future__ import annotations
@@ -219,9 +220,14 @@ def cpu() -> dict[str, bool]:
     return {"vnni": bool(flags & {"avx512_vnni", "avx_vnni"}), "avx2": "avx2" in flags}
 
 
+def place() -> str:
+    """The results' name for processors like this one."""
+    return "precision" if cpu()["vnni"] else "precision-without-vnni"
+
+
 def known() -> dict[str, Any]:
     """The rows that were measured before."""
-    path = FOLDER / "precision.json"
+    path = FOLDER / f"{place()}.json"
     if not path.exists():
         return {}
     rows: dict[str, Any] = json.loads(path.read_text())["figures"]["rows"]
@@ -243,7 +249,7 @@ def main() -> None:
         row = measured(made[name](), options.seconds)
         rows = {**known(), name: row}
         ordered = {each: rows[each] for each in made if each in rows}
-        save("precision", "python benchmarks/precision.py", 1, {"cpu": cpu(), "rows": ordered})
+        save(place(), "python benchmarks/precision.py", 1, {"cpu": cpu(), "rows": ordered})
         print(*line(name, row), sep="\n", flush=True)
     print(*(f"{name.upper()}: {'yes' if has else 'no'}" for name, has in cpu().items()), sep=", ")
     print(*(text for name in made for text in line(name, rows.get(name))), sep="\n")
