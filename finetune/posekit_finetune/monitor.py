@@ -34,8 +34,8 @@ TWINS = NEAR / 10
 """Mean distance of two networks' answers under which they are one: 1 px of 192."""
 
 ALIKE = 0.01
-"""Scores that lie no further apart are one: 200 held-out persons tell two looks of a run apart by no
-less. Of such looks the last is kept. While the rate is high the student pays for its gain with
+"""Scores that lie no further apart are one: 200 held-out persons tell two looks of a run apart by
+no less. Of such looks the last is kept. While the rate is high the student pays for its gain with
 what it knew, and gets that back as the rate falls: of a run on LSPET steps 350 and 1,400 scored
 .035 and .030, and had lost 2.9 and 0.7 points of AR on COCO."""
 
