@@ -62,7 +62,8 @@ BRIEF = ("steps=350", "watch_every=175")
 """A quarter of the default's steps, for 800 persons."""
 SPENT = ("steps", "learning_s", "peak_memory_mb")
 """Of the run's facts; learning_s counts what was learned before a run was cut off and went on too,
-`seconds` the last process only."""
+`seconds` the last process only, and all that it took where `whole` is true: else persons and the
+teacher's answers were there from another row."""
 SHORT = ("steps=150", "watch_every=50")
 BEFORE = ("ensemble_views=8", "hard.any_turn=0", "rate=2e-4", "blend=0.7", "retain=0")
 """The default recipe until persons were turned at will and the source was retained."""
@@ -186,7 +187,9 @@ def run(name: str, row: Row, data: Data, threads: int) -> dict[str, Any]:
         teacher=teacher,
         threads=threads,
     )
+    counted: list[int] = []
     told = Hooks(
+        on_count=lambda done, _: counted.append(done),
         on_stage=lambda text: print(f"  {name}: {text}", flush=True),
         on_reading=lambda reading, seconds: print(
             f"  {name}: step {reading.step} {seconds:.0f} s score {reading.score:+.4f}", flush=True
@@ -195,8 +198,13 @@ def run(name: str, row: Row, data: Data, threads: int) -> dict[str, Any]:
     started = time.perf_counter()
     outcome = adapt(source, options, told)
     seconds = round(time.perf_counter() - started, 1)
-    cpu = machine(threads)["cpu"]
-    figures = {**dataclasses.asdict(row), "cpu": cpu, "threads": threads, "seconds": seconds}
+    figures = {
+        **dataclasses.asdict(row),
+        "cpu": machine(threads)["cpu"],
+        "threads": threads,
+        "seconds": seconds,
+        "whole": bool(counted),
+    }
     return {**figures, **_judged(outcome, source, data, threads)}
 
 

@@ -21,7 +21,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- figures: [^>]*-->\n).*?(<!-- /figures -->)", re.DOTALL)
 IN_README = (
     *("accuracy", "detector", "end_to_end", "graph-cpu", "smoothing", "memory", "adapt"),
-    *("collapse", "calibration", "precision", "precision-without-vnni", "end_to_end_rivals"),
+    *("collapse", "calibration", "precision", "end_to_end_rivals"),
 )
 LATER = ("gpu",)
 """Shown as plain figures once there is a file, and as not run until then."""

@@ -186,14 +186,14 @@ def adapt(figures: Figures) -> list[Piece]:
 
 
 def _spent(runs: Figures) -> list[Piece]:
-    """Time and memory of the runs that say with how many threads they were made."""
+    """Time and memory of the runs that took nothing over from another."""
     said = [
         f"{name}: {row['persons']} persons, {row['steps']} steps on {row['threads']} "
         f"thread{'s' if row['threads'] > 1 else ''} of {row['cpu']}, "
         f"{row['seconds'] / 60:.0f} minutes, {row['learning_s'] / 60:.0f} of them learning, "
         f"{row['peak_memory_mb']} MB"
         for name, row in runs.items()
-        if {"threads", "cpu"} <= set(row)
+        if row.get("whole")
     ]
     return ["Time from pictures to verdict: " + "; ".join(said) + "."] if said else []
 
