@@ -63,7 +63,7 @@ def test_where_all_is_well_only_the_maps_layer_stays_float() -> None:
     assert report["quantized"] == LAYERS - 1
     assert contained(made)["operators"] == {"int8": LAYERS - 1, "float": 1}
     assert report["mean_px"] <= BUDGET_PX
-    assert report["points"] == 2 * 3  # three joints of the two crops that choose
+    assert report["points"] == 4 * 3  # three joints of the four crops that choose
 
 
 @pytest.mark.parametrize("kind", ["raw", "points", "points with the flip test"])
@@ -140,13 +140,13 @@ def test_deconvolutions_are_multiplied_in_bytes_too() -> None:
 
 
 def test_no_crop_both_calibrates_and_chooses() -> None:
-    """Of crops and feeds of any number each is on one side, and every fourth chooses."""
+    """Of crops and feeds of any number each is on one side, and every second chooses."""
     pictures = peaked(11)
     calibrating, choosing = split([{"image": pictures[:3]}, {"image": pictures[3:]}])
     sides = [{each["image"].tobytes() for each in side} for side in (calibrating, choosing)]
     assert not sides[0] & sides[1]
     assert sides[0] | sides[1] == {picture[None].tobytes() for picture in pictures}
-    assert [len(side) for side in sides] == [9, 2]
+    assert [len(side) for side in sides] == [6, 5]
     with pytest.raises(InputError, match=f"3 crops to calibrate with; wanted {LEAST} or more"):
         split(feeds(3))
 
@@ -154,12 +154,12 @@ def test_no_crop_both_calibrates_and_chooses() -> None:
 def test_ranges_are_of_the_crops_that_calibrate_alone() -> None:
     """The crops that choose are five times as bright here: a range of theirs would show."""
     given = feeds()
-    for feed in given[3::4]:
+    for feed in given[1::2]:
         feed["image"] = 5 * feed["image"]
     made, report = to_int8(blurred(LAYERS), given)
-    top = max(float(feed["image"].max()) for n, feed in enumerate(given) if n % 4 != 3)
+    top = max(float(feed["image"].max()) for n, feed in enumerate(given) if n % 2 == 0)
     assert float(initializers(made.graph)["image.scale"]) <= top / 255 * (1 + 1e-6)
-    assert report["crops"] == {"calibrate": 6, "choose": 2}
+    assert report["crops"] == {"calibrate": 4, "choose": 4}
     assert report["maps"] > 0.3  # and what choosing sees is how it clips theirs
 
 
@@ -229,4 +229,5 @@ def test_an_int8_export_of_lightning_is_within_its_bar(lightning: Bundle, tmp_pa
     assert report["points"] >= 50
     assert report["contained"]["weights"]["int8"] > 400_000
     assert report["decided"]["quantized"] > 20
-    assert report["calibrated_on"].startswith("12 crops")
+    decided = sum(report["decided"]["crops"].values())
+    assert report["calibrated_on"].startswith(f"{decided} crops")
