@@ -190,9 +190,9 @@ class _Search:
         if count == len(order):
             px = whole.strayed.mean_px or np.inf
             raise ParityError(
-                f"int8: moves points by {px:.3f} px on average, and by more than {_SHARE * BUDGET_PX:g} "
-                "still where any layers are int8; nothing is written: use fp16, or calibrate on "
-                "pictures nearer to those it is for",
+                f"int8: moves points by {px:.3f} px on average, and by more than "
+                f"{_SHARE * BUDGET_PX:g} px still where any layers are int8; nothing is "
+                "written: use fp16, or calibrate on pictures nearer to those it is for",
                 px,
             )
         for layer in (layer for group in order[:count] for layer in group):
