@@ -47,6 +47,7 @@ class _Atomic:
         self._partial = partial(self.path)
         self._open = True
         with explained(self.path):
+            self._new = [each for each in self.path.parents if not each.exists()]  # innermost first
             self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def commit(self) -> None:
@@ -62,12 +63,18 @@ class _Atomic:
         self._open = False
 
     def abort(self) -> None:
-        """Remove what was written, without complaint; what had the name before stays."""
+        """Remove what was written, without complaint; what had the name before stays.
+
+        Folders made for it go too, where nothing else is in them by now.
+        """
         if self._open:
             self._open = False
             # an abort often follows a full or unplugged disk: there is nothing more to do about it
             with contextlib.suppress(OSError):
                 self._discard()
+            with contextlib.suppress(OSError):
+                for folder in self._new:
+                    folder.rmdir()
 
     def __enter__(self) -> Self:
         return self

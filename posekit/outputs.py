@@ -129,9 +129,9 @@ class Outputs:
             self.paths += self._overlay.close()
 
     def _abort(self) -> None:
-        self._writers.abort()
         if self._overlay is not None:
             self._overlay.abort()
+        self._writers.abort()  # last: they were opened first and may have made the folder
 
 
 class _Film:

@@ -119,7 +119,7 @@ def _open(name: str, path: Path, header: Header) -> Format[Any]:
 
 
 def _discard(formats: list[Format[Any]]) -> None:
-    for each in formats:
+    for each in reversed(formats):  # the first may have made the folder
         # on the way out of an error, which is the one to tell
         with contextlib.suppress(OSError):
             each.discard()

@@ -40,6 +40,22 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
     assert names(tmp_path) == ["a.bin"]
 
 
+def test_an_abort_takes_back_the_folders_it_made_and_no_others(tmp_path):
+    (tmp_path / "mine").mkdir()
+    first = AtomicFile(tmp_path / "mine" / "a" / "b" / "one")
+    second = AtomicFile(tmp_path / "mine" / "a" / "b" / "two")
+    first.abort()
+    assert names(tmp_path / "mine" / "a" / "b") == [".two.partial"]
+    second.commit()
+    third = AtomicFile(tmp_path / "mine" / "c" / "three")
+    third.abort()
+    assert names(tmp_path / "mine") == ["a"]
+    AtomicFile(tmp_path / "mine" / "a" / "four").abort()
+    (tmp_path / "empty").mkdir()
+    AtomicFile(tmp_path / "empty" / "five").abort()
+    assert names(tmp_path) == ["empty", "mine"]
+
+
 def test_committing_replaces_the_old_file(tmp_path):
     write_atomic(tmp_path / "a", "old and longer")
     write_atomic(tmp_path / "a", "new")

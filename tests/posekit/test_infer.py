@@ -200,6 +200,28 @@ def test_an_output_folder_that_is_a_file_is_one_sentence(tmp_path: Path) -> None
     assert "out" in err
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="file size limits stand in for a full disk")
+def test_a_full_disk_is_one_sentence_and_leaves_no_folder(tmp_path: Path) -> None:
+    program = (
+        "import resource, signal, sys; from posekit.__main__ import main; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)); main()"
+    )
+    told = ["infer", shipped(CLIP), *FAST, "--end", "1", "-o", tmp_path / "new" / "out"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, told)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 1
+    assert "no room left" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
     process = start("infer", shipped(CLIP), "-m", "movenet-thunder", "-o", tmp_path / "out")
     partial = tmp_path / "out"
