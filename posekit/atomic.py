@@ -39,6 +39,20 @@ def explained(path: Path) -> Iterator[None]:
         raise SourceError(f"{path}: cannot be written: {reason}") from error
 
 
+def make_folder(path: Path) -> list[Path]:
+    """Make a folder and those above it; returns the ones that were not there, innermost first."""
+    new = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    return new
+
+
+def take_back(folders: list[Path]) -> None:
+    """Remove folders that `make_folder` made, as far as nothing else is in them by now."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
 class _Atomic:
     """What AtomicFile and AtomicFolder share: commit or abort, once; the first one counts."""
 
@@ -47,8 +61,7 @@ class _Atomic:
         self._partial = partial(self.path)
         self._open = True
         with explained(self.path):
-            self._new = [each for each in self.path.parents if not each.exists()]  # innermost first
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._new = make_folder(self.path.parent)
 
     def commit(self) -> None:
         """Give the output its name, replacing what had it. Raises SourceError; nothing is left."""
@@ -72,9 +85,7 @@ class _Atomic:
             # an abort often follows a full or unplugged disk: there is nothing more to do about it
             with contextlib.suppress(OSError):
                 self._discard()
-            with contextlib.suppress(OSError):
-                for folder in self._new:
-                    folder.rmdir()
+            take_back(self._new)
 
     def __enter__(self) -> Self:
         return self

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from posekit.atomic import explained, partial
+from posekit.atomic import explained, make_folder, partial, take_back
 from posekit.errors import SourceError
 
 
@@ -24,15 +24,17 @@ def together(outputs: Sequence[Path], *, overwrite: bool) -> Iterator[Path]:
         if path.exists() and not overwrite:
             raise SourceError(f"{path}: exists; choose another -o or pass --overwrite")
     folder = partial(first)
+    new: list[Path] = []
     try:
         with explained(first):
-            first.parent.mkdir(parents=True, exist_ok=True)
+            new = make_folder(first.parent)
             shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
             folder.mkdir()
             yield folder
             _swap(folder, outputs)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        take_back(new)  # where the outputs are in it, it stays
 
 
 def _swap(folder: Path, outputs: Sequence[Path]) -> None:

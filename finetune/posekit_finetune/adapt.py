@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from posekit.atomic import write_atomic
 from posekit.bundle import Bundle
 from posekit.errors import AdaptError, CollapsedError, DivergedError, RecipeError
 from posekit.types import Int64
@@ -306,6 +307,6 @@ def _within(
     loop = Loop(_start(source, options), material, trial, seed=options.seed)
     list(loop)
     steps = max(1, int(0.8 * budget_s / (loop.seconds / loop.step)))
-    path.write_text(str(steps))
+    write_atomic(path, str(steps))
     watch = min(recipe.watch_every, max(1, steps // 3))
     return dataclasses.replace(recipe, steps=steps, watch_every=watch)

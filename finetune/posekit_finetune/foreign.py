@@ -23,7 +23,7 @@ from posekit_finetune import store, views
 from posekit_finetune.data import FindOptions
 from posekit_finetune.persons import SAME_CROPS, Persons, cut
 from posekit_finetune.pictures import Material, material
-from posekit_finetune.teacher import Progress, Taught
+from posekit_finetune.teacher import Progress, Taught, keep
 
 _BLOCK = 64
 """Persons at a time."""
@@ -134,13 +134,13 @@ def retold(taught: Taught, theirs: Persons, ours: Persons, *, path: Path) -> Tau
 
     Maps are read where the student's cells lie in the teacher's crop. Keypoints that it does not
     have are not `known`: empty maps, scores of 0 and points of NaN.  path: for the maps (`.npy`).
-    Raises InputError.
+    Raises InputError, SourceError.
     """
     spec = ours.spec
     from_theirs, to_ours = by_name(theirs.spec.skeleton, spec.skeleton)
     width, height = spec.heatmap_size
     size = (len(ours), len(spec.skeleton), height, width)
-    maps = np.lib.format.open_memmap(path, "w+", np.float16, size)
+    maps = np.zeros(size, np.float16)
     points = np.full((*size[:2], 2), np.nan, np.float32)
     scores = np.zeros(size[:2], np.float32)
     for start in range(0, len(ours), _BLOCK):
@@ -151,10 +151,9 @@ def retold(taught: Taught, theirs: Persons, ours: Persons, *, path: Path) -> Tau
         points[rows[:, None], to_ours[None]], scores[rows[:, None], to_ours[None]] = _decoded(
             seen, to_ours, spec
         )
-    maps.flush()
     known: NDArray[np.bool_] = np.zeros(size[1], np.bool_)
     known[to_ours] = True
-    return Taught(np.load(path, mmap_mode="r"), points, scores, known)
+    return Taught(keep(path, maps), points, scores, known)
 
 
 def _decoded(seen: Float32, columns: Int64, spec: ModelSpec) -> tuple[Float32, Float32]:

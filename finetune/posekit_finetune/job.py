@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from posekit import codecs
+from posekit.atomic import AtomicFile, explained, make_folder, take_back
 from posekit.bundle import SUFFIX, Bundle
 from posekit.errors import InputError, PosekitError, RejectedError, SourceError
 from posekit.evaluate.measures import errors
@@ -109,20 +110,28 @@ def run(
     pages = output.with_suffix(".html"), output.with_suffix(".json")
     _free([output, *pages], job.overwrite)
     work = Path(job.work) if job.work else output.with_name(output.name + ".work")
-    work.mkdir(parents=True, exist_ok=True)
+    AtomicFile(output, "wb").abort()  # where it cannot be written, that is told now
+    with explained(work):
+        new = make_folder(work)
     try:
         options = _options(model, unlabeled, job, work=work)
         outcome = adapt(model, options, _followed(hooks, job.tensorboard))
     except PosekitError:  # nothing to go on from; Ctrl-C keeps the folder for --resume
         if not job.work:
-            shutil.rmtree(work, ignore_errors=True)
+            _clear(work, new)
         raise
     adapted = _written(outcome, model, job, output=output, finish=finish)
     if not job.work:
-        shutil.rmtree(work, ignore_errors=True)
+        _clear(work, new)
     if outcome.error is not None:
         raise outcome.error
     return adapted
+
+
+def _clear(work: Path, new: list[Path]) -> None:
+    """Remove the work folder, and of the new folders above it those that nothing came into."""
+    shutil.rmtree(work, ignore_errors=True)
+    take_back([folder for folder in new if folder != work])
 
 
 def _options(
@@ -171,7 +180,8 @@ def _followed(hooks: Hooks, folder: str | Path | None) -> Hooks:
         return hooks
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(folder))
+    with explained(Path(folder)):
+        writer = SummaryWriter(str(folder))
 
     def look(reading: Reading, seconds: float) -> None:
         figures = {**reading.values, **reading.losses, "score": reading.score}

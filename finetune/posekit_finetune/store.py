@@ -73,7 +73,7 @@ def check_room(folder: Path, count: int, spec: ModelSpec) -> None:
     free, need = shutil.disk_usage(there).free, count * _patch_bytes(spec)
     if need > free:
         raise DataError(
-            f"{folder}: {count} persons need {need / 1e9:.1f} GB on disk and {free / 1e9:.1f} GB "
+            f"{folder}: {count} persons need {need / 1e6:,.0f} MB on disk and {free / 1e6:,.0f} MB "
             "are free; lower the limit or choose another work folder"
         )
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posekit import codecs
-from posekit.atomic import write_atomic
+from posekit.atomic import AtomicFile, explained
 from posekit.bundle import Bundle
 from posekit.geometry import Warp
 from posekit.multiview import MultiView
@@ -71,8 +71,7 @@ def look(
         made[start : start + _BLOCK] = _seen(runtime, persons, start)
         progress(min(start + _BLOCK, len(persons)), len(persons))
     if path is not None:
-        _keep(path, made)
-        made = np.load(path, mmap_mode="r")
+        made = keep(path, made)
     return Taught(made, *_decoded(made, bundle))
 
 
@@ -106,10 +105,14 @@ def _decoded(maps: NDArray[np.float16], bundle: Bundle) -> tuple[Float32, Float3
     return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
 
 
-def _keep(path: Path, maps: NDArray[np.float16]) -> None:
-    import io
+def keep(path: Path, maps: NDArray[np.float16]) -> NDArray[np.float16]:
+    """Write maps as `.npy`, whole or not at all; returns them as they lie there.
 
-    buffer = io.BytesIO()
-    np.save(buffer, maps)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, buffer.getvalue())
+    Raises SourceError.
+    """
+    with AtomicFile(path, "wb") as output, explained(path):
+        header = np.lib.format.header_data_from_array_1_0(maps)
+        np.lib.format.write_array_header_1_0(output.file, header)
+        output.file.write(maps.data)  # np.save would not say of a full disk that it is full
+    kept: NDArray[np.float16] = np.load(path, mmap_mode="r")
+    return kept

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer import Option
+from typer import Argument, Option
 
 
 # fmt: off
 def command(
     unlabeled: Annotated[list[str], Option("--unlabeled", metavar="PATH", help="Image, folder, glob or video; may be repeated.")],
     output: Annotated[Path, Option("-o", "--output", metavar="OUT.posekit", help="The adapted model; OUT.html and OUT.json are the report.")],
+    more: Annotated[list[str] | None, Argument(metavar="[PATH]...", help="More of them, as a shell makes of --unlabeled frames/*.jpg.")] = None,
     model: Annotated[str, Option("-m", "--model", help="Embedded name, .posekit or checkpoint.")] = "movenet-thunder",
     recipe: Annotated[str, Option(help="Name of a recipe of posekit, or a TOML file.")] = "default",
     settings: Annotated[list[str] | None, Option("--set", metavar="NAME=VALUE", help="Override a number of the recipe; may be repeated.")] = None,
@@ -48,7 +49,7 @@ def command(
     extra = [f"steps={steps}"] if steps else []
     with Learning(silent=quiet or as_json) as progress:
         adapted = api.adapt(
-            model, unlabeled, output, recipe=recipe, settings=[*(settings or []), *extra], check=check, check_images=check_images,
+            model, [*unlabeled, *(more or [])], output, recipe=recipe, settings=[*(settings or []), *extra], check=check, check_images=check_images,
             source=source, source_images=source_images, labeled=labeled, labeled_images=labeled_images, labeled_first=labeled_first,
             teacher=teacher, second=second, boxes=boxes, limit=limit, budget_s=wanted, seed=seed,
             threads=threads, resume=resume, force=force, tensorboard=tensorboard, pictures=pictures, overwrite=overwrite, hooks=progress.hooks(),

@@ -88,7 +88,7 @@ def test_an_interrupted_search_leaves_nothing_half_done(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         find_persons([folder], SPEC, FULL, work=tmp_path / "work", progress=stop)
-    assert list((tmp_path / "work").iterdir()) == []
+    assert not (tmp_path / "work").exists()
     assert len(found_in(folder, tmp_path)) == 55
 
 
@@ -267,7 +267,7 @@ def test_options_out_of_range_are_refused(options: dict[str, int]) -> None:
 
 
 def test_a_full_disk_is_said_before_the_work(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="GB are free"):
+    with pytest.raises(DataError, match="MB are free"):
         store.check_room(tmp_path / "new" / "work", 10**12, SPEC)
 
 

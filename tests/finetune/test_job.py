@@ -170,7 +170,11 @@ def test_bad_input_ends_before_learning(pictures: Path, tmp_path: Path) -> None:
     for number in range(60):
         cv2.imwrite(str(same / f"{number}.png"), picture(0))
     with pytest.raises(DataError):
-        posekit.adapt("movenet-lightning", same, tmp_path / "b.posekit", boxes="full")
+        posekit.adapt("movenet-lightning", same, tmp_path / "new" / "b.posekit", boxes="full")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(SourceError, match="a file stands where its folder should be"):
+        posekit.adapt("movenet-lightning", same, taken / "c.posekit", work=tmp_path / "work")
+    assert not (tmp_path / "work").exists()  # told before anything was looked at
     wrong: list[tuple[dict[str, object], str]] = [
         ({"second": "movenet-lightning"}, "trains one network"),
         ({"second": "movenet-thunder", "recipe": "dual"}, r"takes \(256, 256\)"),
@@ -190,6 +194,18 @@ def test_bad_input_ends_before_learning(pictures: Path, tmp_path: Path) -> None:
             posekit.adapt("movenet-lightning", pictures, out, boxes="full", threads=1, **options)
     assert not list(tmp_path.glob("*.html"))
     assert not list(tmp_path.glob("*.work"))
+
+
+def test_the_paths_that_a_shell_makes_of_a_star_are_all_taken(
+    pictures: Path, tmp_path: Path
+) -> None:
+    """`--unlabeled frames/0*.png` reaches the command as one option and nine arguments."""
+    command = [sys.executable, "-m", "posekit", "adapt", "-m", "movenet-lightning"]
+    command += ["--unlabeled", *map(str, sorted(pictures.glob("0*.png")))]
+    command += ["--boxes", "full", "-o", str(tmp_path / "a.posekit")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == DataError.exit_code
+    assert "10 distinct persons are left and at least 50 are wanted" in done.stderr
 
 
 def test_graphs_that_do_not_follow_their_weights_are_not_handed_out() -> None:

@@ -1,11 +1,14 @@
 """The frozen teacher says of a person what multi-view inference says of its crop."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from posekit.multiview import MultiView
-from posekit_finetune.teacher import look
+from posekit_finetune.teacher import keep, look
 from tests.finetune.test_learner import lightning, persons
 
 
@@ -31,6 +34,37 @@ def test_kept_maps_are_read_and_not_made_again(tmp_path: Path) -> None:
     np.save(path, np.asarray(first.maps) * np.float16(0.5))
     again = look(few, lightning(), views=1, threads=1, path=path)
     np.testing.assert_allclose(again.scores, first.scores * 0.5, rtol=2e-3)
+
+
+def test_maps_are_kept_bit_for_bit(tmp_path: Path) -> None:
+    maps = np.random.default_rng(0).random((3, 2, 5, 4)).astype(np.float16)
+    kept = keep(tmp_path / "new" / "maps.npy", maps)
+    assert isinstance(kept, np.memmap)
+    np.testing.assert_array_equal(kept, maps)
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from posekit.errors import SourceError
+from posekit_finetune.teacher import keep
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+try:
+    keep(Path(sys.argv[1]), np.zeros((9, 17, 48, 48), np.float16))
+except SourceError as error:
+    sys.stdout.write(str(error))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file size limits stand in for a full disk")
+def test_maps_on_a_full_disk_are_one_clear_error_and_leave_nothing(tmp_path: Path) -> None:
+    run = [sys.executable, "-c", FULL_DISK, str(tmp_path / "maps.npy")]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert "maps.npy: cannot be written: no room left on its disk" in done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_progress_counts_persons(tmp_path: Path) -> None:
