@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posekit import bundle, providers
+from posekit.atomic import check_free
 from posekit.detect import BoxFile, Detector, full_frame
 from posekit.errors import (
     BundleError,
@@ -147,7 +148,7 @@ def convert(
 
     source: a file, a folder, or hf://OWNER/NAME[@REVISION], which also needs `posekit[hub]` and is
     the only thing that is ever downloaded.
-    Raises CheckpointError, ExportError, SourceError, MissingExtraError.
+    Raises CheckpointError, ExportError, InputError, SourceError, MissingExtraError.
     """
     with _making("convert"):
         from posekit_engines import pack
@@ -228,8 +229,7 @@ def gpu_check(
     from posekit_engines import gpu_check as check
 
     wanted = check.CheckOptions.of(index=on.index, **options)
-    if json_file is not None:
-        check.check_free(json_file, overwrite=overwrite)
+    check_free(json_file, overwrite=overwrite)
     result = check.check(bundle.Bundle.open(bundle.find(model)), wanted, tell=tell)
     if json_file is not None:
         check.save(result, json_file)

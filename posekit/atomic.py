@@ -18,6 +18,13 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _BLOCKED = (errno.EEXIST, errno.ENOTDIR)
 
 
+def check_free(*paths: Path | None, overwrite: bool) -> None:
+    """Whether outputs may have these names, before hours are spent. Raises SourceError."""
+    for path in paths:
+        if path is not None and os.path.lexists(path) and not overwrite:
+            raise SourceError(f"{path}: exists; choose another name or pass --overwrite")
+
+
 def partial(path: Path) -> Path:
     """The hidden name beside `path` that holds it while it is written."""
     return path.with_name(f".{path.name}.partial")

@@ -237,6 +237,12 @@ def embedded() -> dict[str, Path]:
     return {path.stem: path for path in sorted(MODELS.glob(f"*{SUFFIX}"))}
 
 
+def check_name(path: Path) -> None:
+    """Whether a bundle may be written under this name. Raises InputError."""
+    if path.suffix.lower() != SUFFIX:
+        raise InputError(f"{path}: what is written is a bundle; wanted a name in {SUFFIX}")
+
+
 def find(model: str | Path) -> Path:
     """The file that MODEL names: an embedded model or a path. Raises BundleError."""
     if "://" in str(model):

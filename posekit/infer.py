@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from posekit import __version__, video
-from posekit.atomic import write_atomic
+from posekit.atomic import check_free, write_atomic
 from posekit.errors import SourceError
 from posekit.estimate import Estimator
 from posekit.outputs import OutputOptions, Outputs
@@ -85,8 +85,7 @@ def run(
     """
     hooks = hooks or Hooks()
     path = options.output.folder / "summary.json"
-    if path.exists() and not options.output.overwrite:
-        raise SourceError(f"{path}: exists; choose another -o or pass --overwrite")
+    check_free(path, overwrite=options.output.overwrite)
     started = time.perf_counter()
     found = video.expand(sources)
     summaries = [SourceSummary(source.name) for source in found]

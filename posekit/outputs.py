@@ -13,9 +13,9 @@ from typing import Self
 import cv2
 
 from posekit import video
-from posekit.atomic import write_atomic
+from posekit.atomic import check_free, write_atomic
 from posekit.draw import draw
-from posekit.errors import PosekitError, SourceError
+from posekit.errors import PosekitError
 from posekit.show import MjpegServer
 from posekit.types import Frame, Poses
 from posekit.write import Header, Writers, open_writers
@@ -139,7 +139,8 @@ class _Film:
 
     def __init__(self, options: OutputOptions, stem: str, reader: video.Reader) -> None:
         suffix = video.suffix_of(options.codec)
-        self._path = _free(options.folder / f"{stem}{suffix}", options.overwrite)
+        self._path = options.folder / f"{stem}{suffix}"
+        check_free(self._path, overwrite=options.overwrite)
         self._codec, self._fps = options.codec, reader.fps
         self._writer: video.VideoWriter | None = None
         self._start_s = 0.0
@@ -172,7 +173,8 @@ class _Pictures:
         self._single = len(names) == 1
         self._stems = Counter(Path(name).stem.casefold() for name in names)
         name = f"{stem}_overlay.jpg" if self._single else f"{stem}_overlay"
-        self._path = _free(options.folder / name, options.overwrite)
+        self._path = options.folder / name
+        check_free(self._path, overwrite=options.overwrite)
 
     def write(self, frame: Frame) -> None:
         path, stem = self._path, Path(frame.name).stem
@@ -188,9 +190,3 @@ class _Pictures:
 
     def abort(self) -> None:
         """Nothing is left open: each picture appeared whole."""
-
-
-def _free(path: Path, overwrite: bool) -> Path:
-    if path.exists() and not overwrite:
-        raise SourceError(f"{path}: exists; choose another -o or pass --overwrite")
-    return path

@@ -26,7 +26,6 @@ from posekit.errors import (
     MissingExtraError,
     ParityError,
     PosekitError,
-    SourceError,
 )
 from posekit.providers import versions
 from posekit_engines import gpu_parity, gpu_times, kernel_cases, nvrtc
@@ -141,12 +140,6 @@ def raise_failures(result: Mapping[str, Any]) -> None:
         engines = result["parts"].get("engines", {})
         far = gpu_parity.strayed(engines) if "raw" in engines else np.inf
         raise ParityError("; ".join(found), far)
-
-
-def check_free(path: Path, *, overwrite: bool) -> None:
-    """Raises SourceError where the file stands and may not be replaced."""
-    if path.exists() and not overwrite:
-        raise SourceError(f"{path}: exists; choose another --json or pass --overwrite")
 
 
 def save(result: Mapping[str, Any], path: Path) -> None:

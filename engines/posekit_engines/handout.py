@@ -7,8 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from posekit.atomic import explained, make_folder, partial, take_back
-from posekit.errors import SourceError
+from posekit.atomic import check_free, explained, make_folder, partial, take_back
 
 
 @contextlib.contextmanager
@@ -20,9 +19,7 @@ def together(outputs: Sequence[Path], *, overwrite: bool) -> Iterator[Path]:
     Raises SourceError (exists, cannot be written, no room).
     """
     first = outputs[0]
-    for path in outputs:
-        if path.exists() and not overwrite:
-            raise SourceError(f"{path}: exists; choose another -o or pass --overwrite")
+    check_free(*outputs, overwrite=overwrite)
     folder = partial(first)
     new: list[Path] = []
     try:

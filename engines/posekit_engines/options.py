@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from posekit.bundle import SUFFIX
 from posekit.errors import InputError
 from posekit.types import Decode
 
@@ -28,7 +29,7 @@ class Budget:
     maps: float
 
 
-_ENDINGS: dict[str, Target] = {".onnx": "onnx", ".plan": "tensorrt"}
+_ENDINGS: dict[str, Target] = {".onnx": "onnx", ".plan": "tensorrt", SUFFIX: "bundle"}
 BUDGETS: dict[Precision, Budget] = {
     "fp32": Budget(0.05, None, 1e-4),
     "fp16": Budget(0.1, 0.3, 5e-3),
@@ -81,8 +82,15 @@ class ExportOptions:
         return Budget(mean_px, usual.p99_px, max(usual.maps, rounded))
 
     def target(self, output: Path) -> Target:
-        """`to`, or what the output's name says: .onnx, .plan (TensorRT), all else a bundle."""
-        return self.to or _ENDINGS.get(output.suffix.lower(), "bundle")
+        """`to`, or what the output's name says. Raises InputError where they do not fit."""
+        ending = output.suffix.lower()
+        target = self.to or _ENDINGS.get(ending)
+        if target is None:
+            raise InputError(f"{output}: wanted a name in {', '.join(_ENDINGS)}, or --to triton")
+        if target != "triton" and _ENDINGS.get(ending) != target:
+            fitting = next(each for each, made in _ENDINGS.items() if made == target)
+            raise InputError(f"{output}: --to {target} writes a file named {fitting}")
+        return target
 
     def check_for(self, target: Target) -> None:
         """Raises InputError where the options contradict one another or the target."""

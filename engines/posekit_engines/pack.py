@@ -19,10 +19,10 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 
 from posekit import __version__, bundle, checkpoints
-from posekit.atomic import AtomicFile, explained
-from posekit.bundle import Bundle, Weights
+from posekit.atomic import AtomicFile, check_free, explained
+from posekit.bundle import Bundle, Weights, check_name
 from posekit.checkpoints import Converted, Overrides, hub
-from posekit.errors import ExportError, SourceError
+from posekit.errors import ExportError
 from posekit.nets import build
 from posekit.runtime import open_session
 from posekit.types import ModelSpec, UInt8
@@ -40,11 +40,11 @@ def convert(
 
     source: a file or folder, or hf://OWNER/NAME[@REVISION], which is fetched first.
     Raises CheckpointError, ExportError, SourceError (output exists, or cannot be written),
-    MissingExtraError.
+    InputError (its name), MissingExtraError.
     """
     output = Path(output)
-    if output.exists() and not overwrite:
-        raise SourceError(f"{output}: exists; choose another -o or pass --overwrite")
+    check_name(output)
+    check_free(output, overwrite=overwrite)
     with AtomicFile(output, "wb") as made:  # before the work: it may not be writable
         if str(source).startswith(hub.SCHEME):
             with TemporaryDirectory(prefix="posekit-") as folder:

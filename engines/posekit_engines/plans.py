@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from posekit.bundle import Bundle
-from posekit.errors import InputError, SourceError
+from posekit.atomic import check_free
+from posekit.bundle import Bundle, check_name
+from posekit.errors import InputError
 from posekit_engines.engine_cache import (
     DETECT,
     USUAL,
@@ -78,8 +79,9 @@ def build(
     Raises MissingExtraError, DeviceError, ExportError, EngineError, ParityError, InputError,
     SourceError (output exists or cannot be written).
     """
-    if output is not None and output.exists() and not overwrite:
-        raise SourceError(f"{output}: exists; choose another -o or pass --overwrite")
+    check_free(output, overwrite=overwrite)
+    if output is not None:
+        check_name(output)
     wanted = options.plans(source)
     trt = library(options.library)
     with machine(trt, options.device) as gpu:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from posekit import codecs
-from posekit.atomic import AtomicFile, explained, make_folder, take_back
-from posekit.bundle import SUFFIX, Bundle
-from posekit.errors import InputError, PosekitError, RejectedError, SourceError
+from posekit.atomic import AtomicFile, check_free, explained, make_folder, take_back
+from posekit.bundle import Bundle, check_name
+from posekit.errors import InputError, PosekitError, RejectedError
 from posekit.evaluate.measures import errors
 from posekit.geometry import Float64
 from posekit.runtime import usable_threads
@@ -104,11 +104,13 @@ def run(
     """Adapt `model`, write `output` if the gate lets it, and the report beside it in any case.
 
     finish: makes the adapted bundle's stored answer anew and holds its graphs to it.
-    Raises DataError, RecipeError, CollapsedError, DivergedError, ParityError, SourceError.
+    Raises InputError, DataError, RecipeError, CollapsedError, DivergedError, ParityError,
+    SourceError.
     """
     output = Path(output)
     pages = output.with_suffix(".html"), output.with_suffix(".json")
-    _free([output, *pages], job.overwrite)
+    check_name(output)
+    check_free(output, *pages, overwrite=job.overwrite)
     work = Path(job.work) if job.work else output.with_name(output.name + ".work")
     AtomicFile(output, "wb").abort()  # where it cannot be written, that is told now
     with explained(work):
@@ -191,14 +193,6 @@ def _followed(hooks: Hooks, folder: str | Path | None) -> Hooks:
         hooks.on_reading(reading, seconds)
 
     return dataclasses.replace(hooks, on_reading=look)
-
-
-def _free(paths: Sequence[Path], overwrite: bool) -> None:
-    if paths[0].suffix != SUFFIX:
-        raise InputError(f"{paths[0]}: the adapted model is a bundle; wanted a name in {SUFFIX}")
-    for path in paths:
-        if path.exists() and not overwrite:
-            raise SourceError(f"{path}: exists; choose another -o or pass --overwrite")
 
 
 def _written(

@@ -28,10 +28,11 @@ def command(
 ) -> None:
     """Time every stage alone and the whole path, with machine, threads and versions."""
     from posekit import api, bench
+    from posekit.atomic import check_free
     from posekit.evaluate import outcome
 
     json_file = None if json_to in (None, "-") else Path(str(json_to))
-    outcome.check_free([json_file], overwrite=overwrite)
+    check_free(json_file, overwrite=overwrite)
     options = bench.BenchOptions(_counts(persons), cell_s=seconds)
     old = None if compare is None else _read(compare)
     result = bench.bench(api.load(model, device, threads, flip=flip, boxes=detector), source, options)

@@ -32,9 +32,11 @@ def command(
 ) -> None:
     """Fit score -> P(nearer than 0.1 of the person size) by keypoint, and store it in the bundle."""
     from posekit import api, bundle
+    from posekit.atomic import check_free
     from posekit.evaluate import calibrate, outcome, read_annotations
 
-    outcome.check_free([output, html_file], overwrite=overwrite)
+    bundle.check_name(output)
+    check_free(output, html_file, overwrite=overwrite)
     source, labels = bundle.Bundle.open(bundle.find(model)), read_annotations(annotations, images)
     views = [name for name in ("flip", "plain") if name in source.graphs]
     data = {name: _samples(api.load(model, device, threads, flip=name == "flip", boxes="full"), labels) for name in views}

@@ -39,11 +39,12 @@ def command(
 ) -> None:
     """Measure a model on labelled images: COCO AP, PCK, PCKh, AUC, NME, each with an interval."""
     from posekit import api
+    from posekit.atomic import check_free
     from posekit.estimate import EstimateOptions
     from posekit.evaluate import outcome, read_annotations
 
     json_file = None if json_to in (None, "-") else Path(str(json_to))
-    outcome.check_free([json_file, html_file], overwrite=overwrite)
+    check_free(json_file, html_file, overwrite=overwrite)
     labels = read_annotations(annotations, images)
     source = {"gt": "full", "detector": detector}.get(boxes, boxes)
     look = EstimateOptions(views=int(views) if views else None)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from posekit.atomic import write_atomic
-from posekit.errors import SourceError
 from posekit.evaluate.page import page, reliability_page
 from posekit.evaluate.score import Evaluation, compared
 from posekit.runtime import PoseRuntime
@@ -74,13 +73,6 @@ def save_reliability(result: Mapping[str, Any], path: Path | None, *, title: str
     """Write the page of a calibration's report where one was asked for. Raises SourceError."""
     if path is not None:
         write_atomic(path, reliability_page(title, result))
-
-
-def check_free(files: Sequence[Path | None], *, overwrite: bool) -> None:
-    """Raises SourceError where an output exists, before hours are spent."""
-    for path in files:
-        if path is not None and path.exists() and not overwrite:
-            raise SourceError(f"{path}: exists; choose another name or pass --overwrite")
 
 
 def _model(runtime: PoseRuntime) -> dict[str, Any]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from posekit.atomic import explained
-from posekit.errors import InputError, SourceError
+from posekit.atomic import check_free, explained
+from posekit.errors import InputError
 from posekit.types import Frame, Poses
 from posekit.write.coco import Coco
 from posekit.write.dlc import DeepLabCut
@@ -78,9 +77,7 @@ def open_writers(
     cannot be written), MissingExtraError.
     """
     paths = {name: folder / f"{stem}{_suffix(name)}" for name in formats}
-    for path in paths.values():
-        if os.path.lexists(path) and not overwrite:
-            raise SourceError(f"{path}: exists; choose another -o or pass --overwrite")
+    check_free(*paths.values(), overwrite=overwrite)
     opened: list[Format[Any]] = []
     try:
         for name, path in paths.items():

@@ -232,8 +232,26 @@ def test_crops_of_the_user_are_persons_of_his_pictures(lightning: Bundle, tmp_pa
 def test_options_that_contradict_one_another(
     changes: dict[str, Any], wanted: str, lightning: Bundle, tmp_path: Path
 ) -> None:
+    name = "x.posekit" if changes.get("to") == "bundle" else "x.onnx"
     with pytest.raises(InputError, match=wanted):
-        export(lightning, tmp_path / "x.onnx", dataclasses.replace(PLAIN, **changes))
+        export(lightning, tmp_path / name, dataclasses.replace(PLAIN, **changes))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("to", "name", "wanted"),
+    [
+        ("onnx", "x.plan", "--to onnx writes a file named .onnx"),
+        ("tensorrt", "x.onnx", "--to tensorrt writes a file named .plan"),
+        ("bundle", "x", "--to bundle writes a file named .posekit"),
+        (None, "x.engine", r"x.engine: wanted a name in .onnx, .plan, .posekit, or --to triton"),
+    ],
+)
+def test_a_file_is_named_as_what_it_is(
+    to: Any, name: str, wanted: str, lightning: Bundle, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=wanted):
+        export(lightning, tmp_path / name, dataclasses.replace(PLAIN, to=to))
     assert not list(tmp_path.iterdir())
 
 

@@ -17,7 +17,7 @@ from posekit import api
 from posekit.bundle import Bundle
 from posekit.checkpoints import Overrides
 from posekit.cli import app
-from posekit.errors import ExportError, SourceError
+from posekit.errors import ExportError, InputError, SourceError
 from posekit.nets import build
 from posekit.runtime import Runtime, open_session, verify
 from posekit.skeletons import COCO_17
@@ -58,6 +58,8 @@ def test_a_converted_checkpoint_becomes_a_bundle_that_runs(color: Any, tmp_path:
     np.testing.assert_allclose(scores, peaks, rtol=5e-3, atol=5e-3 * float(peaks.max()))
     with pytest.raises(SourceError, match="--overwrite"):
         convert(source, output, Overrides())
+    with pytest.raises(InputError, match=r"wanted a name in \.posekit"):
+        convert(source, output.with_suffix(".onnx"), Overrides())
 
 
 def test_weights_beyond_float16_are_refused(tmp_path: Path) -> None:

@@ -158,8 +158,11 @@ def test_bf16_is_emulated_and_says_so(lightning: Bundle, only_rtx: Path) -> None
 def test_what_cannot_be_is_refused_before_any_work(
     options: dict[str, Any], told: str, lightning: Bundle, tmp_path: Path
 ) -> None:
+    name = {"onnx": "poses.onnx", "bundle": "poses.posekit"}.get(
+        options.get("to", ""), "poses.plan"
+    )
     with pytest.raises(InputError, match=told):
-        export(lightning, tmp_path / "poses.plan", ExportOptions(**options))
+        export(lightning, tmp_path / name, ExportOptions(**options))
     assert not list(tmp_path.iterdir())
 
 
