@@ -101,11 +101,24 @@ class Lines:
         return _svg(self.title, 700, max(242, 40 + 18 * len(self.curves)), parts)
 
 
-Piece = str | Table | Bars | Lines
+@dataclass(frozen=True, init=False)
+class Aside:
+    """What the page shows and README leaves out."""
+
+    parts: Sequence[str | Table]
+
+    def __init__(self, *parts: str | Table) -> None:
+        object.__setattr__(self, "parts", parts)
+
+    def html(self) -> str:
+        return page(self.parts)
+
+
+Piece = str | Table | Bars | Lines | Aside
 
 
 def markdown(pieces: Sequence[Piece]) -> str:
-    """Paragraphs and tables; plots are for the page."""
+    """Paragraphs and tables; plots and asides are for the page."""
     texts = [piece if isinstance(piece, str) else piece.markdown() for piece in _flat(pieces)]
     return "\n\n".join(texts)
 

@@ -5,12 +5,12 @@ A section takes the file's figures. It must bear with rows that are missing and 
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from report_collapse import collapse
 from report_outside import end_to_end_rivals, reprojection
-from report_pieces import Bars, Lines, Piece, Table, told
+from report_pieces import Aside, Bars, Lines, Piece, Table, told
 
 Figures = Any
 
@@ -178,9 +178,12 @@ def adapt(figures: Figures) -> list[Piece]:
         "the time.",
         Table(head, [_adapted(name, row) for name, row in named.items()]),
         *_spent(default),
-        "Former defaults (of these the look that scored highest was kept, not the last of those "
-        "that cannot be told from it), and the default with one thing changed, 150 steps:",
-        Table(head, [_adapted(name, row) for name, row in others.items()]),
+        Aside(
+            "Former defaults (of these the look that scored highest was kept, not the last of "
+            "those that cannot be told from it), and the default with one thing changed, 150 "
+            "steps:",
+            Table(head, [_adapted(name, row) for name, row in others.items()]),
+        ),
         *_differences(named | others),
     ]
 
@@ -285,42 +288,6 @@ def precision(figures: Figures) -> list[Piece]:
         Table(head, rows),
         Bars("Size of the file, MB", bars),
     ]
-
-
-def collapse(figures: Figures) -> list[Piece]:
-    kept: dict[str, dict[str, list[Any]]] = {}
-    for row in figures["rows"].values():
-        kept.setdefault(row["arm"], {}).setdefault(row["case"], []).append(row)
-    cases = list(dict.fromkeys(row["case"] for row in figures["rows"].values()))
-    runs = [[_last(told.get(case, [])) for case in cases] for told in kept.values()]
-    before = {case: [row for told in kept.values() for row in told.get(case, [])] for case in cases}
-    starts = ", ".join(f"{case} {_mean(rows, 'pck', 0):.3f}" for case, rows in before.items())
-    curves = {
-        arm: [(step, response) for step, _, response in told["no labels, shift"][0]["curve"]]
-        for arm, told in kept.items()
-        if "no labels, shift" in told
-    }
-    plot = [Lines("Mean peak over steps, no labels, shift, one seed", curves)] if curves else []
-    return [
-        "The collapsing problem of Xie et al. at small scale, on drawn persons, 300 steps: PCK "
-        f"within {figures['near_px']} px at the end, and in brackets the mean height of the peaks "
-        f"as a share of that at the start; means over seeds, their number behind x. PCK at the "
-        f"start: {starts}. What is missing was not run.",
-        Table(["method", *cases], [[arm, *row] for arm, row in zip(kept, runs, strict=True)]),
-        *plot,
-    ]
-
-
-def _last(runs: list[Any]) -> str:
-    """PCK at the end and what is left of the peaks."""
-    if not runs:
-        return ""
-    left = _mean(runs, "response", 1) / _mean(runs, "response", 0)
-    return f"{_mean(runs, 'pck', 1):.3f} ({left:.2f}) x{len(runs)}"
-
-
-def _mean(runs: list[Any], name: str, end: int) -> float:
-    return statistics.fmean(run[name][end] for run in runs)
 
 
 def scaling(figures: Figures) -> list[Piece]:

@@ -7,8 +7,6 @@ import re
 import subprocess
 import sys
 
-import pytest
-
 from tests.assets import ROOT
 
 
@@ -35,7 +33,6 @@ def test_rows_that_were_not_run_are_told() -> None:
         assert f"{case}:" in text
 
 
-@pytest.mark.slow
 def test_agreement_alone_collapses_and_labels_do_not() -> None:
     """The program ends with an error where it does not reproduce."""
     assert "same strength, both sides" in collapse("--quick")

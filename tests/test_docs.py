@@ -90,7 +90,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     photo = shipped("tests/data/coco_000000397133.jpg")
     shutil.copy(photo, tmp_path / "photo.jpg")
     (tmp_path / "labels.json").write_text(json.dumps(_labels(photo.name)))
-    (tmp_path / "my_frames").mkdir()
+    shutil.copytree(tmp_path / "photos", tmp_path / "my_frames")  # the clip alone has 48 persons
     shutil.copy(clip, tmp_path / "my_frames")
     here = Path(sys.executable).parent
     monkeypatch.setenv("PATH", f"{here}{os.pathsep}{os.environ['PATH']}")

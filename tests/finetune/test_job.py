@@ -228,7 +228,7 @@ def test_ctrl_c_keeps_the_state_and_resume_ends_where_an_unbroken_run_does(
     """Exit 130, then --resume; both runs end with the same weights, bit for bit."""
     command = [sys.executable, "-m", "posekit", "adapt", "-m", "movenet-lightning", "--force"]
     command += ["--unlabeled", str(pictures), "--boxes", "full", "--threads", "1"]
-    for setting in ("steps=12", "batch=4", "watch_every=12", "ensemble_views=2"):
+    for setting in ("steps=12", "batch=4", "watch_every=12", "ensemble_views=2", "rate=1e-4"):
         command += ["--set", setting]
     first = [*command, "-o", str(tmp_path / "a.posekit")]
     with subprocess.Popen(first, stderr=subprocess.PIPE, text=True) as broken:
@@ -244,3 +244,5 @@ def test_ctrl_c_keeps_the_state_and_resume_ends_where_an_unbroken_run_does(
     subprocess.run([*command, "-o", str(tmp_path / "b.posekit")], check=True)
     a, b = (Bundle.open(tmp_path / f"{name}.posekit") for name in "ab")
     assert all(np.array_equal(a.weights[name], b.weights[name]) for name in a.weights)
+    source = Bundle.open(find("movenet-lightning")).weights
+    assert not all(np.array_equal(a.weights[name], source[name]) for name in a.weights)
