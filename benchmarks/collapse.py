@@ -383,7 +383,7 @@ def main() -> None:
         if options.table or late or key(*each) in rows or options.only not in key(*each):
             continue
         rows[key(*each)] = row = run(*each)
-        rows = {known: rows[known] for known in (key(*each) for each in plan()) if known in rows}
+        rows = {name: rows[name] for name in (key(*each) for each in plan()) if name in rows}
         setting = {name: dataclasses.asdict(case) for name, case in CASES.items()}
         told = {"setup": setup(), "cases": setting, "keypoints": len(SKELETON)}
         figures_now = {**told, "near_px": NEAR_PX, "rows": rows}

@@ -22,16 +22,18 @@ def collapse(figures: Figures) -> list[Piece]:
         kept.setdefault(row["arm"], {}).setdefault(row["case"], []).append(row)
     methods = {arm: told for arm, told in kept.items() if not SWEPT.search(arm)}
     cases = list(dict.fromkeys(row["case"] for row in figures["rows"].values()))
+    first = [case for case in MAIN if case in cases]
     others = [case for case in cases if case not in MAIN]
+    seeds = len({row["seed"] for row in figures["rows"].values()})
     return [
         "The collapsing problem of Xie et al. at small scale, on drawn persons, 300 steps: PCK "
         f"within {figures['near_px']} px at the end, and in brackets the mean height of the peaks "
-        "as a share of that at the start; means over three seeds, whose spans are in "
+        f"as a share of that at the start; means over {seeds} seeds, whose spans are in "
         "`docs/benchmarks.html`. What is missing was not run.",
-        _by_case(methods, [case for case in MAIN if case in cases], _ended),
+        _by_case(methods, first, _ended),
         Aside(
             "Number of seeds, least and greatest PCK at the end:",
-            _by_case(methods, [case for case in MAIN if case in cases], _span),
+            _by_case(methods, first, _span),
         ),
         *([Aside("The other cases:", _by_case(methods, others, _ended))] if others else []),
         *_sweeps(kept),

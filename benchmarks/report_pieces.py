@@ -101,17 +101,15 @@ class Lines:
         return _svg(self.title, 700, max(242, 40 + 18 * len(self.curves)), parts)
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True)
 class Aside:
-    """What the page shows and README leaves out."""
+    """A table that the page shows and README leaves out, and what is said before it."""
 
-    parts: Sequence[str | Table]
-
-    def __init__(self, *parts: str | Table) -> None:
-        object.__setattr__(self, "parts", parts)
+    text: str
+    table: Table
 
     def html(self) -> str:
-        return page(self.parts)
+        return page([self.text, self.table])
 
 
 Piece = str | Table | Bars | Lines | Aside

@@ -55,8 +55,8 @@ def make_folder(path: Path) -> list[Path]:
 
 def take_back(folders: list[Path]) -> None:
     """Remove folders that `make_folder` made, as far as nothing else is in them by now."""
-    with contextlib.suppress(OSError):
-        for folder in folders:
+    for folder in folders:
+        with contextlib.suppress(OSError):  # something is in it, or it is gone already
             folder.rmdir()
 
 

@@ -133,7 +133,7 @@ def run(
 def _clear(work: Path, new: list[Path]) -> None:
     """Remove the work folder, and of the new folders above it those that nothing came into."""
     shutil.rmtree(work, ignore_errors=True)
-    take_back([folder for folder in new if folder != work])
+    take_back(new)
 
 
 def _options(
