@@ -35,7 +35,7 @@ from posekit.atomic import write_atomic
 from posekit_finetune import recipe
 from posekit_finetune.assess.ensemble import Member, load_members
 from posekit_finetune.assess.predict import of_network
-from posekit_finetune.data.labelled import Labelled
+from posekit_finetune.data.labeled import LabeledPersons
 from posekit_finetune.train import networks
 from posekit_finetune.train.loop import Loop, Snapshot
 from posekit_finetune.train.networks import Start
@@ -64,7 +64,7 @@ HARDER: Settings = ("hard.turn_deg=[30,60]", "hard.scale=[0.25,0.25]")
 
 @dataclass(frozen=True)
 class Case:
-    """Labelled persons of the source, the target's shift, and whether the labels take part."""
+    """Labeled persons of the source, the target's shift, and whether the labels take part."""
 
     labels: int
     shift: str
@@ -276,7 +276,7 @@ def everyone(reached: Snapshot) -> list[torch.nn.Module]:
     return reached.networks.averages or list(reached.networks.students)
 
 
-def measured(nets: Any, material: TrainingData, test: Labelled) -> dict[str, dict[str, float]]:
+def measured(nets: Any, material: TrainingData, test: LabeledPersons) -> dict[str, dict[str, float]]:
     """PCK on the test persons and response on unlabelled ones, each network and the ensemble."""
     nets = [networks.unwrap(net) for net in nets]
     probe = load_members(nets, material.persons, np.arange(PROBE))
@@ -286,7 +286,7 @@ def measured(nets: Any, material: TrainingData, test: Labelled) -> dict[str, dic
     }
 
 
-def pck(seen: Member, test: Labelled) -> float:
+def pck(seen: Member, test: LabeledPersons) -> float:
     near = np.linalg.norm(seen.points - test.points, axis=2) < NEAR_PX
     return float(near[test.weights > 0].mean())
 
@@ -296,7 +296,7 @@ def histogram(net: torch.nn.Module, material: TrainingData) -> list[float]:
     return [float(share) for share in seen.histogram]
 
 
-def gap(net: torch.nn.Module, test: Labelled, made: recipe.Recipe) -> dict[str, float]:
+def gap(net: torch.nn.Module, test: LabeledPersons, made: recipe.Recipe) -> dict[str, float]:
     """PCK of the starting network on the view that teaches and on the one that learns."""
     randoms = [np.random.default_rng((99, n)) for n in range(len(test))]
     easy = warps.draw_warps(randoms, made.easy, SPEC)

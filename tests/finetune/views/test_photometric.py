@@ -7,7 +7,7 @@ import pytest
 
 from posekit.types import UInt8
 from posekit_finetune.views import photometric
-from tests.finetune.material import blobs
+from tests.finetune.media import blobs
 
 Operation = Callable[[np.random.Generator, UInt8, float], UInt8]
 PAPER = 20 / 30

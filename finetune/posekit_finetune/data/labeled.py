@@ -1,7 +1,7 @@
-"""Labelled persons for semi-supervised training: annotations in, patches and keypoints out.
+"""Labeled persons for semi-supervised training: annotations in, patches and keypoints out.
 
 Joints are matched by name, so that COCO, MPII and AI Challenger can share the channels of one
-network, as the paper's 24-joint head does.
+network, as in the paper's 24-joint head.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from posekit.skeletons import COCO_17, MPII_16, parse
 from posekit.types import Boxes, Float32, ModelSpec, Skeleton, UInt8
 from posekit.video.images import read_image
 from posekit_finetune.data import patch_store
-from posekit_finetune.data.persons import Found, Persons, cut_patches
+from posekit_finetune.data.persons import FindCounts, Persons, cut_patches
 
-# Source: Semi_Human_Pose's union of COCO, MPII, AIC and Human3.6M, whose names these are; AIC's
-# neck, MPII's upper_neck and thorax are labelled at different places and stay apart.
+# Source: Semi_Human_Pose's union of COCO, MPII, AIC and Human3.6M, with its names; AIC's neck,
+# MPII's upper_neck and thorax are labeled at different places and stay separate.
 UNION_24 = parse(
     {
         "name": "union_24",
@@ -50,11 +50,11 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
-    """N labelled persons, for the skeleton of a network.
+class LabeledPersons:
+    """N labeled persons, with the joints of a network's skeleton.
 
     persons: their patches.  points: float32 (N, K, 2), crop px.  weights: float32 (N, K), 1 where
-    the joint is labelled, hidden ones too, else 0.  known: bool (K,), joints that the data set has.
+    the joint is labeled, hidden ones too, else 0.  known: bool (K,), joints that the data set has.
     """
 
     persons: Persons
@@ -68,7 +68,7 @@ class Labelled:
         got = (self.points.shape, self.weights.shape, self.known.shape)
         if got != ((*shape, 2), shape, shape[1:]):
             raise InputError(
-                f"labelled: points, weights, known of {got}; wanted {(*shape, 2)}, {shape}, "
+                f"labeled persons: points, weights, known of {got}; wanted {(*shape, 2)}, {shape}, "
                 f"{shape[1:]}"
             )
 
@@ -78,14 +78,14 @@ class Labelled:
 
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """One annotated person: xyxy box and joints (J, 3), x, y, labelled, in picture px."""
+    """One annotated person: xyxy box and joints (J, 3), x, y, visibility, in image px."""
 
     file: str
     box: tuple[float, float, float, float]
     joints: NDArray[np.float64]
 
 
-def read_labelled(
+def read_labeled(
     annotations: str | Path,
     images: str | Path,
     spec: ModelSpec,
@@ -93,11 +93,11 @@ def read_labelled(
     first: int | None = None,
     skeleton: Skeleton | None = None,
     work: str | Path,
-) -> Labelled:
-    """Persons of a COCO file (any joint names) or of MPII's JSON list, kept in `work`.
+) -> LabeledPersons:
+    """Persons of a COCO file (any joint names) or of MPII's JSON list, stored in `work`.
 
-    first: so many instances, in the order of the file's images; None for all.  skeleton: None for
-    the network's. Crowds, boxes without area and persons without a joint of it are left out.
+    first: number of instances, in the order of the file's images; None for all.  skeleton: None for
+    the network's. Crowds, boxes without area and persons without a joint of it are excluded.
     Raises DataError with the entry that is wrong, InputError.
     """
     path, folder, joints = Path(annotations), Path(images), skeleton or spec.skeleton
@@ -107,17 +107,17 @@ def read_labelled(
     columns = _columns(names, joints, path)
     chosen = _with_joints(instances, columns, first)
     if not chosen:
-        raise DataError(f"{path}: no person in it has a labelled joint of {joints.name}")
-    told = {"labels": hashlib.sha256(path.read_bytes()).hexdigest(), "first": first}
+        raise DataError(f"{path}: no person in it has a labeled joint of {joints.name}")
+    parts = {"labels": hashlib.sha256(path.read_bytes()).hexdigest(), "first": first}
     files = list(dict.fromkeys(_file(folder, each, path) for each in chosen))
-    key = patch_store.key_of({**told, "joints": joints.keypoints}, files, spec)
-    place = Path(work) / f"labelled-{key}"
+    key = patch_store.cache_key({**parts, "joints": joints.keypoints}, files, spec)
+    place = Path(work) / f"labelled-{key}"  # the name that interrupted runs left there
     if not place.is_dir():
-        patch_store.check_room(Path(work), len(chosen), spec)
+        patch_store.check_disk_space(Path(work), len(chosen), spec)
         with AtomicFolder(place) as output:
             _cut(chosen, folder, spec, columns=columns, into=output.folder)
     persons, extra = patch_store.load(place, spec, ("points", "weights"))
-    return Labelled(persons, extra["points"], extra["weights"], columns >= 0, joints)
+    return LabeledPersons(persons, extra["points"], extra["weights"], columns >= 0, joints)
 
 
 def _cut(
@@ -139,7 +139,7 @@ def _cut(
             if each.file not in groups or each.file != instances[n - 1].file:
                 image = _image(folder / each.file)
             groups.setdefault(each.file, len(groups))
-            writer.put(n, cut_patches(image, Warp(warp.matrix[n : n + 1]), spec)[0])
+            writer.write(n, cut_patches(image, Warp(warp.matrix[n : n + 1]), spec)[0])
     finally:
         writer.close()
     joints = np.stack([each.joints for each in instances])[:, columns]
@@ -149,16 +149,16 @@ def _cut(
         patch_store.Row(each.box, Path(each.file).name, groups[each.file], float("nan"), -1)
         for each in instances
     ]
-    found = Found(pictures=len(groups), persons=len(rows))
+    counts = FindCounts(pictures=len(groups), persons=len(rows))
     extra = {"points": points, "weights": weights}
-    patch_store.save(into, rows, list(range(len(rows))), found=found, extra=extra)
+    patch_store.save(into, rows, list(range(len(rows))), counts=counts, extra=extra)
 
 
 def _image(path: Path) -> UInt8:
     try:
         return read_image(path)
     except SourceError as error:
-        raise DataError(f"labelled image {error}") from error
+        raise DataError(f"labeled image {error}") from error
 
 
 def _file(folder: Path, instance: Instance, annotations: Path) -> Path:
@@ -172,7 +172,7 @@ def _file(folder: Path, instance: Instance, annotations: Path) -> Path:
 
 
 def _columns(names: list[str], skeleton: Skeleton, path: Path) -> NDArray[np.int64]:
-    """For each joint of the skeleton its place among the annotation's, -1 where it has none."""
+    """Index of each of the skeleton's joints among the annotation's, -1 where it has none."""
     plain = [name.strip().lower().replace(" ", "_").replace("-", "_") for name in names]
     columns = np.array([plain.index(n) if n in plain else -1 for n in skeleton.keypoints], np.int64)
     if (columns < 0).all():
@@ -186,7 +186,7 @@ def _columns(names: list[str], skeleton: Skeleton, path: Path) -> NDArray[np.int
 def _with_joints(
     instances: Iterator[Instance], columns: NDArray[np.int64], first: int | None
 ) -> list[Instance]:
-    """The first instances with a labelled joint among `columns`."""
+    """The first instances with a labeled joint among `columns`."""
     chosen: list[Instance] = []
     for each in instances:
         if first is not None and len(chosen) == first:
@@ -215,7 +215,7 @@ def _instances(path: Path) -> tuple[list[str], Iterator[Instance]]:
 
 
 def _names(data: Mapping[str, Any]) -> list[str]:
-    """The person category's joint names; COCO's where the file leaves them out."""
+    """The person category's joint names; COCO's where the file has none."""
     for category in data.get("categories") or []:
         if isinstance(category, dict) and category.get("keypoints"):
             return [str(name) for name in category["keypoints"]]
@@ -263,14 +263,14 @@ def _coco_instance(annotation: Any, file: str, count: int, *, path: Path) -> Ins
 
 
 def _mpii(data: list[Any], path: Path) -> Iterator[Instance]:
-    """MPII as its evaluation programs keep it: 1-based joints, centre and scale of a person.
+    """MPII as its evaluation programs store it: 1-based joints, center and scale of a person.
 
-    Source: HRNet's mpii.py: the centre is moved down by 15 px of scale, the box is 200 px of it.
+    Source: HRNet's mpii.py: the center is moved down by 15 px of scale, the box is 200 px of it.
     """
     for number, entry in enumerate(data):
         try:
             joints = np.array(entry["joints"], np.float64).reshape(len(MPII_16), 2) - 1
-            seen = np.array(entry["joints_vis"], np.float64).reshape(len(MPII_16), 1)
+            visible = np.array(entry["joints_vis"], np.float64).reshape(len(MPII_16), 1)
             (x, y), scale = entry["center"], float(entry["scale"])
             file = str(entry["image"])
         except (KeyError, TypeError, ValueError) as error:
@@ -278,4 +278,4 @@ def _mpii(data: list[Any], path: Path) -> Iterator[Instance]:
         half = scale * _MPII_PIXELS / 2
         x, y = float(x) - 1, float(y) - 1 + 15 * scale
         box = (x - half, y - half, x + half, y + half)
-        yield Instance(file, box, np.concatenate([joints, seen], 1))
+        yield Instance(file, box, np.concatenate([joints, visible], 1))
