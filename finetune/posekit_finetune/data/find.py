@@ -269,7 +269,7 @@ class FrameLinks:
         self._next = 0
 
     def __call__(self, clip: int, time_s: float, boxes: Boxes) -> Int64:
-        """Track number of each box, continued from the previous frame where possible; images: -1."""
+        """Track number of each box, continued from the previous frame if linked; -1 in images."""
         if clip < 0:
             return np.full(len(boxes), -1, np.int64)
         tracks = np.full(len(boxes), -1, np.int64)
