@@ -51,9 +51,9 @@ def run_facts(
 def labels_used(options: AdaptOptions) -> str:
     """Which labels took part, in a few words."""
     told = []
-    if options.labelled is not None:
-        known = int(options.labelled.known.sum())
-        told.append(f"{len(options.labelled)} persons, {known} keypoints, to learn from")
+    if options.labeled is not None:
+        known = int(options.labeled.known.sum())
+        told.append(f"{len(options.labeled)} persons, {known} keypoints, to learn from")
     if options.checks:
         told.append("some to judge by")
     return "; ".join(told) or "none"
