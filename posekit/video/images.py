@@ -48,4 +48,4 @@ def image_frames(source: Source, options: ReadOptions, info: Info) -> Iterator[F
         )
     for index in chosen:
         path = source.paths[index]
-        yield Frame(read_image(path), index, float(index), path.name)
+        yield Frame(read_image(path), index, float(index), source.identity(path))
