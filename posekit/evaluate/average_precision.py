@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from posekit.coco import ImageId
 from posekit.errors import MissingExtraError
 from posekit.types import Int64
 
@@ -87,14 +88,16 @@ class Matched:
 def match(
     truth: Sequence[Mapping[str, Any]],
     results: Sequence[Mapping[str, Any]],
-    image_ids: Int64,
+    image_ids: Sequence[ImageId],
     *,
     sigmas: Sequence[float],
 ) -> Matched:
     """Match results with labels, both as COCO's dicts with K keypoints; sigmas: (K,).
 
+    Images are numbered for pycocotools, which sorts ids and wants all of one type.
     Raises MissingExtraError without pycocotools.
     """
+    place = {key: n for n, key in enumerate(image_ids)}
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -103,15 +106,16 @@ def match(
     with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress there
         labels = COCO()
         labels.dataset = {
-            "images": [{"id": int(key)} for key in image_ids],
-            "annotations": [dict(each) for each in truth],
+            "images": [{"id": n} for n in range(len(place))],
+            "annotations": [{**each, "image_id": place[each["image_id"]]} for each in truth],
             "categories": [{"id": 1, "name": "person"}],
         }
         labels.createIndex()
-        found = labels.loadRes([dict(each) for each in results]) if results else COCO()
+        rows = [{**each, "image_id": place[each["image_id"]]} for each in results]
+        found = labels.loadRes(rows) if rows else COCO()
         judge = COCOeval(labels, found, "keypoints")
         judge.params.kpt_oks_sigmas = np.asarray(sigmas, np.float64)
-        judge.params.imgIds = [int(key) for key in image_ids]
+        judge.params.imgIds = list(range(len(place)))
         judge.evaluate()
     return _matched(judge.evalImgs, len(image_ids))
 

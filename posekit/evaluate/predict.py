@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from posekit.detect import BoxFile
 from posekit.evaluate.annotations import Annotations
 from posekit.geometry import Warp, oks
 from posekit.types import Boxes, Float32, Frame, Int64, ModelSpec, Poses, Skeleton
@@ -72,9 +73,12 @@ def predict(
     for index, path in enumerate(annotations.images):
         mine = labelled[annotations.image_of[labelled] == index]
         if find is not None or len(mine):
-            # Files of boxes without names go by image id.
-            frame = Frame(read_image(path), int(annotations.image_ids[index]), name=path.name)
-            boxes = annotations.boxes.select(mine) if find is None else find(frame)
+            frame = Frame(read_image(path), index, name=annotations.image_names[index])
+            boxes = annotations.boxes.select(mine)
+            if isinstance(find, BoxFile):
+                boxes = find.boxes_of(annotations.image_ids[index], frame.name)
+            elif find is not None:
+                boxes = find(frame)
             persons = mine if find is None else np.full(len(boxes), -1, np.int64)
             if len(boxes):
                 parts.append((index, persons, estimate(frame, boxes)))

@@ -271,7 +271,7 @@ def coco_truth(annotations: Annotations) -> list[dict[str, Any]]:
     return [
         {
             "id": n + 1,  # pycocotools takes 0 for unmatched
-            "image_id": int(annotations.image_ids[annotations.image_of[n]]),
+            "image_id": annotations.image_ids[annotations.image_of[n]],
             "category_id": 1,
             "keypoints": flat[n].ravel().tolist(),
             "num_keypoints": int((flags[n] > 0).sum()),
@@ -291,7 +291,7 @@ def coco_results(
     flat = np.concatenate([points, scores], 2, dtype=np.float64)
     return [
         {
-            "image_id": int(annotations.image_ids[predictions.image_of[n]]),
+            "image_id": annotations.image_ids[predictions.image_of[n]],
             "category_id": 1,
             "keypoints": flat[n].ravel().tolist(),
             "score": float(ranks[n]),

@@ -79,23 +79,22 @@ def test_posekits_own_results_serve_as_boxes(tmp_path):
         ("", "is empty"),
         ('{"frame": 0, "boxes": []}\n{"frame": 1', "line 2: not JSON"),
         ('{"frame": 0, "boxes": []}\n[1, 2]', "line 2: wanted an object"),
-        ('{"frame": "0", "boxes": []}', "line 1: wanted frame as a whole number, got '0'"),
+        ('{"frame": "0", "boxes": []}', "line 1: frame: wanted a whole number from 0 .*, got '0'"),
         ('{"frame": 0}', "line 1: wanted boxes or persons"),
-        ('{"frame": 0, "boxes": [[1, 2, 3]]}', "line 1: wanted a box or score of 4 or 5 numbers"),
-        ('{"frame": 0, "boxes": [[1, 2, 3, "4"]]}', "line 1: wanted a box or score"),
+        ('{"frame": 0, "boxes": [[1, 2, 3]]}', "line 1: box 0: wanted a list of 4 numbers"),
+        ('{"frame": 0, "boxes": [[1, 2, 3, "4"]]}', r"line 1: box 0\[3\]: wanted a finite number"),
         ('{"frame": 5, "boxes": [[9, 0, 1, 1]]}', "frame 5: boxes: row 0"),
-        ('{"frame": 5, "boxes": [[0, 0, 1, NaN]]}', "frame 5: boxes: row 0"),
-        ('{"frame": 5, "boxes": [[0, 0, 1, 1, 87]]}', r"score of frame 5 is not in \[0, 1\]"),
-        ({"annotations": [], "images": 3}, "wanted images as a list"),
-        ({**COCO, "annotations": [{"image_id": 7}]}, "annotation 0: wanted a box"),
-        ([{"bbox": [0, 0, 1, 1]}], "annotation 0: wanted image_id as a whole number, got None"),
-        ([3], "annotation 0: wanted an object"),
+        ('{"frame": 5, "boxes": [[0, 0, 1, NaN]]}', "NaN is no number of JSON"),
+        ('{"frame": 5, "boxes": [[0, 0, 1, 1, 87]]}', "box 0: score: wanted .* from 0 to 1"),
+        ({"annotations": [], "images": 3}, "images: wanted a list of objects"),
+        ({**COCO, "annotations": [{"image_id": 7}]}, "annotation 0: has no bbox"),
+        ([{"bbox": [0, 0, 1, 1]}], "annotation 0: image_id: wanted a whole number .* got None"),
+        ([3], "annotations, entry 0: wanted an object"),
     ],
 )
 def test_a_malformed_file_is_refused_with_its_place(tmp_path, content, message):
-    with pytest.raises(InputError, match=f"boxes: |{message}") as caught:
+    with pytest.raises(InputError, match=message):
         BoxFile(write(tmp_path / "boxes.json", content))
-    assert caught.match(message)
 
 
 def test_a_missing_or_binary_file_is_a_source_error(tmp_path):

@@ -8,6 +8,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -197,28 +198,42 @@ def test_layouts_are_told_apart_by_names() -> None:
         shared_keypoints(layout_of(["tail"]).skeleton(["tail"]), COCO_17)
 
 
+def labelled_by(data: dict[str, Any] | None = None, **person: Any) -> str:
+    """A COCO file of one person in a.jpg, with some fields of the file or the person replaced."""
+    whole = {"image_id": 1, "bbox": [0, 0, 5, 5], "keypoints": [1, 2, 2] * 17, **person}
+    images = [{"id": 1, "file_name": "a.jpg"}]
+    text = json.dumps({"images": images, "annotations": [whole], **(data or {})})
+    return text.replace("Infinity", "1e999")
+
+
 @pytest.mark.parametrize(
     ("content", "error", "words"),
     [
         ("{", InputError, "not JSON"),
         ("{}", InputError, "not COCO"),
         ("[3]", InputError, "not COCO"),
-        ('{"images": [], "annotations": []}', InputError, "keypoints"),
+        ("[" * 100_000, InputError, "nested deeper"),
+        (labelled_by({"annotations": []}), InputError, "no annotated person"),
+        (labelled_by(bbox=None), InputError, "annotation 0: has no bbox"),
+        (labelled_by(bbox=[0, 0, 1e999, 5]), InputError, r"bbox\[2\]: .* got inf"),
+        (labelled_by(bbox=[0, 0, 10**400, 5]), InputError, "bbox"),
+        (labelled_by(area="x"), InputError, "annotation 0: area: wanted a finite number"),
+        (labelled_by(area=10**400), InputError, "annotation 0: area: .* an integer of"),
+        (labelled_by(keypoints=[[1, 2]] * 51), InputError, r"annotation 0: keypoints\[0\]"),
+        (labelled_by(keypoints=[1, 2, 2]), InputError, "3 keypoint numbers; wanted 51"),
+        (labelled_by(image_id=2), InputError, "image_id 2 is not among"),
+        (labelled_by(image_id=[]), InputError, "annotation 0: image_id: wanted a whole number"),
+        (labelled_by({"images": [{"id": 10**30, "file_name": "a.jpg"}]}), InputError, "image 0"),
+        (labelled_by({"images": [{"id": 1, "file_name": 3}]}), InputError, "file_name"),
         (
-            '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": '
-            '[{"image_id": 1, "keypoints": [1, 2, 2]}]}',
+            labelled_by({"images": [{"id": 1, "file_name": name} for name in ("a", "b")]}),
             InputError,
-            "bbox",
+            "images 'a' and 'b' have the same id 1",
         ),
-        (
-            '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": '
-            '[{"image_id": 1, "bbox": [0, 0, 5, 5], "keypoints": [1, 2, 2]}]}',
-            SourceError,
-            "a.jpg",
-        ),
+        (labelled_by(), SourceError, r"a\.jpg"),
     ],
 )
-def test_wrong_files_are_told_in_one_sentence(
+def test_wrong_files_are_refused_in_one_sentence(
     tmp_path: Path, content: str, error: type[Exception], words: str
 ) -> None:
     file = tmp_path / "labels.json"
