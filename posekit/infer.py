@@ -194,6 +194,7 @@ class _Job:
             source=reader.name,
             size=reader.size,
             fps=float(reader.fps),
+            images=tuple(map(self.source.identity, self.source.paths)),
         )
 
 

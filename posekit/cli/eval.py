@@ -53,6 +53,8 @@ def command(
     runs = [_run(api.load(each, device, threads, flip=flip, boxes=source, options=look), labels, given=boxes == "gt", seed=seed) for each in (model, compare) if each]
     result = outcome.report(runs, boxes=boxes, annotations=annotations)
     outcome.save(result, runs[0], json_file=json_file, html_file=html_file)
+    for note in runs[0].notes:
+        typer.echo(f"posekit: {note}", err=True)
     typer.echo(json.dumps(result, indent=1)) if json_to == "-" else _print(result)
 # fmt: on
 
@@ -68,7 +70,8 @@ def _run(estimator: Estimator, labels: Annotations, *, given: bool, seed: int) -
     with counted(runtime.bundle.name, len(labels.images)) as on_image:
         found = predict(estimator, labels, find, skeleton=runtime.spec.skeleton, on_image=on_image)
     judged = score(found, labels, runtime.spec, seed=seed)
-    return Run(runtime, judged, estimator.options.views)
+    notes = (*labels.notes, *getattr(find, "notes", ()))
+    return Run(runtime, judged, estimator.options.views, notes)
 
 
 def _print(result: Mapping[str, Any]) -> None:

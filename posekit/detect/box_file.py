@@ -26,20 +26,25 @@ _NO_BOXES = Boxes(np.zeros((0, 4), np.float32))
 
 @dataclass(frozen=True)
 class _Content:
-    """rows: by file name and number.  lists_images: an image that is not among them is an error."""
+    """rows: by file name and number.
+
+    lists_images: an image that is not among them is an error.  lists_all: images without persons
+    have entries too, so that a name which is missing may be another spelling of one that is there.
+    """
 
     rows: Mapping[_Key, list[_Row]]
     notes: tuple[str, ...] = ()
     lists_images: bool = False
+    lists_all: bool = True
 
 
 class BoxFile:
     """Boxes by frame, read from a file; a frame that it gives no box has no person.
 
     COCO: a data set, or a list of results. JSON Lines: `{"frame": 3, "boxes": [[x0, y0, x1, y1,
-    score?], ...]}`, or posekit's own results. Images are matched by path, else by as much of the
-    path as both have, where the file has names; else by the number that is the name, else (and
-    for video) frame = image id. Coordinates are posekit's pixels.
+    score?], ...]}`, or posekit's own results. Images are matched by path where the file has names,
+    and, but for results, by as much of the path as both have; else by the number that is the name,
+    else (and for video) frame = image id. Coordinates are posekit's pixels.
     Raises SourceError, InputError with the line or annotation.
     """
 
@@ -49,7 +54,7 @@ class BoxFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         content = _read(self.path)
-        self._lists_images = content.lists_images
+        self._lists_images, self._lists_all = content.lists_images, content.lists_all
         self._notes = list(content.notes)
         self._thin = self._missing = 0
         self._first_missing: ImageId = ""
@@ -138,7 +143,8 @@ class BoxFile:
 
     def _entry_of(self, name: str) -> str | None:
         """The file's own name of an image; two images never take the same one."""
-        found = [name] if name in self._by_name else self._alike(name)
+        exact = [name] if name in self._by_name else []
+        found = exact or (self._alike(name) if self._lists_all else [])
         if len(found) > 1:
             raise InputError(
                 f"{self.path}: {shown(name)} may be {' or '.join(map(shown, found[:3]))}; read the "
@@ -268,7 +274,8 @@ def _coco(data: Any, path: Path) -> _Content:
         _add(rows, (name, each.image_id), [_coco_row(each)], each.where)
     crowds = len(found.annotations) - len(persons)
     notes = [f"{path}: {crowds} boxes of crowds are left out"] if crowds else []
-    return _Content(rows, (*found.notes, *notes), lists_images=bool(names))
+    is_data_set = isinstance(data, dict)
+    return _Content(rows, (*found.notes, *notes), bool(names), lists_all=is_data_set)
 
 
 def _coco_row(annotation: Annotation) -> _Row:

@@ -149,21 +149,25 @@ def _coco(found: CocoFile, name: str, error: type[PosekitError]) -> LabelFile:
     count = _keypoint_count(found.annotations, names)
     if count < len(names):
         notes.append(f"{name}: names {len(names)} keypoints and holds {count}, the first ones")
+    _check(found, count, name, error)
+    layout = layout_of(names)
+    skeleton = layout.skeleton(names[:count])
+    return LabelFile(layout, skeleton, found.images, found.annotations, tuple(notes))
+
+
+def _check(found: CocoFile, count: int, name: str, error: type[PosekitError]) -> None:
+    """Whether images have names, and persons a box and `count` keypoints."""
+    for key, file in found.images.items():
+        if not file:
+            raise error(f"{name}: image {shown(key)} has no file_name")
     for each in found.annotations:
         if len(each.keypoints) != 3 * count:
             raise error(
                 f"{each.where}: {len(each.keypoints)} keypoint numbers; wanted {3 * count}: x, y "
                 f"and visibility of the {count} keypoints that its category names"
             )
-    for each in found.annotations:
         if each.bbox is None:
             raise error(f"{each.where}: has no bbox; wanted x, y, width and height")
-    for key, file in found.images.items():
-        if not file:
-            raise error(f"{name}: image {shown(key)} has no file_name")
-    layout = layout_of(names)
-    skeleton = layout.skeleton(names[:count])
-    return LabelFile(layout, skeleton, found.images, found.annotations, tuple(notes))
 
 
 def _keypoint_count(persons: Sequence[Annotation], names: Sequence[str]) -> int:

@@ -14,6 +14,7 @@ class Header:
 
     version: of posekit.  model, model_sha256: bundle that made them.  source: path or URL.
     size: (W, H) of the first frame, px, or None.  fps: nominal frames a second, or None.
+    images: names of all images of the source, in order; empty for video.
     """
 
     version: str
@@ -23,6 +24,7 @@ class Header:
     source: str
     size: tuple[int, int] | None = None
     fps: float | None = None
+    images: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The first line of a JSON Lines file."""
