@@ -41,11 +41,11 @@ def command(
     from posekit import api
     from posekit.atomic import check_free
     from posekit.estimate import EstimateOptions
-    from posekit.evaluate import outcome, read_annotations
+    from posekit.evaluate import outcome
 
     json_file = None if json_to in (None, "-") else Path(str(json_to))
     check_free(json_file, html_file, overwrite=overwrite)
-    labels = read_annotations(annotations, images)
+    labels = _read(annotations, images)
     source = {"gt": "full", "detector": detector}.get(boxes, boxes)
     look = EstimateOptions(views=int(views) if views else None)
     if views:
@@ -53,10 +53,18 @@ def command(
     runs = [_run(api.load(each, device, threads, flip=flip, boxes=source, options=look), labels, given=boxes == "gt", seed=seed) for each in (model, compare) if each]
     result = outcome.report(runs, boxes=boxes, annotations=annotations)
     outcome.save(result, runs[0], json_file=json_file, html_file=html_file)
-    for note in runs[0].notes:
-        typer.echo(f"posekit: {note}", err=True)
     typer.echo(json.dumps(result, indent=1)) if json_to == "-" else _print(result)
 # fmt: on
+
+
+def _read(annotations: Path, images: Path) -> Annotations:
+    """The labels; what was assumed or left out goes to stderr."""
+    from posekit.evaluate import read_annotations
+
+    labels = read_annotations(annotations, images)
+    for note in labels.notes:
+        typer.echo(f"posekit: {note}", err=True)
+    return labels
 
 
 def _run(estimator: Estimator, labels: Annotations, *, given: bool, seed: int) -> Run:
@@ -70,8 +78,10 @@ def _run(estimator: Estimator, labels: Annotations, *, given: bool, seed: int) -
     with counted(runtime.bundle.name, len(labels.images)) as on_image:
         found = predict(estimator, labels, find, skeleton=runtime.spec.skeleton, on_image=on_image)
     judged = score(found, labels, runtime.spec, seed=seed)
-    notes = (*labels.notes, *getattr(find, "notes", ()))
-    return Run(runtime, judged, estimator.options.views, notes)
+    notes = getattr(find, "notes", ())
+    for note in notes:
+        typer.echo(f"posekit: {note}", err=True)
+    return Run(runtime, judged, estimator.options.views, (*labels.notes, *notes))
 
 
 def _print(result: Mapping[str, Any]) -> None:

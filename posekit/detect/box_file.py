@@ -236,7 +236,7 @@ def _json_lines(lines: Iterator[tuple[int, str]], path: Path) -> _Content:
         file = entry.get("file") or ""
         if not isinstance(file, str):
             raise InputError(f"{where}: file: wanted a text, got {shown(file)}")
-        _add(rows, (_plain(file), int(frame)), list(_line_rows(entry, where)), where)
+        _add(rows, (_plain(file), int(frame)), list(_line_rows(entry, where)), where=where)
     return _Content(rows)
 
 
@@ -271,7 +271,7 @@ def _coco(data: Any, path: Path) -> _Content:
     persons = [each for each in found.annotations if not each.is_crowd]
     for each in persons:
         name = _plain(found.images.get(each.image_id, each.file_name))
-        _add(rows, (name, each.image_id), [_coco_row(each)], each.where)
+        _add(rows, (name, each.image_id), [_coco_row(each)], where=each.where)
     crowds = len(found.annotations) - len(persons)
     notes = [f"{path}: {crowds} boxes of crowds are left out"] if crowds else []
     is_data_set = isinstance(data, dict)
@@ -289,7 +289,7 @@ def _score(value: object, name: str) -> float:
     return number(value, name=name, low=0, high=1)
 
 
-def _add(rows: dict[_Key, list[_Row]], key: _Key, more: list[_Row], where: str) -> None:
+def _add(rows: dict[_Key, list[_Row]], key: _Key, more: list[_Row], *, where: str) -> None:
     known = rows.setdefault(key, [])
     known += more
     if len(known) > MAX_BOXES:

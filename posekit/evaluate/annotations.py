@@ -149,13 +149,13 @@ def _coco(found: CocoFile, name: str, error: type[PosekitError]) -> LabelFile:
     count = _keypoint_count(found.annotations, names)
     if count < len(names):
         notes.append(f"{name}: names {len(names)} keypoints and holds {count}, the first ones")
-    _check(found, count, name, error)
+    _check(found, count, name, error=error)
     layout = layout_of(names)
     skeleton = layout.skeleton(names[:count])
     return LabelFile(layout, skeleton, found.images, found.annotations, tuple(notes))
 
 
-def _check(found: CocoFile, count: int, name: str, error: type[PosekitError]) -> None:
+def _check(found: CocoFile, count: int, name: str, *, error: type[PosekitError]) -> None:
     """Whether images have names, and persons a box and `count` keypoints."""
     for key, file in found.images.items():
         if not file:

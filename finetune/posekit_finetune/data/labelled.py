@@ -112,7 +112,7 @@ def read_labelled(
     found = read_label_file(path, error=DataError)
     columns = _columns(found.skeleton.keypoints, joints, path)
     usable = _usable(found, columns)
-    chosen = [_instance(each, found, folder, path) for each in usable[:first]]
+    chosen = [_instance(each, found, folder, path=path) for each in usable[:first]]
     if not chosen:
         raise DataError(f"{path}: no person in it has a labelled joint of {joints.name}")
     parts = {"labels": hashlib.sha256(path.read_bytes()).hexdigest(), "first": first}
@@ -201,7 +201,7 @@ def _usable(found: LabelFile, columns: NDArray[np.int64]) -> list[Annotation]:
     return [each for persons in of_image.values() for each in persons]
 
 
-def _instance(person: Annotation, found: LabelFile, folder: Path, path: Path) -> Instance:
+def _instance(person: Annotation, found: LabelFile, folder: Path, *, path: Path) -> Instance:
     """The person in 0-based pixels, and its image. Raises DataError."""
     name = found.files[person.image_id]
     try:
