@@ -41,11 +41,11 @@ def command(
     from posekit import api
     from posekit.atomic import check_free
     from posekit.estimate import EstimateOptions
-    from posekit.evaluate import outcome
+    from posekit.evaluate import outcome, read_annotations
 
     json_file = None if json_to in (None, "-") else Path(str(json_to))
     check_free(json_file, html_file, overwrite=overwrite)
-    labels = _read(annotations, images)
+    labels = read_annotations(annotations, images)
     source = {"gt": "full", "detector": detector}.get(boxes, boxes)
     look = EstimateOptions(views=int(views) if views else None)
     if views:
@@ -55,16 +55,6 @@ def command(
     outcome.save(result, runs[0], json_file=json_file, html_file=html_file)
     typer.echo(json.dumps(result, indent=1)) if json_to == "-" else _print(result)
 # fmt: on
-
-
-def _read(annotations: Path, images: Path) -> Annotations:
-    """The labels; what was assumed or left out goes to stderr."""
-    from posekit.evaluate import read_annotations
-
-    labels = read_annotations(annotations, images)
-    for note in labels.notes:
-        typer.echo(f"posekit: {note}", err=True)
-    return labels
 
 
 def _run(estimator: Estimator, labels: Annotations, *, given: bool, seed: int) -> Run:
@@ -78,10 +68,8 @@ def _run(estimator: Estimator, labels: Annotations, *, given: bool, seed: int) -
     with counted(runtime.bundle.name, len(labels.images)) as on_image:
         found = predict(estimator, labels, find, skeleton=runtime.spec.skeleton, on_image=on_image)
     judged = score(found, labels, runtime.spec, seed=seed)
-    notes = getattr(find, "notes", ())
-    for note in notes:
-        typer.echo(f"posekit: {note}", err=True)
-    return Run(runtime, judged, estimator.options.views, (*labels.notes, *notes))
+    notes = (*labels.notes, *getattr(find, "notes", ()))
+    return Run(runtime, judged, estimator.options.views, notes)
 
 
 def _print(result: Mapping[str, Any]) -> None:
@@ -112,6 +100,8 @@ def _print(result: Mapping[str, Any]) -> None:
     for name, row in rows.items():
         keypoints.add_row(name, *("-" if row[e] is None else f"{row[e]:.3g}" for e in shown))
     console.print(keypoints)
+    for note in run["notes"]:
+        console.print("note:", note, markup=False)
     if figures["unused_keypoints"]:
         console.print("not judged, since only one side has them:", *figures["unused_keypoints"])
 

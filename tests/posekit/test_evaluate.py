@@ -20,6 +20,7 @@ from pycocotools.cocoeval import COCOeval
 
 import posekit
 from posekit import Boxes, ModelSpec, Poses
+from posekit.detect import BoxFile
 from posekit.errors import InputError, SourceError
 from posekit.evaluate import (
     Annotations,
@@ -369,3 +370,54 @@ def _own_answer(estimator: posekit.Estimator, image: Path, folder: Path) -> Path
     path = folder / "labels.json"
     path.write_text(json.dumps(data))
     return path
+
+
+def test_ids_and_folders_of_images_do_not_change_the_figures(tmp_path: Path) -> None:
+    """Two images of one base name; ids as numbers, as texts, and a horse beside the persons."""
+    estimator = posekit.load("movenet-lightning", "cpu", 1, flip=False, boxes="full")
+    photo = ROOT / "tests/data/coco_000000397133.jpg"
+    (row,) = json.loads(_own_answer(estimator, photo, tmp_path).read_text())["annotations"]
+    figures, names = [], ["cam1/a.jpg", "cam2/a.jpg"]
+    for name in names:
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(photo.read_bytes())
+    categories = [{"id": n, "name": name, "keypoints": list(COCO_17.keypoints)}
+                  for n, name in ((1, "horse"), (5, "Person"))]  # fmt: skip
+    for keys, extra in (([3, 9], False), (["frame-b", "frame-a"], False), (["3", 9], True)):
+        rows = [{**row, "id": n, "image_id": key, "category_id": 5} for n, key in enumerate(keys)]
+        rows[1]["keypoints"] = [value + 9 for value in row["keypoints"]]
+        rows += [{**row, "image_id": keys[0], "category_id": 1, "bbox": [0, 0, 50, 50]}] * extra
+        images = [{"id": k, "file_name": n} for k, n in zip(keys, names, strict=True)]
+        file = tmp_path / "set.json"
+        data = {"images": images, "annotations": rows, "categories": categories}
+        file.write_text(json.dumps(data))
+        read = read_annotations(file, tmp_path)
+        assert len(read) == 2
+        assert bool(read.notes) == extra
+        spec = estimator.runtime.spec
+        found = predict(estimator, read, skeleton=spec.skeleton)
+        figures.append(score(found, read, spec).figures()["metrics"]["AP"][0])
+    assert figures[0] == figures[1] == figures[2] < 1
+
+
+def test_two_names_never_mean_one_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    images = [{"id": n, "file_name": f"cam{n}/a.jpg"} for n in (1, 2)]
+    file = tmp_path / "set.json"
+    file.write_text(labelled_by({"images": images}))
+    with pytest.raises(InputError, match=r"'cam1/a\.jpg' and 'cam2/a\.jpg' would both be"):
+        read_annotations(file, tmp_path)
+
+
+def test_boxes_of_a_file_are_matched_by_the_labels_own_names_and_ids(tmp_path: Path) -> None:
+    estimator = posekit.load("movenet-lightning", "cpu", 1, flip=False, boxes="full")
+    image = ROOT / "tests/data/coco_000000397133.jpg"
+    read = read_annotations(_own_answer(estimator, image, tmp_path), image.parent)
+    box = {"bbox": [380, 60, 140, 310]}
+    for row in ({"image_id": 7}, {"image_id": 1, "file_name": image.name}):
+        file = tmp_path / "boxes.json"
+        file.write_text(json.dumps([{**row, **box}]))
+        find = BoxFile(file)
+        found = predict(estimator, read, find, skeleton=COCO_17)
+        assert found.boxes.xyxy.tolist() == [[380, 60, 520, 370]]
+        assert find.notes == []

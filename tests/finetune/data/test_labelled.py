@@ -13,6 +13,7 @@ import pytest
 
 from posekit.checkpoints.layouts import UNION
 from posekit.errors import DataError, InputError
+from posekit.evaluate import read_annotations
 from posekit.geometry import Warp
 from posekit.skeletons import AIC_14, COCO_17, MPII_16
 from posekit.types import Boxes
@@ -188,3 +189,30 @@ def test_real_annotations_fit_their_pictures(
     inside = ((labelled.points > -16) & (labelled.points < 80)).all(2)  # the crop and its margin
     assert inside[labelled.weights > 0].mean() > 0.97
     assert labelled.weights.sum(1).min() >= 1
+
+
+def test_only_the_persons_category_is_learned_from(tmp_path: Path) -> None:
+    """The same persons that eval takes; what is left out is in the notes."""
+    horse = person(1, category_id=2)
+    path = coco(tmp_path, [person(2, category_id=1), horse, person(1, category_id=1, x=50.0)])
+    data = json.loads(path.read_text())
+    data["categories"].append({**data["categories"][0], "id": 2, "name": "horse"})
+    path.write_text(json.dumps(data))
+    labelled = read(path)
+    assert len(labelled) == len(read_annotations(path, tmp_path)) == 2
+    assert labelled.notes == (f"{path}: 1 annotations of other categories are left out",)
+
+
+def test_text_ids_and_equal_names_in_two_folders_are_two_images(tmp_path: Path) -> None:
+    names = ["cam1/1.png", "cam2/1.png"]
+    for number, name in enumerate(names, start=1):
+        (tmp_path / name).parent.mkdir()
+        cv2.imwrite(str(tmp_path / name), blobs(number))
+    images = [{"id": f"frame-{n}", "file_name": name} for n, name in enumerate(names)]
+    path = tmp_path / "labels.json"
+    rows = [{**person(1), "image_id": image["id"]} for image in images]
+    path.write_text(json.dumps({"images": images, "annotations": rows}))
+    labelled = read(path)
+    assert labelled.persons.sources == tuple(names)
+    assert labelled.persons.groups.tolist() == [0, 1]
+    assert (labelled.persons.crops([0]) != labelled.persons.crops([1])).any()
