@@ -132,7 +132,7 @@ def test_the_boxes_of_one_image_never_serve_two(tmp_path):
     boxes = BoxFile(write(tmp_path / "b.jsonl", '{"frame": 0, "file": "x.jpg", "boxes": []}'))
     boxes.boxes(0, "cam1/x.jpg")
     boxes.boxes(5, "cam1/x.jpg")
-    with pytest.raises(InputError, match="would serve both 'cam1/x.jpg' and 'cam2/x.jpg'"):
+    with pytest.raises(InputError, match=r"would serve both 'cam1/x\.jpg' and 'cam2/x\.jpg'"):
         boxes.boxes(1, "cam2/x.jpg")
 
 

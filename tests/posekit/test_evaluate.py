@@ -383,7 +383,7 @@ def test_ids_and_folders_of_images_do_not_change_the_figures(tmp_path: Path) -> 
         (tmp_path / name).write_bytes(photo.read_bytes())
     categories = [{"id": n, "name": name, "keypoints": list(COCO_17.keypoints)}
                   for n, name in ((1, "horse"), (5, "Person"))]  # fmt: skip
-    for keys, extra in (([3, 9], False), (["frame-b", "frame-a"], False), (["3", 9], True)):
+    for keys, extra in (([3, 9], False), (["frame-a", "frame-b"], False), (["3", 9], True)):
         rows = [{**row, "id": n, "image_id": key, "category_id": 5} for n, key in enumerate(keys)]
         rows[1]["keypoints"] = [value + 9 for value in row["keypoints"]]
         rows += [{**row, "image_id": keys[0], "category_id": 1, "bbox": [0, 0, 50, 50]}] * extra
