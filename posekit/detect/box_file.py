@@ -49,7 +49,7 @@ class BoxFile:
     """
 
     is_exact = True
-    """Each frame's persons are those of its boxes: nobody is followed into a frame without."""
+    """Each frame's persons are those of its boxes: no one is tracked into a frame without."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -144,7 +144,7 @@ class BoxFile:
     def _entry_of(self, name: str) -> str | None:
         """The file's own name of an image; two images never take the same one."""
         exact = [name] if name in self._by_name else []
-        found = exact or (self._alike(name) if self._lists_all else [])
+        found = exact or (self._same_ending(name) if self._lists_all else [])
         if len(found) > 1:
             raise InputError(
                 f"{self.path}: {shown(name)} may be {' or '.join(map(shown, found[:3]))}; read the "
@@ -166,7 +166,7 @@ class BoxFile:
                 f"{shown(name)}; wanted names with their folders"
             )
 
-    def _alike(self, name: str) -> list[str]:
+    def _same_ending(self, name: str) -> list[str]:
         """Names that end as `name` does, by whole folders, as far as both go."""
         parts = PurePosixPath(name).parts
         found = []

@@ -189,14 +189,14 @@ def _mpii(data: Sequence[Any], name: str, error: type[PosekitError]) -> LabelFil
         file = each.get("image") if isinstance(each, dict) else None
         if not isinstance(file, str) or not file:
             raise error(f"{where}: wanted an object with image, joints, joints_vis, center, scale")
-        joints, flags = each.get("joints"), each.get("joints_vis")
+        joints, visible = each.get("joints"), each.get("joints_vis")
         if not isinstance(joints, list) or len(joints) != len(MPII_16):
             raise error(f"{where}: joints: wanted {len(MPII_16)} of x and y, got {shown(joints)}")
-        seen = numbers(flags, name=f"{where}: joints_vis", count=len(MPII_16), error=error)
+        flags = numbers(visible, name=f"{where}: joints_vis", count=len(MPII_16), error=error)
         flat: list[float] = []
         for k, joint in enumerate(joints):
             place = floats(joint, name=f"{where}: joint {k}", count=2, error=error)
-            flat += [*place, 2.0 if seen[k] > 0 else 0.0]
+            flat += [*place, 2.0 if flags[k] > 0 else 0.0]
         box = _mpii_box(each, where, error)
         persons.append(Annotation(file, where, box, flat))
     files = {each.image_id: str(each.image_id) for each in persons}  # an image's id is its name

@@ -52,7 +52,7 @@ class Matched:
     persons: Int64
 
     def figures(self, weights: ArrayLike | None = None) -> dict[str, float]:
-        """AP and AR by name, each image counted `weights` (I,) times; NaN where nobody counts.
+        """AP and AR by name, each image counted `weights` (I,) times; NaN without persons.
 
         medium: 32² to 96² px² of person, large: above.
         """
@@ -121,7 +121,7 @@ def match(
 
 
 def _matched(found: Sequence[Mapping[str, Any] | None], count: int) -> Matched:
-    """pycocotools' answers, which come by range and then by image, as arrays."""
+    """pycocotools' matches, which come by range and then by image, as arrays."""
     rows = [found[a * count : (a + 1) * count] for a in range(len(_RANGES))]
     persons = np.zeros((len(_RANGES), count), np.int64)
     hits, ignored = [], []

@@ -1,4 +1,4 @@
-"""posekit.detect.detector: persons in frames of any shape, and the second look."""
+"""posekit.detect.detector: persons in frames of any shape, and the second pass."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def man() -> np.ndarray:
 MAN = Boxes(np.array([[273, 130, 417, 384]], np.float32) - 0.5)
 
 
-# --- NanoDet on real pictures ---------------------------------------------------------------
+# --- NanoDet on real images ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", [0.25, 1.0, 4.0])
@@ -138,7 +138,7 @@ def probe_bundle(scores: tuple[float, float], box: list[float]) -> Bundle:
         ((0.2, 0.8), [0.1, 0.1, 0.9, 0.9], 1, [0.8]),  # large, low score
         ((0.2, 0.2), [0.1, 0.1, 0.9, 0.9], 1, []),  # low in the second pass too
         ((0.2, 0.8), [0.1, 0.1, 0.4, 0.4], 0, []),  # small: no second pass
-        ((0.05, 0.8), [0.1, 0.1, 0.9, 0.9], 0, []),  # below any doubt
+        ((0.05, 0.8), [0.1, 0.1, 0.9, 0.9], 0, []),  # below the second pass's limit
     ],
 )
 def test_a_large_box_of_low_score_gets_a_second_smaller_pass(scores, box, passes, found):

@@ -39,7 +39,7 @@ def test_given_boxes_keep_their_number_and_order(lightning: Estimator, frames: l
     assert lightning(image, np.zeros((0, 4))).points.shape == (0, 17, 2)
 
 
-def test_points_follow_a_shifted_picture(lightning: Estimator, frames: list[Frame]) -> None:
+def test_points_follow_a_shifted_image(lightning: Estimator, frames: list[Frame]) -> None:
     image = frames[0].image
     found = lightning(image)
     assert len(found) >= 1
@@ -52,14 +52,14 @@ def test_points_follow_a_shifted_picture(lightning: Estimator, frames: list[Fram
     np.testing.assert_allclose(after.points[0][sure], before.points[0][sure] + [30, 20], atol=0.2)
 
 
-def test_an_empty_picture_has_nobody(lightning: Estimator) -> None:
+def test_an_empty_image_has_no_person(lightning: Estimator) -> None:
     assert len(lightning(np.full((240, 320, 3), 90, np.uint8))) == 0
 
 
 @pytest.mark.parametrize(
     "image", [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3)), np.zeros((0, 5, 3), np.uint8)]
 )
-def test_what_is_no_picture_is_refused(lightning: Estimator, image: UInt8) -> None:
+def test_what_is_no_image_is_refused(lightning: Estimator, image: UInt8) -> None:
     with pytest.raises(InputError):
         lightning(image)
 

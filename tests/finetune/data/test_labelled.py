@@ -25,7 +25,7 @@ Data = dict[str, Any]
 
 
 def coco(folder: Path, annotations: list[Data], names: list[str] | None = None) -> Path:
-    """A COCO file of two images, the first one listed last, and its pictures."""
+    """A COCO file of two images, the first one listed last, and its images."""
     for number in (1, 2):
         cv2.imwrite(str(folder / f"{number}.png"), blobs(number))
     images = [{"id": number, "file_name": f"{number}.png"} for number in (2, 1)]
@@ -59,7 +59,7 @@ def test_joints_land_where_the_crop_shows_them(tmp_path: Path) -> None:
     assert back[1, 1:] == pytest.approx(np.tile([30, 40], (16, 1)), abs=1e-3)
     assert labelled.weights.tolist() == [[0.0, *[1.0] * 16]] * 2
     assert labelled.known.all()
-    # what the picture shows there, the crop shows at the point
+    # what the image shows there, the crop shows at the point
     x, y = labelled.points[1, 5].round().astype(int)
     crop = labelled.persons.crops([1])[0]
     assert crop[y, x].astype(int) == pytest.approx(blobs(1)[40, 30, ::-1].astype(int), abs=24)
@@ -98,7 +98,7 @@ def test_the_first_instances_are_the_first_of_the_images(tmp_path: Path) -> None
     assert len(read(tmp_path / "labels.json")) == 3
 
 
-def test_a_second_read_is_the_same_and_needs_no_pictures_decoded(tmp_path: Path) -> None:
+def test_a_second_read_is_the_same_and_needs_no_images_decoded(tmp_path: Path) -> None:
     path = coco(tmp_path, [person(1), person(2)])
     first = read(path)
     (folder,) = (tmp_path / "work").iterdir()
@@ -179,7 +179,7 @@ def test_missing_and_damaged_images_and_foreign_joints_are_named(tmp_path: Path)
         ("lspet", "check.json", UNION_24, 20),
     ],
 )
-def test_real_annotations_fit_their_pictures(
+def test_real_annotations_fit_their_images(
     tmp_path: Path, folder: str, file: str, skeleton: Any, count: int
 ) -> None:
     root = shared("lspet" if folder == "lspet" else f"mmpose_testdata/{folder}")
