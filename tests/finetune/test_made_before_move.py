@@ -114,9 +114,9 @@ def test_an_interrupted_adaptation_goes_on_from_its_stored_step(resumed: Resumed
 
 
 def test_an_interrupted_adaptation_ends_with_the_weights_of_a_whole_run(resumed: Resumed) -> None:
-    """To the bit on the machine that made the files. Elsewhere a gradient's rounding may become a
-    step where the gradient is next to nothing: a hundredth of a tensor's largest movement after the
-    stored step is allowed, and for one weight in fifty the whole of it.
+    """To the bit where the same kernels run. With torch's plain kernels and without oneDNN the
+    deviation was at most 3e-4 of a tensor's largest movement after the stored step, on 98 % of the
+    weights 2.3e-4; twice the anchor, which is the smallest term of this recipe, makes it 1e-3.
     """
     (state,) = resumed.work.glob("state-*.pt")
     last = torch.load(state, weights_only=True)
@@ -129,8 +129,10 @@ def test_an_interrupted_adaptation_ends_with_the_weights_of_a_whole_run(resumed:
         moved = float(np.abs(wanted - before).max())
         deviation = np.abs(after - wanted)
         assert moved > 0, name
-        assert float(deviation.max()) <= moved, name
-        assert float((deviation > 0.01 * moved).mean()) <= 0.02, name
+        assert float(np.quantile(deviation, 0.98)) <= 5e-4 * moved, name
+        assert float(deviation.max()) <= 0.05 * moved, (
+            name
+        )  # a gradient's rounding is a step's sign
 
 
 def test_the_report_of_a_resumed_run_has_the_keys_of_one_made_before(resumed: Resumed) -> None:
