@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 import posekit
 from posekit.bundle import Bundle
 from posekit.cli import app
-from posekit.runtime import verify
+from posekit.verify import verify
 from posekit_finetune import recipe
-from posekit_finetune.monitor import Reading
+from posekit_finetune.assess.monitor import MonitorReading
 
 FILES = Path(__file__).parents[1] / "files" / "made_before_move"
 REPORT = json.loads((FILES / "report.json").read_text())
@@ -50,7 +50,7 @@ def test_the_readings_of_a_report_are_read_as_they_were() -> None:
     """The state of an interrupted run holds the same dictionaries."""
     for each in REPORT["history"]:
         finite = {k: np.nan if v is None else v for k, v in each["values"].items()}
-        read = Reading.from_dict({**each, "values": finite})
+        read = MonitorReading.from_dict({**each, "values": finite})
         assert (read.step, read.losses) == (each["step"], each["losses"])
         assert set(read.values) == set(each["values"])
 

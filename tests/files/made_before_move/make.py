@@ -25,9 +25,10 @@ from posekit import codecs
 from posekit.bundle import Bundle, find
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
-from posekit_engines.graph import heatmaps_graph, points_graph
-from posekit_engines.pack import assembled
-from posekit_engines.to_onnx import bundle_weights, network_graph
+from posekit_engines.bundles.assemble import assemble_bundle
+from posekit_engines.graphs.network import network_graph
+from posekit_engines.graphs.points import heatmaps_graph, points_graph
+from posekit_engines.graphs.weights import bundle_weights
 
 HERE = Path(__file__).parent
 SIDE = 32  # px of the interrupted adaptation's crops: its maps have 8 x 8 cells
@@ -134,7 +135,9 @@ def small_lightning() -> Bundle:
         name: value if name.startswith("head.") or value.ndim == 1 else coarse(value)
         for name, value in lightning.weights.items()
     }
-    return assembled(replace(lightning, name="small-lightning", weights=weights, extras={}), spec)
+    return assemble_bundle(
+        replace(lightning, name="small-lightning", weights=weights, extras={}), spec
+    )
 
 
 def coarse(weight: np.ndarray) -> np.ndarray:
