@@ -38,6 +38,7 @@ from posekit_engines import (
 )
 from posekit_engines.cuda import Device
 from posekit_engines.gpu_check import CheckOptions
+from tests import needs
 from tests.assets import ROOT
 from tests.engines.cuda_emulation import tools
 from tests.engines.cuda_emulation.emulated import emulated_device
@@ -91,6 +92,7 @@ def checked(*only: str) -> dict[str, Any]:
     return gpu_check.check(model, CheckOptions(only=only))
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("gpu-check", "emulated")
 def test_the_kernel_part_runs_every_case_and_passes(on_gpu: Any) -> None:
     on_gpu(emulated_device())
@@ -106,6 +108,7 @@ def test_the_kernel_part_runs_every_case_and_passes(on_gpu: Any) -> None:
     assert "targets" not in result
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("gpu-check", "emulated")
 @pytest.mark.parametrize("file", MUTANTS)
 def test_a_wrong_kernel_fails_and_nothing_is_timed(
@@ -127,6 +130,7 @@ def test_a_wrong_kernel_fails_and_nothing_is_timed(
         gpu_check.raise_failures(result)
 
 
+@pytest.mark.tools
 def test_a_mismatch_is_written_and_ends_with_4(
     on_gpu: Any, tmp_path: Path, mutated: Callable[[str], Device]
 ) -> None:
@@ -142,6 +146,7 @@ def test_a_mismatch_is_written_and_ends_with_4(
     assert "--overwrite" in str(again.exception)
 
 
+@pytest.mark.tools
 def test_a_device_that_fails_ends_the_cases(on_gpu: Any) -> None:
     device = emulated_device()
 
@@ -177,6 +182,7 @@ def test_without_a_gpu_it_ends_with_3_at_once_and_says_what_to_do() -> None:
     assert min(spent - before.children_system, time.monotonic() - start) < 2
 
 
+@pytest.mark.tools
 def test_an_unknown_part_is_refused(on_gpu: Any) -> None:
     on_gpu(emulated_device())
     with pytest.raises(InputError, match="--only speed: wanted kernels, sanitizer"):
@@ -214,6 +220,7 @@ def whole() -> dict[str, Any]:
     return drive("engines,times,decode,crop,end-to-end")
 
 
+@pytest.mark.tools
 def test_the_table_shows_every_row_and_what_it_is(
     whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +241,7 @@ def test_the_table_shows_every_row_and_what_it_is(
         assert re.sub(r" +", " ", line) in re.sub(r" +", " ", run.stdout), run.stdout
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("gpu-check", "host code driven")
 def test_every_time_is_taken_and_none_passes_for_a_gpus(whole: dict[str, Any]) -> None:
     result, parts = whole, dict(whole["parts"])
@@ -263,12 +271,14 @@ def test_every_time_is_taken_and_none_passes_for_a_gpus(whole: dict[str, Any]) -
     assert row["share"] == pytest.approx(row["frames_per_s"] * 500e-6, abs=1e-3)
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("gpu-check", "host code driven")
 def test_the_kernel_part_passes_through_a_real_driver_package() -> None:
     part = drive("kernels")["parts"]["kernels"]
     assert part["status"] == "passed", part
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("gpu-check", "host code driven")
 @pytest.mark.parametrize(
     ("part", "plant", "said"),
@@ -311,6 +321,7 @@ def test_without_a_sanitizer_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None
         gpu_sanitizer.find()
 
 
+@pytest.mark.tools
 def test_what_the_sanitizer_runs_ends_by_the_cases(
     monkeypatch: pytest.MonkeyPatch, mutated: Callable[[str], Device]
 ) -> None:
@@ -322,7 +333,7 @@ def test_what_the_sanitizer_runs_ends_by_the_cases(
 
 
 def test_torchs_decode_is_the_twins() -> None:
-    torch = pytest.importorskip("torch")
+    torch = needs.package("torch")
     spec = gpu_times.SPEC
     maps = gpu_times.hard_heatmaps(2, spec)
     one, other = (torch.from_numpy(each) for each in (maps[:2], maps[2:]))

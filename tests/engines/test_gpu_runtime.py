@@ -30,7 +30,9 @@ from posekit_engines.kernels import THREADS
 from tests.assets import ROOT, shipped
 from tests.engines.cuda_emulation import tensorrt_stand_in as trt
 from tests.engines.cuda_emulation import tools
-from tests.engines.test_kernels_host import DRIVERS, needs, stand_in
+from tests.engines.test_kernels_host import DRIVERS, needs_driver, stand_in
+
+pytestmark = pytest.mark.tools
 
 DRIVE = tools.HERE / "drive_runtime.py"
 CELL = 1e-3  # decode equals the codecs within this, cells
@@ -47,7 +49,7 @@ def drive(
 
 def traced(script: Path, driver: str, *arguments: str, schedule: str = "") -> tuple[Any, list[str]]:
     """What a script answers in its last line on the stand-in libcuda, and the driver's calls."""
-    needs(driver)
+    needs_driver(driver)
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace"
         environment = stand_ins(POSEKIT_TRACE=str(trace), POSEKIT_SCHEDULE=schedule)

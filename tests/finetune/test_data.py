@@ -271,6 +271,7 @@ def test_a_full_disk_is_said_before_the_work(tmp_path: Path) -> None:
         store.check_room(tmp_path / "new" / "work", 10**12, SPEC)
 
 
+@pytest.mark.assets
 @pytest.mark.slow
 def test_real_pictures_and_clips(tmp_path: Path) -> None:
     spec = Bundle.open(find("movenet-lightning")).pose_spec

@@ -66,6 +66,7 @@ def test_a_row_that_is_replaced_is_forgotten() -> None:
     assert distinct.is_near(thumbnail(blobs(2)))
 
 
+@pytest.mark.assets
 def test_photos_of_different_people_are_kept() -> None:
     paths = sorted(shared("lspet/adapt").iterdir())[:200]
     distinct, kept = Distinct(200), 0

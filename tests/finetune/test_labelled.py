@@ -167,6 +167,7 @@ def test_missing_and_damaged_images_and_foreign_joints_are_named(tmp_path: Path)
         read(coco(tmp_path, [person(1)], [f"thumb {n}" for n in range(17)]))
 
 
+@pytest.mark.assets
 @pytest.mark.parametrize(
     ("folder", "file", "skeleton", "count"),
     [

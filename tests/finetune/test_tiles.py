@@ -68,6 +68,7 @@ def test_scrambled_pictures_end_before_learning(tmp_path: Path) -> None:
         find_persons([folder], SPEC, FindOptions(boxes="full"), work=tmp_path)
 
 
+@pytest.mark.assets
 def test_sports_pictures_pass() -> None:
     tiles = Tiles()
     for path in sorted(shared("lspet/adapt").glob("*.jpg"))[:40]:

@@ -23,6 +23,7 @@ from posekit.nets.vitpose import ViTPose
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
 from posekit_engines.to_onnx import bundle_weights, inline_weights, network_graph
+from tests import needs
 
 
 def spec_of(architecture: str, size: tuple[int, int] = (192, 256)) -> ModelSpec:
@@ -189,13 +190,13 @@ def _named_operators() -> torch.library.Library:
 
 
 def independent(name: str) -> Any:
-    """An independent implementation; the test is skipped where it is not installed."""
+    """The package of an independent implementation."""
     if importlib.util.find_spec("torchvision") and "torchvision" not in sys.modules:
         try:
             importlib.import_module("torchvision")
         except RuntimeError:
             _named_operators()
-    return pytest.importorskip(name, exc_type=ImportError)
+    return needs.package(name)
 
 
 def through_the_loader(theirs: nn.Module, architecture: str, folder: Path) -> Any:
