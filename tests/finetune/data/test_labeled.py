@@ -172,6 +172,7 @@ def test_the_error_names_missing_and_damaged_images_and_unknown_joints(tmp_path:
         read(coco(tmp_path, [person(1)], [f"thumb {n}" for n in range(17)]))
 
 
+@pytest.mark.assets
 @pytest.mark.parametrize(
     ("folder", "file", "skeleton", "count"),
     [
