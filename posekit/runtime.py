@@ -17,6 +17,7 @@ from posekit.bundle import Bundle, Weights
 from posekit.calibration import Calibration
 from posekit.errors import BundleError, InputError
 from posekit.geometry import Warp
+from posekit.onnx_scan import check_supplied
 from posekit.providers import (
     CPU,
     Device,
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 _MOST = 8
 """Crops at a time on a CPU: more gain nothing there, and hold memory."""
 _MOST_GPU = 64
-WEIGHTS_OUTSIDE = b"\n\x08location\x12"
-"""How a graph says, in protobuf, that a tensor's values come from elsewhere."""
 
 
 class PoseRuntime(Protocol):
@@ -218,9 +217,8 @@ def open_session(
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if WEIGHTS_OUTSIDE not in graph:  # surplus ones would be refused
-        weights = {}
-    arrays = {name: np.ascontiguousarray(array) for name, array in weights.items()}
+    taken = check_supplied(graph, weights, "graph")  # surplus ones would be refused
+    arrays = {name: np.ascontiguousarray(weights[name]) for name in taken}
     values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(a) for name, a in arrays.items()}
     options.add_external_initializers(list(values), list(values.values()))
     on = Device.of(device)
