@@ -24,7 +24,6 @@ from posekit_engines.options import ExportOptions
 from posekit_engines.pack import loaded
 from posekit_engines.standalone import write
 from posekit_engines.strays import Cost, Given, Truth, truth
-from posekit_engines.to_onnx import bundle_weights
 
 Report = dict[str, Any]
 Ask = Callable[[Checks], Given]
@@ -181,8 +180,7 @@ def _bundle(job: Job, path: Path) -> Report:
     """The points graph in its precision is judged alone, then packed with the rest."""
     start = perf_counter()
     file = path.with_name("points.onnx")
-    stored = replace(job.source, weights=bundle_weights(job.net))  # float16, as a bundle has them
-    told = write(stored, job.net, job.spec, options=job.options, path=file)
+    told = write(job.source, job.net, job.spec, options=job.options, path=file)
     told["export_s"] = round(perf_counter() - start, 1)
     report = judged(job, file, told, page=path.with_name(path.name + PAGE))
     packed = repack.repacked(job.source, job.spec, options=job.options, points=file, parity=report)

@@ -1,4 +1,4 @@
-"""From a checkpoint to a bundle: graphs, float16 weights, check crops, and who said what."""
+"""From a checkpoint to a bundle: graphs, weights in their own type, check crops, provenance."""
 
 from __future__ import annotations
 
@@ -9,36 +9,42 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
-from torch import Tensor, nn
+from torch import nn
 
 from posekit import __version__, bundle, checkpoints
 from posekit.atomic import AtomicFile, check_free, explained
 from posekit.bundle import Bundle, Weights, check_name
-from posekit.checkpoints import Converted, Overrides, hub
+from posekit.checkpoints import Converted, Item, Overrides, hub
 from posekit.errors import ExportError
 from posekit.nets import build
 from posekit.runtime import open_session
 from posekit.types import ModelSpec, UInt8
 from posekit_engines.graph import heatmaps_graph, points_graph
 from posekit_engines.parity import compare, source_answer
-from posekit_engines.to_onnx import bundle_weights, network_graph
+from posekit_engines.to_onnx import halved, network_graph
 
-_LARGEST = float(np.finfo(np.float16).max)
+Storage = Literal["fp32", "fp16"]
 
 
 def convert(
-    source: str | Path, output: str | Path, overrides: Overrides, *, overwrite: bool = False
+    source: str | Path,
+    output: str | Path,
+    overrides: Overrides,
+    *,
+    storage: Storage | None = None,
+    overwrite: bool = False,
 ) -> Converted:
     """Read a checkpoint and write its bundle; what was decided is in the result's items.
 
     source: a file or folder, or hf://OWNER/NAME[@REVISION], which is fetched first.
+    storage: of the weights, None for the checkpoint's own.
     Raises CheckpointError, ExportError, SourceError (output exists, or cannot be written),
     InputError (its name), MissingExtraError.
     """
@@ -49,26 +55,20 @@ def convert(
         if str(source).startswith(hub.SCHEME):
             with TemporaryDirectory(prefix="posekit-") as folder:
                 fetched = hub.fetch(str(source), Path(folder))
-                said = fetched.to_dict()
-                converted, packed = _converted(fetched.path, output.stem, overrides, fetched=said)
+                converted = checkpoints.load(fetched.path, overrides)
+                packed = pack(converted, output.stem, fetched.path, storage=storage)
+                provenance = {**packed.provenance, **fetched.to_dict()}
+                packed = replace(packed, provenance=provenance)
         else:
-            converted, packed = _converted(source, output.stem, overrides, fetched={})
+            converted = checkpoints.load(source, overrides)
+            packed = pack(converted, output.stem, Path(source), storage=storage)
         with explained(output):
             made.file.write(packed.to_bytes())
-    return converted
-
-
-def _converted(
-    source: str | Path, name: str, overrides: Overrides, *, fetched: Mapping[str, Any]
-) -> tuple[Converted, Bundle]:
-    """What was understood, and the bundle; `fetched` is what provenance adds of a download."""
-    converted = checkpoints.load(source, overrides)
-    packed = pack(converted, name, Path(source))
-    return converted, replace(packed, provenance={**packed.provenance, **fetched})
+    return replace(converted, items=_with_storage(converted, storage), parity=_parities(packed))
 
 
 def read(source: str | Path) -> Bundle:
-    """A checkpoint with each family's defaults, as `export` takes it: float32, no graphs.
+    """A checkpoint with each family's defaults, as `export` takes it: its weights, no graphs.
 
     Raises CheckpointError.
     """
@@ -76,16 +76,33 @@ def read(source: str | Path) -> Bundle:
     return unpacked(checkpoints.load(source), path.stem, path)
 
 
-def pack(converted: Converted, name: str, source: Path) -> Bundle:
+def pack(
+    converted: Converted, name: str, source: Path, *, storage: Storage | None = None
+) -> Bundle:
     """The bundle of a converted checkpoint; `source` is the file or folder that it came from.
 
-    Weights become float16.  Raises ExportError where one does not fit.
+    storage: of the weights, None for the checkpoint's own.
+    Raises ExportError where one does not fit.
     """
-    return assembled(unpacked(converted, name, source))
+    items = _with_storage(converted, storage)
+    return assembled(unpacked(replace(converted, items=items), name, source), storage=storage)
+
+
+def _with_storage(converted: Converted, storage: Storage | None) -> tuple[Item, ...]:
+    """The items; where a flag decides on the weights' type, it has the last word."""
+    if storage is None:
+        return converted.items
+    item = Item("storage", "float16" if storage == "fp16" else "float32", "flag")
+    return tuple(item if each.name == item.name else each for each in converted.items)
+
+
+def _parities(packed: Bundle) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads(packed.extras["parity.json"])
+    return found
 
 
 def unpacked(converted: Converted, name: str, source: Path) -> Bundle:
-    """A converted checkpoint with float32 weights and without graphs: what `export` starts from.
+    """A converted checkpoint, its weights in their own type, no graphs: where `export` starts.
 
     Its `sha256` is the checkpoint's.
     """
@@ -101,17 +118,19 @@ def unpacked(converted: Converted, name: str, source: Path) -> Bundle:
     )
 
 
-def assembled(source: Bundle, spec: ModelSpec | None = None) -> Bundle:
-    """`source` with new graphs, float16 weights, check crops and parity, its own spec or `spec`.
+def assembled(
+    source: Bundle, spec: ModelSpec | None = None, *, storage: Storage | None = None
+) -> Bundle:
+    """`source` with new graphs, check crops and parity, its own spec or `spec`.
 
-    The stored answer is that of the network in torch with the source's own weights, and parity.json
-    says how far each graph is from it, so it holds what float16 costs.
-    Raises ExportError where a weight does not fit.
+    storage: of the weights, None for the source's own.  The stored answer is that of the network
+    in torch with the source's own weights, and parity.json says how far each graph is from it, so
+    it holds what another storage costs.  Raises ExportError where a weight does not fit.
     """
     spec = spec or source.pose_spec
     exact = loaded(build(spec), source.weights)
-    weights = bundle_weights(exact)
-    network = network_graph(exact, spec)
+    weights = _stored(source.weights, storage)
+    network = network_graph(exact, spec, weights)
     graphs = {
         view: points_graph(network, spec, flip=view == "flip").SerializeToString()
         for view in ("flip", "plain")
@@ -127,6 +146,17 @@ def assembled(source: Bundle, spec: ModelSpec | None = None) -> Bundle:
     return replace(
         source, spec=spec, weights=weights, graphs=graphs, extras={**extras, **parts}, sha256=""
     )
+
+
+def _stored(weights: Weights, storage: Storage | None) -> Weights:
+    """The weights in the type that is asked for. Raises ExportError where one does not fit."""
+    match storage:
+        case "fp16":
+            return halved(weights)
+        case "fp32":
+            return {name: value.astype(np.float32) for name, value in weights.items()}
+        case None:
+            return weights
 
 
 def _parity(
@@ -146,16 +176,9 @@ def _parity(
 def loaded(net: nn.Module, weights: Mapping[str, NDArray[Any]]) -> nn.Module:
     """`net` with the weights, strictly but for batch norm's counters, in evaluation mode.
 
-    Raises ExportError where a weight does not fit float16.
+    It computes in float32, whatever the weights' type.
     """
-    state: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        if float(np.abs(value).max(initial=0.0)) > _LARGEST:
-            raise ExportError(
-                f"{name}: holds {float(np.abs(value).max()):g}, beyond float16's {_LARGEST:g}, "
-                "in which bundles store weights; rescale that layer"
-            )
-        state[name] = torch.from_numpy(value.astype(np.float32))
+    state = {name: torch.from_numpy(value.astype(np.float32)) for name, value in weights.items()}
     counters = {name: v for name, v in net.state_dict().items() if not v.is_floating_point()}
     net.load_state_dict({**counters, **state})
     return net.eval()
@@ -190,9 +213,17 @@ def _sha256(source: Path) -> str:
 
 
 def _reference(net: nn.Module, spec: ModelSpec) -> dict[str, NDArray[Any]]:
-    """Check crops, and what the network in torch and the numpy codecs find in them."""
+    """Check crops, and what the network in torch and the numpy codecs find in them.
+
+    Raises ExportError where that is not finite.
+    """
     crops = check_crops(spec)
     flip, plain = (source_answer(net, crops, spec, flip=flip) for flip in (True, False))
+    if not all(np.isfinite(part).all() for part in (*flip, *plain)):
+        raise ExportError(
+            f"{spec.architecture}: its heatmaps of the check crops are not finite: the weights are "
+            "damaged, or of another network of the same shapes"
+        )
     return {
         "crops": crops,
         "flip_points": flip[0],

@@ -11,13 +11,13 @@ from safetensors.numpy import save
 from posekit.bundle import Bundle
 from posekit.errors import ParityError
 from posekit.nets import build
+from posekit.onnx_scan import external_initializers
 from posekit.runtime import open_session
 from posekit.types import Float32
 from posekit_engines.pack import assembled, check_crops, loaded
 from posekit_engines.parity import Parity, compare, source_answer
 
 BUDGET_PX = 0.05
-_MARK = b"weights.safetensors"  # in each graph that takes its weights from the bundle
 
 
 def renewed(bundle: Bundle) -> Bundle:
@@ -25,9 +25,10 @@ def renewed(bundle: Bundle) -> Bundle:
 
     A bundle exported in fp16 or int8 has a graph with its old weights inside: its graphs are made
     anew in fp32, and its provenance says so. Raises ParityError where a graph does not follow the
-    weights, ExportError where a weight does not fit float16.
+    weights.
     """
-    if not all(_MARK in bundle.graphs.get(name, b"") for name in ("flip", "plain", "maps")):
+    graphs = (bundle.graphs.get(name, b"") for name in ("flip", "plain", "maps"))
+    if not all(external_initializers(graph, bundle.name) for graph in graphs):
         bundle = _in_fp32(bundle)
     spec = bundle.pose_spec
     crops = bundle.reference.get("crops")

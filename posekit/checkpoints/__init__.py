@@ -8,7 +8,7 @@ default, in this order; each is an `Item` that says so.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,14 @@ class Overrides(Facts):
 class Converted:
     """A checkpoint understood: its spec, its weights by posekit's names, and who said what.
 
-    weights: float32, the floating entries of the network's state dict.
+    weights: the floating entries of the network's state dict, float32 or float16 as in the file.
+    parity: of the bundle made of it, how far each graph deviates from the file's own weights.
     """
 
     spec: ModelSpec
     weights: dict[str, NDArray[Any]]
     items: tuple[Item, ...]
+    parity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def load(path: str | Path, overrides: Overrides = Overrides()) -> Converted:
@@ -132,7 +134,8 @@ def _converted(
         spec = replace(spec, gate=movenet.GATE)
     weights = _fitting(found.state, spec, found.origin)
     first = [Item("config", config.name, "config beside it")] if config else []
-    known = [*found.items, Item("architecture", name, "weights")]
+    stored = Item("storage", _storage(found.state, weights), "weights")
+    known = [*found.items, Item("architecture", name, "weights"), stored]
     return Converted(spec, weights, (*first, *known, *items))
 
 
@@ -168,9 +171,21 @@ def _fitting(
                 f"{origin.get(name, name)}: shape {value.shape}; a {spec.architecture} at "
                 f"{spec.input_size[0]} x {spec.input_size[1]} px has {wanted[name]}"
             )
-        if value.dtype != np.float32 or not np.isfinite(value).all():
+        if value.dtype.kind != "f":
+            raise CheckpointError(f"{origin.get(name, name)}: holds {value.dtype}; wanted floats")
+        if value.dtype == np.float64:
+            with np.errstate(over="ignore"):  # refused below
+                weights[name] = value.astype(np.float32)
+        if not np.isfinite(weights[name]).all():
             raise CheckpointError(f"{origin.get(name, name)}: holds values that are not finite")
     return weights
+
+
+def _storage(state: files.State, weights: Mapping[str, NDArray[Any]]) -> str:
+    """The types in which weights are stored, and what they were where that is another."""
+    types = sorted({str(value.dtype) for value in weights.values()})
+    rounded = any(state[name].dtype != value.dtype for name, value in weights.items())
+    return " and ".join(types) + (", rounded from float64" if rounded else "")
 
 
 # What ImageNet files hold beside the backbone: classifiers, and branches that pose does not use.

@@ -23,6 +23,8 @@ from posekit.checkpoints import tfjs
 from posekit.errors import CheckpointError
 
 State = dict[str, NDArray[Any]]
+FLOATS = (torch.float64, torch.float32, torch.float16)
+"""Kept as they are; other floating types become float32, which holds bfloat16 exactly."""
 _WRAPPERS = ("state_dict", "best_state_dict", "model_state_dict", "model")
 _OTHERS = {
     ".posekit": "is a bundle already: give it to infer, export or adapt as it is",
@@ -231,7 +233,8 @@ def _arrays(content: Mapping[Any, Any], path: Path) -> State:
 
 def _array(tensor: Tensor) -> NDArray[Any]:
     plain = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
-    array: NDArray[Any] = (plain.float() if plain.is_floating_point() else plain).numpy()
+    known = plain.dtype in FLOATS or not plain.is_floating_point()
+    array: NDArray[Any] = (plain if known else plain.float()).numpy()
     return array
 
 

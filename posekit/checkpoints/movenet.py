@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from posekit.checkpoints.facts import Facts, Item
@@ -29,7 +28,7 @@ def is_one(state: Mapping[str, object]) -> bool:
 
 
 def canonical(state: State) -> tuple[State, dict[str, str], list[Item]]:
-    """The tensors by posekit's names, float32; no other name to tell of one, and what was seen.
+    """The tensors by posekit's names, float16 as stored; no other names, and the layout's item.
 
     Raises CheckpointError for a tfjs graph that is not MoveNet's.
     """
@@ -37,11 +36,7 @@ def canonical(state: State) -> tuple[State, dict[str, str], list[Item]]:
         every = weights_from_tfjs(state)
     except CheckpointError as error:
         raise CheckpointError(f"a tfjs graph, but not MoveNet SinglePose ({error})") from error
-    kept = {
-        name: np.asarray(value, np.float32)
-        for name, value in every.items()
-        if not name.startswith(_UNUSED)
-    }
+    kept = {name: value for name, value in every.items() if not name.startswith(_UNUSED)}
     return kept, {}, [Item("layout", "MoveNet (tfjs)", "weights")]
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Option
@@ -31,6 +32,7 @@ def command(
     head: Annotated[Literal["coco", "mpii", "aic"] | None, Option(help="Joints of a 24-joint head.")] = None,
     experts: Annotated[int | None, Option(min=0, help="Data set of a ViTPose++: 0 COCO, 1 AIC, 2 MPII, ...")] = None,
     architecture: Annotated[str | None, Option(help="Refuse the file unless it is this network.")] = None,
+    storage: Annotated[Literal["fp32", "fp16"] | None, Option(help="Type of the stored weights; by default the checkpoint's own.")] = None,
     config: Annotated[Path | None, Option(help="Its mmpose .py, .yaml or .json config; parsed, never run.")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing output.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print what was decided as JSON.")] = False,
@@ -42,7 +44,7 @@ def command(
 
     chosen = skeletons.find(skeleton) if skeleton else None
     said = Overrides(input_size=_size(input_size), skeleton=chosen, color=color, convention=convention, decode=decode, sigma=sigma, blur=blur, flip_shift=flip_shift, padding=padding, network=network, head=head, experts=experts, architecture=architecture, config=config)
-    _print(api.convert(file, output, said, overwrite=overwrite), output, as_json=as_json)
+    _print(api.convert(file, output, said, storage=storage, overwrite=overwrite), output, as_json=as_json)
 # fmt: on
 
 
@@ -59,11 +61,21 @@ def _size(text: str | None) -> tuple[int, int] | None:
 def _print(converted: Converted, output: Path, *, as_json: bool) -> None:
     if as_json:
         items = [item.to_dict() for item in converted.items]
-        typer.echo(json.dumps({"output": str(output), "items": items}, indent=1))
+        result = {"output": str(output), "items": items, "parity": converted.parity}
+        typer.echo(json.dumps(result, indent=1))
         return
     for item in converted.items:
         typer.echo(str(item))
     assumed = [item.name for item in converted.items if item.assumed]
     if assumed:
         typer.echo(f"{len(assumed)} assumed: a wrong one costs accuracy; say it with a flag")
+    for graph, parity in converted.parity.items():
+        typer.echo(f"{graph}: from the checkpoint's own weights {_deviation(parity)}")
     typer.echo(f"{output}: written")
+
+
+def _deviation(parity: Mapping[str, Any]) -> str:
+    scores = f"scores within {parity['max_score']:g}"
+    if not parity["points"]:
+        return f"{scores}; on the check crops it finds no keypoint whose shift could be measured"
+    return f"mean {parity['mean_px']:g}, max {parity['max_px']:g} px; {scores}"
