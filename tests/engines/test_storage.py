@@ -21,13 +21,14 @@ from posekit.checkpoints import Overrides
 from posekit.cli import app
 from posekit.errors import CheckpointError
 from posekit.nets import build
-from posekit.runtime import open_session
+from posekit.session import open_session
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
+from posekit_engines.bundles.assemble import assembled, pack
+from posekit_engines.convert import convert, read
 from posekit_engines.export import export
 from posekit_engines.options import ExportOptions
-from posekit_engines.pack import assembled, convert, pack, read
-from posekit_engines.parity import normalised
+from posekit_engines.parity.source import normalised
 from tests.states import FLAT, MMPOSE_0, State, renamed, saved
 
 SIZE = (64, 96)

@@ -17,9 +17,9 @@ from posekit import bundle, onnx_scan
 from posekit.bundle import Bundle
 from posekit.detect import Detector
 from posekit.errors import BundleError
-from posekit.exported import open_model
+from posekit.model_file import open_model
 from posekit.onnx_scan import check_supplied, external_initializers
-from posekit.runtime import open_session
+from posekit.session import open_session
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
 

@@ -1,0 +1,68 @@
+"""`posekit convert`: a public checkpoint to a bundle file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from posekit import checkpoints
+from posekit.atomic import AtomicFile, check_free, explained
+from posekit.bundle import Bundle, check_name
+from posekit.checkpoints import Converted, Item, Overrides, hub
+from posekit_engines.bundles.assemble import pack, unpacked
+from posekit_engines.graphs.weights import Storage
+
+
+def convert(
+    source: str | Path,
+    output: str | Path,
+    overrides: Overrides,
+    *,
+    storage: Storage | None = None,
+    overwrite: bool = False,
+) -> Converted:
+    """Read a checkpoint and write its bundle; what was decided is in the result's items.
+
+    source: a file or folder, or hf://OWNER/NAME[@REVISION], which is fetched first.
+    storage: of the weights, None for the checkpoint's own.
+    Raises CheckpointError, ExportError, SourceError (output exists, or cannot be written),
+    InputError (its name), MissingExtraError.
+    """
+    output = Path(output)
+    check_name(output)
+    check_free(output, overwrite=overwrite)
+    with AtomicFile(output, "wb") as made:  # before the work: it may not be writable
+        if str(source).startswith(hub.SCHEME):
+            with TemporaryDirectory(prefix="posekit-") as folder:
+                fetched = hub.fetch(str(source), Path(folder))
+                converted = _load(fetched.path, overrides, storage)
+                packed = pack(converted, output.stem, fetched.path, storage=storage)
+            provenance = {**packed.provenance, **fetched.to_dict()}
+            packed = replace(packed, provenance=provenance)
+        else:
+            converted = _load(source, overrides, storage)
+            packed = pack(converted, output.stem, Path(source), storage=storage)
+        with explained(output):
+            made.file.write(packed.to_bytes())
+    return replace(converted, parity=json.loads(packed.extras["parity.json"]))
+
+
+def _load(source: str | Path, overrides: Overrides, storage: Storage | None) -> Converted:
+    """The checkpoint, its items with who decided on the stored type. Raises CheckpointError."""
+    converted = checkpoints.load(source, overrides)
+    if storage is None:
+        return converted
+    flag = Item("storage", "float16" if storage == "fp16" else "float32", "flag")
+    items = tuple(flag if each.name == flag.name else each for each in converted.items)
+    return replace(converted, items=items)
+
+
+def read(source: str | Path) -> Bundle:
+    """A checkpoint with each family's defaults, as `export` takes it: its weights, no graphs.
+
+    Raises CheckpointError.
+    """
+    path = Path(source)
+    return unpacked(checkpoints.load(source), path.stem, path)
