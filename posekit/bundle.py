@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from posekit.atomic import write_atomic
 from posekit.calibration import Calibration
-from posekit.errors import BundleError, InputError
+from posekit.errors import BundleError, InputError, PosekitError
 from posekit.onnx_scan import check_supplied
 from posekit.types import DetectorSpec, ModelSpec
 
@@ -177,28 +177,31 @@ def _sha256(data: bytes) -> str:
 
 def _read_parts(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
     """The zip's entries; refuses what a bundle never holds (bombs, escapes, doubles)."""
-    _check_layout(archive, path)
+    check_entries(archive, str(path))
     parts: dict[str, bytes] = {}
     for entry in archive.infolist():
         if not _PART.fullmatch(entry.filename) or entry.filename in parts:
             raise BundleError(f"{path}: holds {entry.filename!r}, which no bundle does")
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-            raise BundleError(f"{path}: {entry.filename} is compressed; a bundle's parts are not")
         parts[entry.filename] = archive.read(entry)
     if "manifest.json" not in parts:
         raise BundleError(f"{path}: a zip without manifest.json, so not a posekit bundle")
     return parts
 
 
-def _check_layout(archive: zipfile.ZipFile, path: Path) -> None:
-    """Raises BundleError unless the entries stand one behind another, before the directory."""
+def check_entries(
+    archive: zipfile.ZipFile, where: str, *, error: type[PosekitError] = BundleError
+) -> None:
+    """Raises `error` unless a zip's entries are stored, one behind another, and not compressed."""
     entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
     starts = [entry.header_offset for entry in entries[1:]] + [archive.start_dir]
     for entry, following in zip(entries, starts, strict=True):
+        stored = entry.compress_type == zipfile.ZIP_STORED
+        if not stored or entry.file_size != entry.compress_size:
+            raise error(f"{where}: {entry.filename!a} is compressed; its parts never are")
         # In the file each has a header of its own, its name, then its bytes.
         size = _FILE_HEADER + len(entry.orig_filename) + entry.compress_size
         if entry.header_offset + size > following:
-            raise BundleError(f"{path}: damaged: its entries overlap at {entry.filename!a}")
+            raise error(f"{where}: damaged: its entries overlap at {entry.filename!a}")
 
 
 def _check_manifest(parts: dict[str, bytes], path: Path) -> dict[str, Any]:

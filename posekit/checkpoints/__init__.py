@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from posekit.checkpoints import configs, files, layouts, movenet
+from posekit.checkpoints import configs, files, layouts, movenet, weight_sets
 from posekit.checkpoints.layouts import UNION, Canonical, Choice, Head, Network
 from posekit.checkpoints.resolve import Facts, Item, Source, resolve
 from posekit.errors import CheckpointError
@@ -33,10 +33,12 @@ _OPTIONAL = "num_batches_tracked"  # old files lack it, and nothing but training
 class Overrides(Facts):
     """What the user says, before all else; None: find out.
 
-    architecture: must agree with the tensors.  network: of a dual file (1, 2 or student).
-    head: which joints of a 24-joint union head.  experts: of a ViTPose++.  config: its path.
+    weights: which of several sets in the file.  architecture: must agree with the tensors.
+    network: of a dual file (1, 2 or student).  head: which joints of a 24-joint union head.
+    experts: of a ViTPose++.  config: its path.
     """
 
+    weights: str | None = None
     architecture: str | None = None
     network: Network | None = None
     head: Head | None = None
@@ -69,9 +71,11 @@ def load(path: str | Path, overrides: Overrides = Overrides()) -> Converted:
     checkpoint = files.read(path)
     config, said = _sources(path, checkpoint.meta, overrides)
     try:
-        found = layouts.canonical(checkpoint.state, _choice(overrides, said))
+        chosen = weight_sets.choose(checkpoint.content, overrides.weights, layouts.is_known)
+        found = layouts.canonical(files.arrays(chosen.tensors), _choice(overrides, said))
         name = _architecture(found, overrides)
-        return _converted(name, found, config=config, said=said)
+        converted = _converted(name, found, config=config, said=said)
+        return replace(converted, items=(*chosen.items, *converted.items))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -190,6 +194,7 @@ def _storage(state: files.State, weights: Mapping[str, NDArray[Any]]) -> str:
 
 # What ImageNet files hold beside the backbone: classifiers, and branches that pose does not use.
 _CLASSIFIER = ("fc.", "classifier.", "incre_modules.", "downsamp_modules.", "final_layer.")
+_is_backbone = {"conv1.weight", "bn1.weight"}.issubset
 _UNUSED_BRANCHES = tuple(f"stage4.2.fuse_layers.{n}." for n in (1, 2, 3))
 
 
@@ -198,9 +203,10 @@ def backbone(path: str | Path, architecture: str) -> dict[str, NDArray[Any]]:
 
     Raises CheckpointError unless it fits `architecture` strictly, its classifier aside.
     """
-    state = files.read(Path(path)).state
     spec = ModelSpec(check_name(architecture), (192, 256), (48, 64), COCO_17)
     skipped = (*_CLASSIFIER, *_UNUSED_BRANCHES)
+    content = files.read(Path(path)).content
+    state = files.arrays(weight_sets.choose(content, None, _is_backbone).tensors)
     kept = {f"backbone.{name}": v for name, v in state.items() if not name.startswith(skipped)}
     with torch.device("meta"):
         head = {k: v for k, v in build(spec).state_dict().items() if k.startswith("head.")}

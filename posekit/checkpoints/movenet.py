@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ _UNUSED = ("head.center.", "head.offset.")  # of the published heads, those that
 State = dict[str, NDArray[Any]]
 
 
-def is_one(state: Mapping[str, object]) -> bool:
+def is_one(state: Iterable[str]) -> bool:
     """Whether the names are those of a tfjs graph, as nothing else here has them."""
     return any(name.startswith(_GRAPH) for name in state)
 
@@ -34,7 +34,7 @@ def canonical(state: State) -> tuple[State, dict[str, str], list[Item]]:
     """
     try:
         every = weights_from_tfjs(state)
-    except CheckpointError as error:
+    except (CheckpointError, ValueError) as error:
         raise CheckpointError(f"a tfjs graph, but not MoveNet SinglePose ({error})") from error
     kept = {name: value for name, value in every.items() if not name.startswith(_UNUSED)}
     return kept, {}, [Item("layout", "MoveNet (tfjs)", "weights")]

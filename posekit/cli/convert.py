@@ -28,6 +28,7 @@ def command(
     blur: Annotated[int | None, Option(help="Side of the Gaussian of dark and udp, in cells; odd.")] = None,
     flip_shift: Annotated[float | None, Option(help="Cells that the mirrored view moves right.")] = None,
     padding: Annotated[float | None, Option(help="A box grows by this factor.")] = None,
+    weights: Annotated[str | None, Option(metavar="NAME", help="Of a file with several sets of weights: state_dict, state_dict_ema, ...")] = None,
     network: Annotated[Literal["1", "2", "student"] | None, Option(help="Of a file with two or three networks.")] = None,
     head: Annotated[Literal["coco", "mpii", "aic"] | None, Option(help="Joints of a 24-joint head.")] = None,
     experts: Annotated[int | None, Option(min=0, help="Data set of a ViTPose++: 0 COCO, 1 AIC, 2 MPII, ...")] = None,
@@ -43,7 +44,7 @@ def command(
     from posekit.checkpoints import Overrides
 
     chosen = skeletons.find(skeleton) if skeleton else None
-    said = Overrides(input_size=_size(input_size), skeleton=chosen, color=color, convention=convention, decode=decode, sigma=sigma, blur=blur, flip_shift=flip_shift, padding=padding, network=network, head=head, experts=experts, architecture=architecture, config=config)
+    said = Overrides(input_size=_size(input_size), skeleton=chosen, color=color, convention=convention, decode=decode, sigma=sigma, blur=blur, flip_shift=flip_shift, padding=padding, weights=weights, network=network, head=head, experts=experts, architecture=architecture, config=config)
     _print(api.convert(file, output, said, storage=storage, overwrite=overwrite), output, as_json=as_json)
 # fmt: on
 
