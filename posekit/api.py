@@ -16,7 +16,7 @@ from posekit.estimate import EstimateOptions, Estimator, Finder
 from posekit.infer import Hooks, InferOptions, run
 from posekit.model_file import open_model
 from posekit.runtime import PoseRuntime, Runtime
-from posekit.tta import Look, MultiView
+from posekit.tta import TtaOptions, TtaRuntime
 
 if TYPE_CHECKING:
     from posekit.checkpoints import Converted, Overrides
@@ -46,7 +46,7 @@ def load(
     """
     providers.check_device(device, runtime)
     pose = _opened(model)
-    look = Look(flip, options.views)
+    look = TtaOptions(flip, options.views)
     runner = _runtime(pose, device, threads, look=look, runtime=runtime)
     if callable(boxes):
         return Estimator(runner, boxes, options, boxes_from=getattr(boxes, "__name__", "function"))
@@ -93,7 +93,7 @@ def _runtime(
     device: str,
     threads: int | None,
     *,
-    look: Look,
+    look: TtaOptions,
     runtime: providers.Choice,
 ) -> PoseRuntime:
     """What runs the model: what was asked for, or for auto the first that can, with a note.
@@ -122,7 +122,7 @@ def _runtime(
 
 
 def _by_onnxruntime(
-    pose: bundle.Bundle, device: str, threads: int | None, *, look: Look, tensorrt: bool
+    pose: bundle.Bundle, device: str, threads: int | None, *, look: TtaOptions, tensorrt: bool
 ) -> Runtime:
     """What runs the model on ONNX Runtime. Raises InputError, DeviceError, BundleError."""
     if look.views is None:
@@ -132,7 +132,7 @@ def _by_onnxruntime(
             f"--views {look.views} runs natively or on ONNX Runtime's own CUDA provider: leave out "
             "--runtime ort-tensorrt"
         )
-    return MultiView(pose, views=look.views, device=device, threads=threads)
+    return TtaRuntime(pose, views=look.views, device=device, threads=threads)
 
 
 def convert(
@@ -174,7 +174,7 @@ def export(model: str | Path, output: str | Path, **options: Any) -> dict[str, A
         from posekit_engines import convert
         from posekit_engines.export import export as write
         from posekit_engines.options import ExportOptions
-    source = convert.read(path) if _is_checkpoint(path) else bundle.Bundle.open(path)
+    source = convert.read_checkpoint(path) if _is_checkpoint(path) else bundle.Bundle.open(path)
     return write(source, output, ExportOptions(**options))
 
 
@@ -192,7 +192,7 @@ def build(
     `posekit_engines.build.BuildOptions`; building needs `posekit[tensorrt]` and `posekit[export]`.
     Raises BundleError, DeviceError, EngineError, InputError, MissingExtraError, SourceError.
     """
-    from posekit_engines.build import BuildOptions, build, told
+    from posekit_engines.build import BuildOptions, build, to_dict
 
     on = providers.Device.of(device)
     if on.kind != "cuda":
@@ -200,7 +200,7 @@ def build(
     wanted = BuildOptions(device=on.index, **options)
     target = None if output is None else Path(output)
     source = bundle.Bundle.open(bundle.find(model))
-    return [told(each) for each in build(source, target, wanted, overwrite=overwrite)]
+    return [to_dict(each) for each in build(source, target, wanted, overwrite=overwrite)]
 
 
 def gpu_check(
@@ -260,7 +260,7 @@ def _opened(model: str | Path) -> bundle.Bundle:
     with _making(f"{model}: a checkpoint (`posekit convert` makes a bundle of it once): this"):
         from posekit_engines import convert
         from posekit_engines.bundles import assemble
-    return assemble.assembled(convert.read(model))
+    return assemble.assemble_bundle(convert.read_checkpoint(model))
 
 
 @contextlib.contextmanager
@@ -292,7 +292,7 @@ def adapt(
     """
     source = bundle.Bundle.open(bundle.find(model))
     try:
-        from posekit_engines.bundles.refresh import renewed
+        from posekit_engines.bundles.refresh import refresh_bundle
         from posekit_finetune import job
         from posekit_finetune.options import Hooks as AdaptHooks
     except ModuleNotFoundError as error:
@@ -304,7 +304,7 @@ def adapt(
             options[name] = bundle.Bundle.open(bundle.find(options[name]))
     paths = [unlabeled] if isinstance(unlabeled, str | Path) else unlabeled
     calls = AdaptHooks(**(hooks or {}))
-    return job.run(source, paths, out, job=job.Job(**options), finish=renewed, hooks=calls)
+    return job.run(source, paths, out, job=job.Job(**options), finish=refresh_bundle, hooks=calls)
 
 
 def infer(

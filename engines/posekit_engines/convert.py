@@ -11,7 +11,7 @@ from posekit import checkpoints
 from posekit.atomic import AtomicFile, check_free, explained
 from posekit.bundle import Bundle, check_name
 from posekit.checkpoints import Converted, Item, Overrides, hub
-from posekit_engines.bundles.assemble import pack, unpacked
+from posekit_engines.bundles.assemble import bundle_of_checkpoint, pack
 from posekit_engines.graphs.weights import Storage
 
 
@@ -59,10 +59,10 @@ def _load(source: str | Path, overrides: Overrides, storage: Storage | None) -> 
     return replace(converted, items=items)
 
 
-def read(source: str | Path) -> Bundle:
+def read_checkpoint(source: str | Path) -> Bundle:
     """A checkpoint with each family's defaults, as `export` takes it: its weights, no graphs.
 
     Raises CheckpointError.
     """
     path = Path(source)
-    return unpacked(checkpoints.load(source), path.stem, path)
+    return bundle_of_checkpoint(checkpoints.load(source), path.stem, path)

@@ -24,8 +24,8 @@ from posekit.nets import build
 from posekit.session import open_session
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
-from posekit_engines.bundles.assemble import assembled, pack
-from posekit_engines.convert import convert, read
+from posekit_engines.bundles.assemble import assemble_bundle, pack
+from posekit_engines.convert import convert, read_checkpoint
 from posekit_engines.export import export
 from posekit_engines.options import ExportOptions
 from posekit_engines.parity.source import normalised
@@ -72,7 +72,7 @@ def official(architecture: str, folder: Path) -> tuple[nn.Module, Path]:
 def test_graphs_of_an_official_checkpoint_equal_torch(architecture: str, tmp_path: Path) -> None:
     """Raw maps within 1e-5 of the largest in float64; float32 rounds a value by 6e-8."""
     net, path = official(architecture, tmp_path)
-    packed = assembled(read(path))
+    packed = assemble_bundle(read_checkpoint(path))
     spec, crops = packed.pose_spec, packed.reference["crops"]
     with torch.no_grad():
         exact = net.double()(torch.from_numpy(normalised(crops, spec)).double()).numpy()
@@ -165,7 +165,7 @@ def test_an_fp32_export_of_a_checkpoint_has_no_casts(
 ) -> None:
     net, path = small
     file = tmp_path / "net.onnx"
-    export(read(path), file, ExportOptions(outputs="raw"))
+    export(read_checkpoint(path), file, ExportOptions(outputs="raw"))
     model = onnx.load(file)
     assert "Cast" not in {node.op_type for node in model.graph.node}
     image = np.random.default_rng(0).normal(size=(1, 3, SIZE[1], SIZE[0])).astype(np.float32)

@@ -25,9 +25,9 @@ from posekit.types import ModelSpec
 from posekit.version import __version__
 from posekit_engines.graphs.network import network_graph
 from posekit_engines.graphs.points import heatmaps_graph, points_graph
-from posekit_engines.graphs.weights import Storage, loaded, stored
-from posekit_engines.parity.crops import check_crops
-from posekit_engines.parity.source import compare, source_answer
+from posekit_engines.graphs.weights import Storage, load_weights, stored
+from posekit_engines.parity.crops import reference_crops
+from posekit_engines.parity.source import compare, source_points
 
 
 def pack(
@@ -38,10 +38,10 @@ def pack(
     storage: of the weights, None for the checkpoint's own.
     Raises ExportError where one does not fit.
     """
-    return assembled(unpacked(converted, name, source), storage=storage)
+    return assemble_bundle(bundle_of_checkpoint(converted, name, source), storage=storage)
 
 
-def unpacked(converted: Converted, name: str, source: Path) -> Bundle:
+def bundle_of_checkpoint(converted: Converted, name: str, source: Path) -> Bundle:
     """A converted checkpoint, its weights in their own type, no graphs: where `export` starts.
 
     Its `sha256` is the checkpoint's.
@@ -58,7 +58,7 @@ def unpacked(converted: Converted, name: str, source: Path) -> Bundle:
     )
 
 
-def assembled(
+def assemble_bundle(
     source: Bundle, spec: ModelSpec | None = None, *, storage: Storage | None = None
 ) -> Bundle:
     """`source` with new graphs, check crops and parity, its own spec or `spec`.
@@ -68,7 +68,7 @@ def assembled(
     it holds what another storage costs.  Raises ExportError where a weight does not fit.
     """
     spec = spec or source.pose_spec
-    exact = loaded(build(spec), source.weights)
+    exact = load_weights(build(spec), source.weights)
     weights = stored(source.weights, storage)
     network = network_graph(exact, spec, weights)
     graphs = {
@@ -135,8 +135,8 @@ def _reference(net: nn.Module, spec: ModelSpec) -> dict[str, NDArray[Any]]:
 
     Raises ExportError where that is not finite.
     """
-    crops = check_crops(spec)
-    flip, plain = (source_answer(net, crops, spec, flip=flip) for flip in (True, False))
+    crops = reference_crops(spec)
+    flip, plain = (source_points(net, crops, spec, flip=flip) for flip in (True, False))
     if not all(np.isfinite(part).all() for part in (*flip, *plain)):
         raise ExportError(
             f"{spec.architecture}: its heatmaps of the check crops are not finite: the weights are "

@@ -22,7 +22,7 @@ Storage = Literal["fp32", "fp16"]
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
-def loaded(net: nn.Module, weights: Mapping[str, NDArray[Any]]) -> nn.Module:
+def load_weights(net: nn.Module, weights: Mapping[str, NDArray[Any]]) -> nn.Module:
     """`net` with the weights, strictly but for batch norm's counters, in evaluation mode.
 
     It computes in float32, whatever the weights' type.
@@ -36,7 +36,7 @@ def loaded(net: nn.Module, weights: Mapping[str, NDArray[Any]]) -> nn.Module:
 _ALIGN = 4096  # so that a runtime may map the file into memory
 
 
-def _write_data(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]], path: Path) -> None:
+def write_data(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]], path: Path) -> None:
     """The weights as a safetensors file at `path`; the model's initialisers point into it.
 
     So whoever reads ONNX finds them, and `model_file.open_model` does without reading ONNX.
