@@ -17,7 +17,8 @@ from posekit.errors import InputError, SourceError
 from posekit.types import Frame
 from posekit.video.channel import Channel
 from posekit.video.container import open_input
-from posekit.video.decode import Converter, Picture, video_pictures
+from posekit.video.convert import Converter, Decoded
+from posekit.video.decode import video_frames
 from posekit.video.images import image_frames
 from posekit.video.live import Live
 from posekit.video.options import Info, Kind, ReadOptions
@@ -26,7 +27,7 @@ from posekit.video.sources import Source, resolve
 from posekit.video.surface import SurfaceDecoders
 
 _LEAVE_S = 2.0  # a thread that waits for a dead network ends by itself, after its time-out
-_Item = Frame | Picture
+_Item = Frame | Decoded
 
 
 class Reader:
@@ -92,7 +93,7 @@ class Reader:
 
     @property
     def dropped(self) -> int:
-        """Pictures of a live source that nobody took in time."""
+        """Decodeds of a live source that nobody took in time."""
         return self._channel.dropped
 
     @property
@@ -187,9 +188,9 @@ def _items(
     # a URL that knows how long it is is a file somewhere else
     if source.kind == "file" or (source.kind == "url" and (container.duration or 0) > 0):
         with container:
-            yield from video_pictures(container, source, options, info=info, decoders=on_gpu)
+            yield from video_frames(container, source, options, info=info, decoders=on_gpu)
     else:
-        yield from Live(source, options, info, channel.sleep).pictures(container)
+        yield from Live(source, options, info, channel.sleep).frames(container)
 
 
 def _leave(channel: Channel[_Item], thread: threading.Thread) -> None:

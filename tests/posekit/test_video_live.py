@@ -16,7 +16,6 @@ import pytest
 from posekit.errors import SourceError
 from posekit.show import MjpegServer
 from posekit.video import ReadOptions, read
-from posekit.video.live import _Clock
 from tests.clips import make_clip, number_of, numbered
 from tests.streams import RtspCamera, http_server, send_file, send_transport_stream
 
@@ -254,14 +253,3 @@ def test_ctrl_c_ends_a_reader_that_waits() -> None:
     assert process.returncode == 130, errors
     assert time.monotonic() - began < 6.5
     assert errors == ""
-
-
-def test_times_grow_over_jumps_of_the_streams_clock() -> None:
-    clock = _Clock()
-    raw = [100.0, 100.04, 100.08, 5.0, 5.04, 9000.0, 9000.04, 9000.04, 9000.08]
-    stamps = [clock.stamp(value) for value in raw]
-    assert stamps[0] == pytest.approx(0, abs=0.05)
-    assert all(after > before for before, after in itertools.pairwise(stamps))
-    assert stamps[-1] < 1  # a jump of the clock is no pause
-    for before, after in ((0, 1), (1, 2), (3, 4), (5, 6)):
-        assert stamps[after] - stamps[before] == pytest.approx(0.04, abs=2e-3)
