@@ -19,11 +19,14 @@ from posekit.errors import DeviceError, SourceError
 from posekit.video.container import explain, open_input, video_stream
 from posekit.video.convert import Decoded
 from posekit.video.options import Info, ReadOptions, count_in_window
-from posekit.video.scan import EPSILON_S, Start, find_start, frame_rate, stamp_of, timeline_of
+from posekit.video.packets import PacketReader, frame_rate, tick_of, timeline_of
+from posekit.video.scan import EPSILON_S, Start, find_start
 from posekit.video.sources import Source
 from posekit.video.surface import OnGpu, Surface, SurfaceDecoders, coded_as
-from posekit.video.timeline import Place, Timeline
+from posekit.video.timeline import Place, Stamp, Timeline
 
+_STATES_LENGTH = ("matroska,webm", "flv", "live_flv")  # in seconds, and no number of frames
+_ROUNDING_S = 0.1  # of a stated length, and what sound is padded by
 _THREADS = 4  # more only take cores from the network
 
 
@@ -39,7 +42,7 @@ class Decoding:
 
     timeline: of the stream.  live: keep the stream's own times, which `LiveClock` repairs.
     on_gpu: decodes in PyAV's place.
-    packets: so many were read.  damaged: so many could not be decoded and were left out.
+    damaged: so many packets could not be decoded.
     """
 
     container: InputContainer
@@ -49,32 +52,31 @@ class Decoding:
     timeline: Timeline
     on_gpu: OnGpu | None = None
     live: bool = False
-    packets: int = 0
     damaged: int = 0
+
+    def __post_init__(self) -> None:
+        self.packets = PacketReader(self.container, self.stream)
 
     def seek(self, dts: int) -> None:
         """Go on from the key frame at or before this time."""
         self.container.seek(dts, stream=self.stream)
+        self.packets.restart()
         if self.on_gpu is not None:
             self.on_gpu.restart()
 
     def __iter__(self) -> Iterator[VideoFrame | Surface]:
         """Frames in display order. Raises SourceError where reading breaks off."""
-        demuxed = self.container.demux(self.stream)
         try:
-            for packet in demuxed:
-                if packet.size:
-                    self.packets += 1
-                    self._enter(packet)
+            for packet, stamp in self.packets:
+                if packet.size and not self.live:
+                    self._enter(packet, stamp)
                 yield from self._decode(packet)
         except av.FFmpegError as error:
             yield from self._decode(None)  # what the decoder still holds
             raise SourceError(explain(error, self.source, self.options)) from error
 
-    def _enter(self, packet: av.Packet[VideoStream]) -> None:
-        if self.live:
-            return
-        stamp = self.timeline.enter(stamp_of(packet, self.container))
+    def _enter(self, packet: av.Packet[VideoStream], stamp: Stamp) -> None:
+        stamp = self.timeline.enter(stamp)
         if stamp.pts != packet.pts:
             packet.pts = stamp.pts
         if stamp.dts != packet.dts:
@@ -190,8 +192,11 @@ def _in_window(
     """Frames of [start_s, end_s) and where they lie."""
     timeline, options = decoding.timeline, decoding.options
     for frame in _from_start(decoding, start):
-        b_frame = isinstance(frame, VideoFrame) and frame.pict_type == PictureType.B
-        place = timeline.leave(frame.pts, bidirectional=b_frame)
+        if isinstance(frame, VideoFrame):
+            b_frame = frame.pict_type == PictureType.B
+            place = timeline.leave(frame.pts, bidirectional=b_frame, concealed=frame.is_corrupt)
+        else:
+            place = timeline.leave(frame.pts)
         if options.end_s is not None and place.time_s >= options.end_s - EPSILON_S:
             return
         if place.time_s >= options.start_s - EPSILON_S:
@@ -222,10 +227,26 @@ def _from_start(decoding: Decoding, start: Start | None) -> Iterator[VideoFrame 
 def _shortfalls(decoding: Decoding) -> list[str]:
     """Sentences: the file promises more frames than it has, or some were damaged."""
     name, notes = decoding.source.name, []
-    promised = _frame_total(decoding.container, decoding.stream) if decoding.stream.frames else 0
     whole = not decoding.options.start_s and decoding.options.end_s is None
-    if whole and decoding.packets < promised - 1:
-        notes.append(f"{name}: the file ends early, with {decoding.packets} of {promised} frames")
+    if whole and (short := _early_end(decoding)):
+        notes.append(f"{name}: the file ends early, {short}")
     if decoding.damaged > decoding.timeline.missing:
         notes.append(f"{name}: {decoding.damaged} damaged pieces were left out")
     return notes
+
+
+def _early_end(decoding: Decoding) -> str:
+    """Half a sentence: where a container states more than it holds; else ""."""
+    container, stream, packets = decoding.container, decoding.stream, decoding.packets
+    step_s = float(1 / frame_rate(stream))
+    if container.format.name in _STATES_LENGTH and container.duration:
+        stated_s = container.duration / av.time_base
+        if packets.end_s < stated_s - max(2 * step_s, _ROUNDING_S):
+            return f"at {packets.end_s:.3f} s of {stated_s:.3f} s"
+    elif container.format.name == "avi":
+        stated_s = float(stream.frames * tick_of(stream))
+        if packets.end_s < stated_s - 2 * step_s:
+            return f"at {packets.end_s:.3f} s of {stated_s:.3f} s"
+    elif packets.count < stream.frames - 1:
+        return f"with {packets.count} of {stream.frames} frames"
+    return ""

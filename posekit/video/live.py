@@ -14,7 +14,7 @@ from posekit.video.container import open_input, video_stream
 from posekit.video.convert import Decoded
 from posekit.video.decode import Decoding, use_threads
 from posekit.video.options import Info, ReadOptions
-from posekit.video.scan import frame_rate, timeline_of
+from posekit.video.packets import frame_rate, timeline_of
 from posekit.video.sources import Source
 from posekit.video.timeline import LiveClock
 

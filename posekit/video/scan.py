@@ -4,53 +4,17 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
-from fractions import Fraction
 
 import av
-from av.container import InputContainer
-from av.packet import Packet
-from av.video.stream import VideoStream
 
 from posekit.errors import SourceError
 from posekit.video.container import explain, open_input, video_stream
 from posekit.video.options import ReadOptions
+from posekit.video.packets import PacketReader, timeline_of
 from posekit.video.sources import Source
 from posekit.video.timeline import Stamp, Timeline
 
 EPSILON_S = 1e-6  # times are fractions in the file and floats on the command line
-_TS_DISCONT = 512  # of av.format.Flags: the container's clock may jump
-_NO_PTS = ("avi",)  # these hold decoding times only; FFmpeg invents the others
-_RATE_LIMIT = 100_000  # frames a second; more is a container's unit, not a rate
-
-
-def frame_rate(stream: VideoStream) -> Fraction:
-    """Average frames a second; 30 where the stream does not say."""
-    rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
-    # an average above the rate of the time stamps counts places without a frame (AVI)
-    rate = min(rates, default=0)
-    return Fraction(rate) if 0 < rate <= _RATE_LIMIT else Fraction(30)
-
-
-def timeline_of(container: InputContainer, stream: VideoStream) -> Timeline:
-    """An empty timeline for the packets of `stream`."""
-    return Timeline(
-        Fraction(stream.time_base or Fraction(1, av.time_base)),
-        frame_rate(stream),
-        breaks=bool(container.format.flags & _TS_DISCONT),
-        reorders=stream.codec_context.has_b_frames,
-    )
-
-
-def stamp_of(packet: Packet[VideoStream], container: InputContainer) -> Stamp:
-    """The times of a packet as its container holds them."""
-    pts = packet.dts if container.format.name in _NO_PTS else packet.pts
-    return Stamp(
-        pts,
-        packet.dts,
-        packet.duration or 0,
-        shown=not packet.is_discard,
-        corrupt=packet.is_corrupt,
-    )
 
 
 @dataclass(frozen=True)
@@ -83,8 +47,8 @@ def find_start(source: Source, options: ReadOptions) -> Start | None:
         stream = video_stream(container, source)
         scan = _Scan(timeline_of(container, stream), options.start_s - EPSILON_S)
         try:
-            for packet in container.demux(stream):
-                if packet.size and not scan.take(packet, container):
+            for packet, stamp in PacketReader(container, stream):
+                if packet.size and not scan.take(stamp, key=packet.is_keyframe):
                     break
         except av.FFmpegError as error:
             if not scan.pts:
@@ -102,9 +66,9 @@ class _Scan:
         self.timed = True
         self._wanted: int | None = None
 
-    def take(self, packet: Packet[VideoStream], container: InputContainer) -> bool:
+    def take(self, stamp: Stamp, *, key: bool) -> bool:
         """Note a packet's times; False once no later packet is shown before the window."""
-        stamp = self.timeline.enter(stamp_of(packet, container))
+        stamp = self.timeline.enter(stamp)
         pts = stamp.dts if stamp.pts is None else stamp.pts
         if pts is None:
             self.timed = False
@@ -115,7 +79,7 @@ class _Scan:
         if self._wanted is not None and dts > self._wanted:
             return False  # no later packet is shown earlier than it is decoded
         self.pts.append(pts)
-        if packet.is_keyframe or len(self.pts) == 1:
+        if key or len(self.pts) == 1:
             self.keys.append((pts, dts))
         if self.timeline.time_of(pts) >= self.start_s:
             self._wanted = pts if self._wanted is None else min(pts, self._wanted)

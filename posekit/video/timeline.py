@@ -98,7 +98,8 @@ class Timeline:
     jump (MPEG-TS, MPEG-PS).  reorders: the codec shows frames in another order than it stores.
     lost: the first of so many frames that were left out.  restarts: first frames after a break of
     the clock.  moved: frames whose time lay before the frame ahead of them.  ordered: frames that
-    got their times by order, since the container holds decoding times only.
+    got their times by order, since the container holds decoding times only.  concealed: frames
+    made from damaged data.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Timeline:
         self.lost: list[tuple[Place, int]] = []
         self.restarts: list[Place] = []
         self.moved: list[Place] = []
+        self.concealed: list[Place] = []
         self.ordered = 0
         self._waiting: list[int] = []  # time stamps of packets whose frame is to come
         self._flat = True  # so far they grew in decoding order
@@ -121,7 +123,8 @@ class Timeline:
         self._floor: Ticks = -(1 << 63)  # frames before it have no number
         self._last: Ticks | None = None  # of the last frame
         self._next = 0
-        self._damage = 0  # signs of it that no missing frame accounts for yet
+        self._damage = 0  # packets that failed and that no missing frame accounts for yet
+        self._suspects: list[int] = []  # stamps of packets before which some may be missing
         self._failed = 0
         self._steady: bool | None = None  # whether the rate is constant so far
         self._breaks: list[int] = []  # first time stamps of pieces whose frame is to come
@@ -139,7 +142,7 @@ class Timeline:
     @property
     def seekable(self) -> bool:
         """Whether decoding may begin in the middle and finds the same times and numbers."""
-        return not (self._clock.restarts or self._damage or (self._flat and self._reorders))
+        return not (self._clock.restarts or self._suspects or (self._flat and self._reorders))
 
     def time_of(self, ticks: Ticks) -> float:
         """Seconds from the start of the stream."""
@@ -150,10 +153,11 @@ class Timeline:
         known = len(self._clock.restarts)
         stamp = self._clock.repair(stamp)
         self._breaks += self._clock.restarts[known:]
-        self._damage += stamp.corrupt
         pts = stamp.dts if stamp.pts is None else stamp.pts
         if pts is None or not stamp.shown:
             return stamp
+        if stamp.corrupt:
+            self._suspects.append(pts)
         if self._newest is not None and pts < self._newest:
             self._flat = False
         self._newest = pts if self._newest is None else max(pts, self._newest)
@@ -178,10 +182,13 @@ class Timeline:
         """A frame before the window came, which gets no number."""
         self._ticks(pts, by_order=False)
 
-    def leave(self, pts: int | None, *, bidirectional: bool = False) -> Place:
+    def leave(
+        self, pts: int | None, *, bidirectional: bool = False, concealed: bool = False
+    ) -> Place:
         """The place of the next frame in display order.
 
         pts: its time stamp on the continuous clock.  bidirectional: it is a B-frame.
+        concealed: its decoder filled in what was damaged.
         """
         ticks, passed = self._ticks(pts, by_order=self._by_order(bidirectional))
         if self._origin is None:
@@ -195,6 +202,8 @@ class Timeline:
         while self._breaks and self._breaks[0] <= ticks:
             self.restarts.append(place)
             self._breaks.pop(0)
+        if concealed:
+            self.concealed.append(place)
         self._last, self._next = ticks, self._next + 1
         return place
 
@@ -207,9 +216,11 @@ class Timeline:
         """When the next frame is shown, and the stamps of packets without a frame before it."""
         passed: list[int] = []
         if by_order:
-            while self._failed and len(self._waiting) > 1:
+            # what was stored before a hole is shown before what was stored after it
+            gone = max((each for each in self._suspects if each <= (pts or 0)), default=0)
+            while len(self._waiting) > 1 and (self._failed > 0 or self._waiting[0] < gone):
+                self._failed -= self._waiting[0] >= gone
                 passed.append(heapq.heappop(self._waiting))
-                self._failed -= 1
             first = heapq.heappop(self._waiting)
             self.ordered += pts != first
             return self._after_last(first), passed
@@ -237,12 +248,15 @@ class Timeline:
 
     def _missing(self, ticks: Ticks, passed: int) -> int:
         """How many frames damage has cost between the last frame and this one."""
+        damaged = self._damage > 0 or len(self._suspects) > 0
+        near = ticks - _REORDER * self._exact  # some parsers mark the packet before the hole
+        self._suspects = [each for each in self._suspects if each >= near]
         if self._last is None:
-            return passed if self._damage else 0
+            return passed if damaged else 0
         distance = float(ticks - self._last) / self._step
         gap = round(distance) - 1
         even = abs(distance - (gap + 1)) <= _UNEVEN
-        if not self._damage:
+        if not damaged:
             self._steady = self._steady is not False and even and gap == 0
             return 0
         missing = max(0, gap) if self._steady and even else passed
@@ -271,6 +285,11 @@ class Timeline:
             notes.append(
                 f"{self.missing} damaged frames were left out and keep their numbers: "
                 f"{_ranges(self.lost)}"
+            )
+        if self.concealed:
+            notes.append(
+                f"{len(self.concealed)} frames were decoded from damaged data and may show "
+                f"something else, at {_places(self.concealed)}"
             )
         return notes
 

@@ -39,7 +39,7 @@ class VideoWriter:
         options: WriteOptions | None = None,
     ) -> None:
         if min(size) < 1 or not 0 < fps < math.inf:
-            raise InputError(f"size {size}, {fps} frames a second: wanted both above 0")
+            raise InputError(f"size {size}, fps {fps}: wanted all above 0")
         self.path = Path(path)
         options = options or WriteOptions()
         self._encoding = Encoding(self.path, size=size, fps=Fraction(fps), options=options)

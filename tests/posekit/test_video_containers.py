@@ -13,7 +13,7 @@ import posekit
 from posekit.estimate import Estimator
 from posekit.video import ReadOptions, read
 from tests.assets import shipped
-from tests.clips import make_clip
+from tests.clips import make_clip, number_of, numbered
 
 H264 = ("mp4", "avi", "mkv", "ts", "mov")
 VP9 = ("webm", "mkv", "mp4")
@@ -78,3 +78,80 @@ def test_containers_agree_on_times_and_points(
         np.testing.assert_allclose(again, times, atol=1e-3, err_msg=suffix)
         for before, after in zip(points, moved, strict=True):
             np.testing.assert_allclose(after, before, atol=0.1, err_msg=suffix)
+
+
+def noisy(count: int) -> list[np.ndarray]:
+    """Numbered frames with grain, so that each takes some kilobytes."""
+    grain = np.random.default_rng(0)
+    frames = [numbered(n, (320, 192)).astype(int) for n in range(count)]
+    return [
+        np.clip(frame + grain.integers(-20, 20, (192, 320, 1)), 0, 255).astype(np.uint8)
+        for frame in frames
+    ]
+
+
+@pytest.fixture(scope="module")
+def grainy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("grainy")
+    options = {"g": "10", "bf": "0", "crf": "18", "preset": "ultrafast"}
+    return make_clip(folder / "whole.mp4", noisy(100), options=options)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
+def test_frames_after_damage_keep_numbers_and_times(
+    tmp_path: Path, grainy: Path, suffix: str
+) -> None:
+    clip = remux(grainy, tmp_path / f"clip.{suffix}")
+    data = bytearray(clip.read_bytes())
+    middle, length = len(data) // 2, len(data) // 12
+    data[middle : middle + length] = np.random.default_rng(1).bytes(length)
+    clip.write_bytes(data)
+    with read(clip) as reader:
+        got = [(frame.index, frame.time_s, number_of(frame.image)) for frame in reader]
+    indices = [index for index, *_ in got]
+    assert indices[-1] == 99
+    assert 80 <= len(got) < 100
+    # frames beside the damage lean on what is gone, until the next key frame
+    sound = [(index, number) for index, _, number in got if not 48 <= index < 60]
+    assert all(index == number for index, number in sound)
+    assert [time_s for _, time_s, _ in got] == pytest.approx([0.04 * n for n in indices], abs=2e-3)
+    lost = sorted(set(range(100)) - set(indices))
+    assert any(
+        f"{len(lost)} damaged frames were left out and keep their numbers" in note
+        and (f"frames {lost[0]}-" in note or f"frame {lost[0]} " in note)
+        for note in reader.notes
+    ), reader.notes
+
+
+@pytest.mark.parametrize(
+    ("suffix", "sound"),
+    [("mp4", False), ("mkv", False), ("webm", False), ("avi", False), ("mp4", True), ("mkv", True)],
+)
+def test_a_file_that_ends_early_is_reported(tmp_path: Path, suffix: str, sound: bool) -> None:
+    codec = {"webm": "libvpx-vp9", "avi": "mpeg4"}.get(suffix, "libx264")
+    if suffix == "avi":
+        whole = make_avi(tmp_path / "whole.avi", noisy(60))
+    else:
+        index_first = {"movflags": "+faststart"} if suffix == "mp4" else None
+        whole = make_clip(
+            tmp_path / f"whole.{suffix}", noisy(60), codec=codec, container=index_first, sound=sound
+        )
+    with read(whole) as reader:
+        assert len(list(reader)) == 60
+    assert reader.notes == []
+    cut = tmp_path / f"cut.{suffix}"
+    cut.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * 0.6)])
+    with read(cut) as reader:
+        assert 20 <= len(list(reader)) < 60
+    assert any("ends early" in note for note in reader.notes), reader.notes
+
+
+def make_avi(path: Path, images: list[np.ndarray]) -> Path:
+    with av.open(str(path), "w") as out:
+        stream: Any = out.add_stream("mpeg4", rate=25)
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt, stream.bit_rate = "yuv420p", 3_000_000
+        for image in images:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        out.mux(stream.encode(None))
+    return path
