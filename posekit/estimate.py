@@ -116,7 +116,11 @@ class Estimator:
     def _tracked(self, frames: Iterable[Frame], size: int) -> Iterator[tuple[Frame, Poses]]:
         tracker = Tracker(self.runtime.spec.skeleton)
         smooth = OneEuro()
+        frame_size: tuple[int, int] | None = None
         for batch, detected in self._detected(frames, size):
+            if frame_size not in (None, batch[0].size):
+                tracker.forget()  # its boxes are in the pixels of another frame size
+            frame_size = batch[0].size
             # `boxes` changes nothing, so a batch looks where the state before it points. What its
             # first frame shows serves all of it: who is new there has no track to be found by.
             found = [tracker.boxes(frame.time_s, detected, batch[0].time_s) for frame in batch]
@@ -136,11 +140,12 @@ class Estimator:
         not kept waiting for the next.
         """
         ahead = 0 if size == 1 else 1
-        next_detection = 0
+        next_detection, frame_size = 0, None
         waiting: deque[tuple[list[Frame], Future[Boxes] | None]] = deque()
         with ThreadPoolExecutor(1, "posekit-detect") as pool:
             for count, batch in enumerate(_batches(frames, size)):
-                due = count * size >= next_detection
+                due = count * size >= next_detection or batch[0].size != frame_size
+                frame_size = batch[0].size
                 if due:
                     next_detection = count * size + self.options.detect_every
                 self.runtime.ahead([frame.pixels for frame in batch])
@@ -203,6 +208,15 @@ def _awaited(
 
 
 def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    iterator = iter(frames)
-    while batch := list(itertools.islice(iterator, size)):
+    """Runs of up to `size` frames that are equally large."""
+    batch: list[Frame] = []
+    for frame in frames:
+        if batch and frame.size != batch[0].size:
+            yield batch
+            batch = []
+        batch.append(frame)
+        if len(batch) == size:  # at once: live frames do not wait for the next
+            yield batch
+            batch = []
+    if batch:
         yield batch

@@ -10,12 +10,12 @@ from pathlib import Path
 import av
 import av.error
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from posekit.errors import SourceError
 from posekit.video.options import ReadOptions
 from posekit.video.sources import Source
+from posekit.video.streams import shown_streams
 
 _TEXT_FORMATS = {"tty"}  # FFmpeg draws text files as pictures; nobody means that
 
@@ -53,14 +53,13 @@ def open_input(source: Source, options: ReadOptions) -> InputContainer:
 
 
 def video_stream(container: InputContainer, source: Source) -> VideoStream:
-    """The first video stream that is not a cover picture. Raises SourceError."""
-    streams = container.streams.video
-    moving = [s for s in streams if not s.disposition & Disposition.attached_pic]
-    if not moving:
+    """The default video stream, else the first; never a cover picture. Raises SourceError."""
+    shown = shown_streams(container)
+    if not shown:
         kinds = sorted({str(s.type) for s in container.streams}) or ["nothing"]
-        found = "only a cover picture" if streams else ", ".join(kinds)
+        found = "only a cover picture" if container.streams.video else ", ".join(kinds)
         raise SourceError(f"{source.name}: no video stream in it (found {found})")
-    return moving[0]
+    return shown[0]
 
 
 def _how(source: Source, options: ReadOptions) -> tuple[str, str | None, dict[str, str]]:

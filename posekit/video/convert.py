@@ -1,4 +1,4 @@
-"""Decoded frames to RGB frames: as FFmpeg converts the stream's matrix and range, upright."""
+"""Decoded frames to RGB frames with square pixels: by the stream's matrix and range, upright."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from posekit.types import Frame, UInt8
+from posekit.video.options import Info
 from posekit.video.pool import Pool
+from posekit.video.streams import square_size
 from posekit.video.surface import Surface, SurfaceFrame
 
 Matrix = NDArray[np.int32]  # nine integers
@@ -28,10 +30,10 @@ class Decoded:
 
 
 class Converter:
-    """Decoded frames to RGB frames, upright."""
+    """Decoded frames to RGB frames: pixels made square by `info.pixel_aspect`, then upright."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool, info: Info) -> None:
+        self._pool, self._info = pool, info
         # by rotation, since reading a frame's side data keeps its memory from the decoder
         self._matrices: dict[int, Matrix | None] = {}
 
@@ -39,11 +41,21 @@ class Converter:
         """A Frame whose image is contiguous and of its own, or stays on the GPU."""
         if not isinstance(decoded.frame, VideoFrame):
             return SurfaceFrame(decoded.frame, decoded.index, decoded.time_s)
-        image = decoded.frame.to_ndarray(format="rgb24").view(np.uint8)
+        image = self._rgb(decoded.frame)
         matrix = self._matrix(decoded.frame)
         if matrix is not None:
             image = upright(image, matrix)
         return Frame(self._pool.copy(image), decoded.index, decoded.time_s)
+
+    def _rgb(self, frame: VideoFrame) -> UInt8:
+        aspect = self._info.pixel_aspect
+        if aspect == 1:
+            return frame.to_ndarray(format="rgb24").view(np.uint8)
+        width, height = square_size((frame.width, frame.height), aspect)
+        square = frame.to_ndarray(
+            format="rgb24", width=width, height=height, interpolation="BICUBIC"
+        )
+        return square.view(np.uint8)
 
     def _matrix(self, frame: VideoFrame) -> Matrix | None:
         if frame.rotation not in self._matrices:

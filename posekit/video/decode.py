@@ -22,7 +22,9 @@ from posekit.video.options import Info, ReadOptions, count_in_window
 from posekit.video.packets import PacketReader, frame_rate, tick_of, timeline_of
 from posekit.video.scan import EPSILON_S, Start, find_start
 from posekit.video.sources import Source
+from posekit.video.streams import pixel_aspect, stream_notes
 from posekit.video.surface import OnGpu, Surface, SurfaceDecoders, coded_as
+from posekit.video.survey import Survey
 from posekit.video.timeline import Place, Stamp, Timeline
 
 _STATES_LENGTH = ("matroska,webm", "flv", "live_flv")  # in seconds, and no number of frames
@@ -151,13 +153,18 @@ def _by_gpu(
 
 def _frames(decoding: Decoding, info: Info, start: Start | None) -> Iterator[Decoded]:
     source, stream, options = decoding.source, decoding.stream, decoding.options
-    info.fps = frame_rate(stream)
+    info.fps, info.pixel_aspect = frame_rate(stream), pixel_aspect(stream)
+    info.stored_size = (stream.width, stream.height)
+    survey = Survey()
     total = _frame_total(decoding.container, stream)
     info.frame_count = count_in_window(total, info.fps, options) if total else None
     first, given = None, 0
     try:
         for frame, place in _in_window(decoding, start):
-            first = place.index if first is None else first
+            if first is None:
+                first = place.index
+                info.start_time_s = float(decoding.timeline.origin * tick_of(stream))
+            survey.take(frame, place)
             if (place.index - first) % options.every == 0:
                 given += 1
                 yield Decoded(frame, place.index, place.time_s)
@@ -167,7 +174,8 @@ def _frames(decoding: Decoding, info: Info, start: Start | None) -> Iterator[Dec
         info.notes.append(f"{error}; it was read up to there")
     else:
         info.notes += _shortfalls(decoding)
-    info.notes += [f"{source.name}: {each}" for each in decoding.timeline.notes()]
+    notes = stream_notes(decoding.container, stream) + survey.notes() + decoding.timeline.notes()
+    info.notes += [f"{source.name}: {each}" for each in notes]
     if not given:
         raise SourceError(f"{source.name}: no frame in it could be decoded")
 

@@ -16,6 +16,7 @@ from posekit.video.decode import Decoding, use_threads
 from posekit.video.options import Info, ReadOptions
 from posekit.video.packets import frame_rate, timeline_of
 from posekit.video.sources import Source
+from posekit.video.streams import pixel_aspect, stream_notes
 from posekit.video.timeline import LiveClock
 
 _UNTIMED = {"mpjpeg", "mjpeg", "h264", "hevc"}  # these carry no times; FFmpeg would invent some
@@ -79,7 +80,11 @@ class Live:
     def _connection(self, container: InputContainer) -> Iterator[tuple[VideoFrame, float]]:
         stream = video_stream(container, self.source)
         use_threads(stream, self.options.threads, ahead=False)
-        self.info.fps = frame_rate(stream)
+        self.info.fps, self.info.pixel_aspect = frame_rate(stream), pixel_aspect(stream)
+        self.info.stored_size = (stream.width, stream.height)
+        for note in stream_notes(container, stream):
+            if (sentence := f"{self.source.name}: {note}") not in self.info.notes:
+                self.info.notes.append(sentence)
         self.clock.restart(float(1 / self.info.fps))
         untimed = container.format.name in _UNTIMED
         timeline = timeline_of(container, stream)

@@ -54,13 +54,20 @@ class ReadOptions:
 
 @dataclass
 class Info:
-    """What the decoding thread has found out so far; the Reader shows it."""
+    """What the decoding thread has found out so far; the Reader shows it.
+
+    pixel_aspect: width by height of a stored pixel.  stored_size: (W, H) of the first frame before
+    it is made square and upright.  start_time_s: of the first frame on the stream's own clock.
+    """
 
     kind: Kind = "video"
     decoder: str = "PyAV"
     fps: Fraction = Fraction(30)
     frame_count: int | None = None
     reconnected: int = 0
+    pixel_aspect: Fraction = Fraction(1)
+    stored_size: tuple[int, int] | None = None
+    start_time_s: float = 0.0
     notes: list[str] = field(default_factory=list)
     decode_s: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
 

@@ -63,7 +63,7 @@ class PacketReader:
         wanted = self._stream.index
         for packet in self._container.demux():
             hole = self._hole(packet)
-            if packet.stream_index == wanted:
+            if packet.stream.index == wanted:  # stream_index is 0 in empty packets
                 self.count += packet.size > 0
                 stamp = self._stamp(packet, hole=hole)
                 self._note_end(packet, stamp.pts)

@@ -47,7 +47,7 @@ class Reader:
         self._info = Info()
         self._channel: Channel[_Item] = Channel(options.prefetch)
         # those queued, one being made, and some in the taker's hands
-        self._convert = Converter(Pool(options.prefetch + 4))
+        self._convert = Converter(Pool(options.prefetch + 4), self._info)
         work = partial(_pump, channel=self._channel, convert=self._convert, decoders=decoders)
         thread = threading.Thread(
             target=work,
@@ -80,6 +80,21 @@ class Reader:
     def fps(self) -> Fraction:
         """Average frames a second of the source, before `every`; 1 for images."""
         return self._info.fps
+
+    @property
+    def stored_size(self) -> tuple[int, int] | None:
+        """(W, H) of the first frame as it is stored, px; `size` has square pixels, upright."""
+        return self._info.stored_size
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a stored pixel by its height."""
+        return self._info.pixel_aspect
+
+    @property
+    def start_time_s(self) -> float:
+        """Seconds on the stream's own clock where `time_s` is 0."""
+        return self._info.start_time_s
 
     @property
     def frame_count(self) -> int | None:

@@ -23,6 +23,7 @@ from posekit.types import Frame, UInt8
 from posekit.video.container import open_input, video_stream
 from posekit.video.options import ReadOptions
 from posekit.video.sources import Source
+from posekit.video.streams import pixel_aspect
 
 # MP4 keeps lengths and parameter sets apart; a decoder chip wants start codes, sets in between.
 _ANNEX_B = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
@@ -151,6 +152,8 @@ def coded_as(source: Source, options: ReadOptions) -> Coded:
         codec = stream.codec_context.name
         if why := _unfit(codec, frame):
             raise DeviceError(why)
+        if pixel_aspect(stream) != 1:
+            raise DeviceError("its pixels are not square")
         full = frame.format.name == "yuvj420p" or frame.color_range == _FULL
         size = (frame.width, frame.height)
         return Coded(codec, size, bt709=frame.colorspace == _BT709, full_range=full)

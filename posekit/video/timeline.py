@@ -294,22 +294,23 @@ class Timeline:
         return notes
 
 
+def listed(texts: list[str]) -> str:
+    """The first few of `texts`, for a sentence."""
+    more = len(texts) - _LISTED
+    return ", ".join(texts[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
 def _places(places: list[Place]) -> str:
-    """The first few places, for a sentence."""
-    listed = [f"frame {place.index} ({place.time_s:.3f} s)" for place in places[:_LISTED]]
-    more = len(places) - len(listed)
-    return ", ".join(listed) + (f" and {more} more" if more else "")
+    return listed([f"frame {place.index} ({place.time_s:.3f} s)" for place in places])
 
 
 def _ranges(lost: list[tuple[Place, int]]) -> str:
-    """The first few runs of frames, for a sentence."""
-    listed = []
-    for first, count in lost[:_LISTED]:
+    texts = []
+    for first, count in lost:
         last = first.index + count - 1
         frames = f"frame {first.index}" if count == 1 else f"frames {first.index}-{last}"
-        listed.append(f"{frames} (from {first.time_s:.3f} s)")
-    more = len(lost) - len(listed)
-    return ", ".join(listed) + (f" and {more} more places" if more else "")
+        texts.append(f"{frames} (from {first.time_s:.3f} s)")
+    return listed(texts)
 
 
 @dataclass
