@@ -11,18 +11,12 @@ from typing import TYPE_CHECKING, Any
 from posekit import bundle, providers
 from posekit.atomic import check_free
 from posekit.detect import BoxFile, Detector, full_frame
-from posekit.errors import (
-    BundleError,
-    DeviceError,
-    EngineError,
-    InputError,
-    MissingExtraError,
-)
+from posekit.errors import BundleError, DeviceError, EngineError, InputError, MissingExtraError
 from posekit.estimate import EstimateOptions, Estimator, Finder
-from posekit.exported import open_model
 from posekit.infer import Hooks, InferOptions, run
-from posekit.multiview import Look, MultiView
+from posekit.model_file import open_model
 from posekit.runtime import PoseRuntime, Runtime
+from posekit.tta import TtaOptions, TtaRuntime
 
 if TYPE_CHECKING:
     from posekit.checkpoints import Converted, Overrides
@@ -52,7 +46,7 @@ def load(
     """
     providers.check_device(device, runtime)
     pose = _opened(model)
-    look = Look(flip, options.views)
+    look = TtaOptions(flip, options.views)
     runner = _runtime(pose, device, threads, look=look, runtime=runtime)
     if callable(boxes):
         return Estimator(runner, boxes, options, boxes_from=getattr(boxes, "__name__", "function"))
@@ -79,7 +73,7 @@ def _detector(
     if isinstance(runner, Runtime) or Path(boxes).suffix.lower() == ".onnx":
         beside = device if isinstance(runner, Runtime) else "auto"
         return Detector(boxes, device=beside, threads=threads)
-    from posekit_engines.gpu_open import open_detector
+    from posekit_engines.runtime.open import open_detector
 
     found = bundle.Bundle.open(bundle.find(boxes))
     index = providers.Device.of(device).index
@@ -99,7 +93,7 @@ def _runtime(
     device: str,
     threads: int | None,
     *,
-    look: Look,
+    look: TtaOptions,
     runtime: providers.Choice,
 ) -> PoseRuntime:
     """What runs the model: what was asked for, or for auto the first that can, with a note.
@@ -108,7 +102,7 @@ def _runtime(
     """
     on, notes = providers.Device.of(device), []
     if runtime in ("auto", "native") and on.kind != "cpu" and not providers.lacking_gpu():
-        from posekit_engines.gpu_open import open_runtime
+        from posekit_engines.runtime.open import open_runtime
 
         try:
             build = runtime == "native"
@@ -128,7 +122,7 @@ def _runtime(
 
 
 def _by_onnxruntime(
-    pose: bundle.Bundle, device: str, threads: int | None, *, look: Look, tensorrt: bool
+    pose: bundle.Bundle, device: str, threads: int | None, *, look: TtaOptions, tensorrt: bool
 ) -> Runtime:
     """What runs the model on ONNX Runtime. Raises InputError, DeviceError, BundleError."""
     if look.views is None:
@@ -138,7 +132,7 @@ def _by_onnxruntime(
             f"--views {look.views} runs natively or on ONNX Runtime's own CUDA provider: leave out "
             "--runtime ort-tensorrt"
         )
-    return MultiView(pose, views=look.views, device=device, threads=threads)
+    return TtaRuntime(pose, views=look.views, device=device, threads=threads)
 
 
 def convert(
@@ -151,8 +145,8 @@ def convert(
     Raises CheckpointError, ExportError, InputError, SourceError, MissingExtraError.
     """
     with _making("convert"):
-        from posekit_engines import pack
-    return pack.convert(source, output, overrides, overwrite=overwrite)
+        from posekit_engines import convert
+    return convert.convert(source, output, overrides, overwrite=overwrite)
 
 
 def export(model: str | Path, output: str | Path, **options: Any) -> dict[str, Any]:
@@ -167,14 +161,14 @@ def export(model: str | Path, output: str | Path, **options: Any) -> dict[str, A
         raise BundleError(f"{path}: is an export already; give the bundle or checkpoint it is of")
     named = "tensorrt" if Path(output).suffix.lower() == ".plan" else None
     if (options.get("to") or named) == "tensorrt":
-        from posekit_engines import engine_cache
+        from posekit_engines.trt.library import check_ready
 
-        engine_cache.check_ready(options.get("library", "auto"))  # before torch is loaded
+        check_ready(options.get("library", "auto"))  # before torch is loaded
     with _making("export"):
-        from posekit_engines import pack
+        from posekit_engines import convert
         from posekit_engines.export import export as write
         from posekit_engines.options import ExportOptions
-    source = pack.read(path) if _is_checkpoint(path) else bundle.Bundle.open(path)
+    source = convert.read_checkpoint(path) if _is_checkpoint(path) else bundle.Bundle.open(path)
     return write(source, output, ExportOptions(**options))
 
 
@@ -189,18 +183,18 @@ def build(
     """A bundle's TensorRT plans for this machine's GPU: found or built, and what they are.
 
     They are kept in the cache, and with `output` in a new bundle.  options: other fields of
-    `posekit_engines.plans.BuildOptions`; building needs `posekit[tensorrt]` and `posekit[export]`.
+    `posekit_engines.build.BuildOptions`; building needs `posekit[tensorrt]` and `posekit[export]`.
     Raises BundleError, DeviceError, EngineError, InputError, MissingExtraError, SourceError.
     """
-    from posekit_engines import plans
+    from posekit_engines.build import BuildOptions, build, to_dict
 
     on = providers.Device.of(device)
     if on.kind != "cuda":
         raise InputError(f"--device {device}: plans are for a GPU; wanted cuda or cuda:N")
-    wanted = plans.BuildOptions(device=on.index, **options)
+    wanted = BuildOptions(device=on.index, **options)
     target = None if output is None else Path(output)
     source = bundle.Bundle.open(bundle.find(model))
-    return [plans.told(each) for each in plans.build(source, target, wanted, overwrite=overwrite)]
+    return [to_dict(each) for each in build(source, target, wanted, overwrite=overwrite)]
 
 
 def gpu_check(
@@ -215,7 +209,7 @@ def gpu_check(
     """Check kernels and engines on a GPU, then time them; written to `json_file` where given.
 
     tell: is called with a line before each part.  options: `only`, `driver`, `persons`, `seconds`
-    of `posekit_engines.gpu_check`, whose `raise_failures` is for the result.
+    of `posekit_engines.gpu_check.check`, whose `raise_failures` is for the result.
     Raises DeviceError, MissingExtraError, InputError, BundleError, SourceError.
     """
     on = providers.Device.of(device)
@@ -226,7 +220,7 @@ def gpu_check(
             f"gpu-check needs an NVIDIA GPU: {why}; install NVIDIA's driver, then pip install "
             "'posekit[gpu,tensorrt]' in place of posekit[cpu]"
         )
-    from posekit_engines import gpu_check as check
+    from posekit_engines.gpu_check import check
 
     wanted = check.CheckOptions.of(index=on.index, **options)
     check_free(json_file, overwrite=overwrite)
@@ -238,7 +232,7 @@ def gpu_check(
 
 def gpu_verdict(result: Mapping[str, Any]) -> None:
     """Raises ParityError where a part of `gpu_check` failed."""
-    from posekit_engines.gpu_check import raise_failures
+    from posekit_engines.gpu_check.check import raise_failures
 
     raise_failures(result)
 
@@ -258,8 +252,9 @@ def _opened(model: str | Path) -> bundle.Bundle:
     if not _is_checkpoint(model):
         return open_model(bundle.find(model))
     with _making(f"{model}: a checkpoint (`posekit convert` makes a bundle of it once): this"):
-        from posekit_engines import pack
-    return pack.assembled(pack.read(model))
+        from posekit_engines import convert
+        from posekit_engines.bundles import assemble
+    return assemble.assemble_bundle(convert.read_checkpoint(model))
 
 
 @contextlib.contextmanager
@@ -291,9 +286,9 @@ def adapt(
     """
     source = bundle.Bundle.open(bundle.find(model))
     try:
-        from posekit_engines.renew import renewed
+        from posekit_engines.bundles.refresh import refresh_bundle
         from posekit_finetune import job
-        from posekit_finetune.adapt import Hooks as AdaptHooks
+        from posekit_finetune.options import Hooks as AdaptHooks
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"adapt needs {error.name}: pip install 'posekit[adapt]'"
@@ -303,7 +298,7 @@ def adapt(
             options[name] = bundle.Bundle.open(bundle.find(options[name]))
     paths = [unlabeled] if isinstance(unlabeled, str | Path) else unlabeled
     calls = AdaptHooks(**(hooks or {}))
-    return job.run(source, paths, out, job=job.Job(**options), finish=renewed, hooks=calls)
+    return job.run(source, paths, out, job=job.Job(**options), finish=refresh_bundle, hooks=calls)
 
 
 def infer(

@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from posekit import __version__, video
+from posekit import video
 from posekit.atomic import check_free, write_atomic
 from posekit.errors import SourceError
 from posekit.estimate import Estimator
+from posekit.mjpeg import MjpegServer
 from posekit.outputs import OutputOptions, Outputs
-from posekit.show import MjpegServer
 from posekit.types import Frame
+from posekit.version import __version__
 from posekit.write import Header
 
 

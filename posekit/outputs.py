@@ -16,7 +16,7 @@ from posekit import video
 from posekit.atomic import check_free, write_atomic
 from posekit.draw import draw
 from posekit.errors import PosekitError
-from posekit.show import MjpegServer
+from posekit.mjpeg import MjpegServer
 from posekit.types import Frame, Poses
 from posekit.write import Header, Writers, open_writers
 

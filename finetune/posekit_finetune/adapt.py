@@ -3,77 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 
 from posekit.atomic import write_atomic
 from posekit.bundle import Bundle
 from posekit.errors import AdaptError, CollapsedError, DivergedError, RecipeError
-from posekit.types import Int64
-from posekit_finetune import foreign, gate
-from posekit_finetune.data import FindOptions, find_persons
-from posekit_finetune.facts import facts, networks, provenance, spent
-from posekit_finetune.gate import Verdict
-from posekit_finetune.indicators import Indicators
-from posekit_finetune.labelled import Labelled
-from posekit_finetune.loop import Loop, Material, Start, start_of
-from posekit_finetune.monitor import Monitor, Reading
-from posekit_finetune.persons import Persons, split
+from posekit_finetune.assess import gate
+from posekit_finetune.assess.gate import Verdict
+from posekit_finetune.assess.held_out import HeldOut, learn
+from posekit_finetune.assess.indicators import Indicators
+from posekit_finetune.assess.label_check import Checker
+from posekit_finetune.assess.monitor import Monitor, MonitorReading
+from posekit_finetune.data.find import find_persons
+from posekit_finetune.data.persons import Persons, split
+from posekit_finetune.options import AdaptOptions, Hooks
 from posekit_finetune.recipe import Recipe
-from posekit_finetune.teacher import Taught, look, with_turned
-from posekit_finetune.watched import Checker, Watched, learn
+from posekit_finetune.report.provenance import networks, provenance, run_cost, run_facts
+from posekit_finetune.targets import content_key, training_targets
+from posekit_finetune.train.loop import Loop
+from posekit_finetune.train.networks import Start, start_networks
+from posekit_finetune.train.state import TrainingData
+from posekit_finetune.train.teacher import with_turned
 
 AGREED = 0.95
 """Where the source agrees with the multi-view teacher on more of the body's joints than this,
 there is nothing to learn: 0.97 on a domain where adaptation changed nothing, 0.80 on LSPET."""
-
-
-@dataclass(frozen=True)
-class AdaptOptions:
-    """What is learned from, how, and within what.
-
-    unlabeled: images, folders, patterns, videos.  work: a folder for what can be made again.
-    find: which persons of the pictures.  budget_s: of wall time for learning, or None for the
-    recipe's steps.  teacher: another model that teaches instead of the source's own views.
-    second: what the second of two networks begins as.  labelled: persons to learn from as well.
-    resume: go on where a run with the same inputs stopped.  threads: CPU threads.
-    checks: compare source and adapted with labels; they decide too.
-    """
-
-    unlabeled: tuple[str, ...]
-    work: Path
-    recipe: Recipe = Recipe()
-    recipe_name: str = "default"
-    find: FindOptions = FindOptions()
-    seed: int = 0
-    budget_s: float | None = None
-    teacher: Bundle | None = None
-    second: Bundle | None = None
-    labelled: Labelled | None = None
-    resume: bool = False
-    threads: int = 1
-    checks: tuple[Checker, ...] = ()
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """How a caller follows a run: `on_stage` with a sentence, `on_count` with done and all,
-    `on_reading` after each look at the held-out persons; `stopped` is asked between them.
-    """
-
-    on_stage: Callable[[str], None] = lambda _: None
-    on_count: Callable[[int, int], None] = lambda _done, _all: None
-    on_reading: Callable[[Reading, float], None] = lambda _reading, _seconds: None
-    stopped: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +52,7 @@ class Outcome:
     reason: str
     before: Indicators
     after: Indicators | None
-    history: tuple[Reading, ...]
+    history: tuple[MonitorReading, ...]
     facts: Mapping[str, Any]
     persons: Persons
     recipe: Recipe
@@ -114,13 +75,15 @@ def adapt(source: Bundle, options: AdaptOptions, hooks: Hooks = Hooks()) -> Outc
     )
     rows, held = split(persons, seed=options.seed)
     hooks.on_stage(f"{len(rows)} persons to learn from, {len(held)} held out; asking the teacher")
-    material, teacher = _taught(source, persons, (rows, held), options=options, hooks=hooks)
+    material, teacher = training_targets(
+        source, persons, (rows, held), options=options, hooks=hooks
+    )
     if options.teacher is None:  # another model's views do not flatter the source
         teacher = with_turned(teacher, persons, held, bundle=source, threads=options.threads)
-    watched = Watched(source, persons, held, teacher, options.threads)
+    watched = HeldOut(source, persons, held, teacher, options.threads)
     before = watched.measure(source.weights, None)
     agreed = before.mean("teacher")
-    told = facts(source, persons, options, signal=agreed)
+    told = run_facts(source, persons, options, signal=agreed)
     outcome = Outcome(None, None, "", before, None, (), told, persons, options.recipe)
     if options.teacher is None and options.labelled is None and agreed > AGREED:
         reason = (
@@ -135,7 +98,7 @@ def adapt(source: Bundle, options: AdaptOptions, hooks: Hooks = Hooks()) -> Outc
     if learned.error is None:
         hooks.on_stage("judging")
         learned = _judged(learned, loop, watched, checks=options.checks)
-    return dataclasses.replace(learned, facts={**learned.facts, **spent(started, loop)})
+    return dataclasses.replace(learned, facts={**learned.facts, **run_cost(started, loop)})
 
 
 def _agreeing(options: AdaptOptions) -> None:
@@ -154,7 +117,11 @@ def _agreeing(options: AdaptOptions) -> None:
 
 
 def _learned(
-    outcome: Outcome, loop: Loop, watched: Watched, *, on_reading: Callable[[Reading, float], None]
+    outcome: Outcome,
+    loop: Loop,
+    watched: HeldOut,
+    *,
+    on_reading: Callable[[MonitorReading, float], None],
 ) -> Outcome:
     """The outcome with the best weights in it, or with why learning was stopped."""
     monitor = Monitor(outcome.before, labelled=loop.material.labelled is not None)
@@ -177,7 +144,7 @@ def _learned(
 
 
 def _judged(
-    outcome: Outcome, loop: Loop, watched: Watched, *, checks: Sequence[Checker]
+    outcome: Outcome, loop: Loop, watched: HeldOut, *, checks: Sequence[Checker]
 ) -> Outcome:
     """The outcome with the gate's verdict."""
     if outcome.adapted is None:
@@ -198,92 +165,21 @@ def _judged(
     )
 
 
-def _taught(
-    source: Bundle,
-    persons: Persons,
-    parts: tuple[Int64, Int64],
-    *,
-    options: AdaptOptions,
-    hooks: Hooks,
-) -> tuple[Material, Taught]:
-    """What is learned from, and the frozen teacher's answer, which the monitor and the gate ask.
-
-    parts: rows to learn from, rows held out.
-    """
-    (rows, held), recipe = parts, options.recipe
-
-    def asked(bundle: Bundle, whom: Persons, views: int) -> Taught:
-        path = options.work / f"maps-{_key(whom.fingerprint, bundle, views)}.npy"
-        return look(
-            whom, bundle, views=views, threads=options.threads, path=path, progress=hooks.on_count
-        )
-
-    if not _all_are_taught(recipe):
-        few = _asked_few(source, persons, held, options=options)
-        return Material(persons, rows, labelled=options.labelled), few
-    plain = asked(source, persons, 1)
-    teacher = options.teacher or source
-    if foreign.same_crops(teacher.pose_spec, source.pose_spec):
-        taught = asked(teacher, persons, recipe.ensemble_views)
-    else:
-        theirs = foreign.recut(
-            persons,
-            options.unlabeled,
-            teacher.pose_spec,
-            options=options.find,
-            work=options.work,
-            progress=hooks.on_count,
-        )
-        told = asked(teacher, theirs, recipe.ensemble_views)
-        taught = foreign.retold(
-            told,
-            theirs,
-            persons,
-            path=options.work / f"maps-{_key(theirs.fingerprint, teacher, 0)}-retold.npy",
-        )
-    return Material(persons, rows, taught, plain, options.labelled), taught
-
-
-def _all_are_taught(recipe: Recipe) -> bool:
-    """Whether a step needs the frozen ensemble's answer; the monitor asks it of few persons."""
-    weighs = recipe.confidence or recipe.dispute or recipe.focus
-    return bool(recipe.teacher == "ensemble" or weighs or recipe.loss == "kl")
-
-
-def _asked_few(source: Bundle, persons: Persons, held: Int64, *, options: AdaptOptions) -> Taught:
-    """The source's own views on the held-out persons; points of the others are NaN."""
-    views = options.recipe.ensemble_views
-    seen = look(persons.select(held), source, views=views, threads=options.threads)
-    points = np.full((len(persons), *seen.points.shape[1:]), np.nan, np.float32)
-    scores = np.zeros(points.shape[:2], np.float32)
-    points[held], scores[held] = seen.points, seen.scores
-    return Taught(seen.maps, points, scores)
-
-
-def _key(fingerprint: str, bundle: Bundle, views: int) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(bundle.weights.items()):
-        digest.update(name.encode() + value.tobytes())
-    spec = json.dumps(bundle.spec.to_dict(), sort_keys=True)
-    digest.update(f"{fingerprint} {views} {spec}".encode())
-    return digest.hexdigest()[:16]
-
-
-def _told(material: Material, options: AdaptOptions) -> str:
+def _told(material: TrainingData, options: AdaptOptions) -> str:
     """All that decides what a run learns, beside the source."""
-    models = [_key("", each, 0) for each in (options.teacher, options.second) if each]
+    models = [content_key("", each, 0) for each in (options.teacher, options.second) if each]
     labelled = options.labelled.persons.fingerprint if options.labelled else ""
     numbers = [options.recipe.to_dict(), options.seed, options.budget_s]
     return material.persons.fingerprint + json.dumps([numbers, models, labelled], sort_keys=True)
 
 
 def _start(source: Bundle, options: AdaptOptions) -> Start:
-    return start_of(source, *([options.second] if options.second else []))
+    return start_networks(source, *([options.second] if options.second else []))
 
 
-def _loop(source: Bundle, material: Material, options: AdaptOptions) -> Loop:
+def _loop(source: Bundle, material: TrainingData, options: AdaptOptions) -> Loop:
     """The loop, as long as the budget allows; a resumed one goes on."""
-    key = _key(_told(material, options), source, 0)
+    key = content_key(_told(material, options), source, 0)
     state = options.work / f"state-{key}.pt"
     if not options.resume:
         state.unlink(missing_ok=True)
@@ -296,11 +192,11 @@ def _loop(source: Bundle, material: Material, options: AdaptOptions) -> Loop:
 
 
 def _within(
-    source: Bundle, material: Material, options: AdaptOptions, *, budget_s: float
+    source: Bundle, material: TrainingData, options: AdaptOptions, *, budget_s: float
 ) -> Recipe:
     """The recipe with as many steps as fit; remembered, so that a resumed run has as many."""
     recipe = options.recipe
-    path = options.work / f"steps-{_key(_told(material, options), source, 0)}.txt"
+    path = options.work / f"steps-{content_key(_told(material, options), source, 0)}.txt"
     if options.resume and path.exists():
         return dataclasses.replace(recipe, steps=int(path.read_text()))
     trial = dataclasses.replace(recipe, steps=6, watch_every=6)

@@ -1,10 +1,12 @@
-"""What `posekit infer` shows while it works, and how Ctrl-C reaches it."""
+"""What commands show while they work, and how Ctrl-C reaches `posekit infer`."""
 
 from __future__ import annotations
 
 import json
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -92,3 +94,14 @@ def _line(source: dict[str, Any]) -> str:
         f"{source['source']}: {source['frames']} frames, {persons}, {source['seconds']:.1f} s, "
         f"{source['rate']:.1f} frames/s{drops}"
     )
+
+
+@contextmanager
+def counted(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Gives a function that takes how much is done; silent where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+        task = bars.add_task(title, total=total)
+        yield lambda done: bars.update(task, completed=done)

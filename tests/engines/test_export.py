@@ -24,10 +24,10 @@ from posekit.errors import (
 )
 from posekit.geometry import Warp
 from posekit.runtime import Runtime
-from posekit_engines import handout, standalone
-from posekit_engines.crops import embedded
+from posekit_engines import onnx_file, output_set
 from posekit_engines.export import export
 from posekit_engines.options import BUDGETS, ExportOptions
+from posekit_engines.parity.crops import embedded_crops
 from tests.full_disk import full_disk
 
 PLAIN = ExportOptions(flip=False)
@@ -109,7 +109,7 @@ def test_points_in_frame_pixels_are_the_crop_points_moved(
     options = dataclasses.replace(PLAIN, affine=True, batch=2)
     report = export(lightning, path, options)
     assert report["crop_px"]["max"] < 0.01
-    checks = embedded(lightning.pose_spec)
+    checks = embedded_crops(lightning.pose_spec)
     warp = Warp(checks.warp.matrix[:2]).inverse()
     given = {"crops": checks.crops[:2], "warp": warp.matrix.astype(np.float32)}
     points, _ = session(path).run(None, given)
@@ -158,7 +158,7 @@ def test_a_rename_that_fails_is_undone(tmp_path: Path) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
 
     def write() -> None:
-        with handout.together([first, second], overwrite=True) as folder:
+        with output_set.together([first, second], overwrite=True) as folder:
             for name in ("a", "b"):
                 (folder / name).write_text("new")
             (folder / "b.old").mkdir()
@@ -180,7 +180,7 @@ def test_an_unwritable_target_is_one_sentence(lightning: Bundle, tmp_path: Path)
 def test_large_weights_stand_beside_the_graph(
     lightning: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standalone, "LIMIT", 1000)
+    monkeypatch.setattr(onnx_file, "LIMIT", 1000)
     path = tmp_path / "big.onnx"
     report = export(lightning, path, PLAIN)
     data = path.with_name("big.onnx.data")
@@ -201,7 +201,7 @@ def test_a_bundle_s_graphs_never_hold_its_weights(
     lightning: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor does making one need a graph that does: protobuf ends at 2 GiB."""
-    monkeypatch.setattr(standalone, "LIMIT", 1000)
+    monkeypatch.setattr(onnx_file, "LIMIT", 1000)
     export(lightning, tmp_path / "x.posekit", PLAIN)
     opened = Bundle.open(tmp_path / "x.posekit")
     weights = sum(value.nbytes for value in opened.weights.values())

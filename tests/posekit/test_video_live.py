@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from posekit.errors import SourceError
-from posekit.show import MjpegServer
+from posekit.mjpeg import MjpegServer
 from posekit.video import ReadOptions, read
 from tests.clips import make_clip, number_of, numbered
 from tests.streams import RtspCamera, http_server, send_file, send_transport_stream

@@ -17,14 +17,14 @@ import numpy as np
 from posekit import bundle, video
 from posekit.bundle import Bundle
 from posekit.errors import PosekitError
-from posekit.geometry import Warp
-from posekit.multiview import Look, MultiView, View, compose, matrix_of
+from posekit.geometry import Warp, compose
 from posekit.runtime import Runtime
+from posekit.tta import TtaOptions, TtaRuntime, View, matrix_of
 from posekit.types import Boxes, Float32, UInt8
-from posekit_engines import twin
-from posekit_engines.cuda import open_device
-from posekit_engines.engine_tensorrt import TensorRTEngine
-from posekit_engines.gpu_runtime import GpuRuntime
+from posekit_engines.cuda.open import open_device
+from posekit_engines.ops import reference
+from posekit_engines.runtime.runtime import GpuRuntime
+from posekit_engines.trt.engine import TensorRTEngine
 from tests.assets import shipped
 from tests.engines.cuda_emulation import tensorrt_stand_in as trt
 
@@ -50,7 +50,7 @@ def pictures() -> tuple[list[UInt8], list[Boxes]]:
 def opened(driver: str, model: Bundle, **options: Any) -> GpuRuntime:
     device = open_device(0, driver)  # type: ignore[arg-type]
     half, most = options.pop("half", True), options.pop("images", 128)
-    look = Look(options.pop("flip", True), options.pop("views", None))
+    look = TtaOptions(options.pop("flip", True), options.pop("views", None))
     engine = TensorRTEngine(trt, trt.plan_of(model, half=half, most=most), device)
     return GpuRuntime(model, device, engine, look=look, **options)
 
@@ -72,7 +72,7 @@ def twin_maps(
     """Maps of the crops, then of their mirrors, without a GPU: numpy crops and ONNX Runtime."""
     frame_of = np.repeat(np.arange(len(images)), [len(warp) for warp in warps])
     to_frame = Warp(np.concatenate([warp.inverse().matrix for warp in warps]))
-    cut = twin.crop_normalize(
+    cut = reference.crop_normalize(
         images, model.pose_spec, to_frame=to_frame, frame_of=frame_of.tolist()
     )
     session = trt.Engine({}, trt.raw_graph(model, half=half).SerializeToString()).session
@@ -85,7 +85,7 @@ def twin_answer(
 ) -> tuple[Float32, Float32]:
     """The same arithmetic without a GPU, decoded in numpy."""
     maps, mirrored = twin_maps(model, images, warps, half=half)
-    points = twin.decode_flip(maps, model.pose_spec, mirrored=mirrored if flip else None)
+    points = reference.decode_flip(maps, model.pose_spec, mirrored=mirrored if flip else None)
     return points[..., :2], points[..., 2]
 
 
@@ -97,7 +97,7 @@ def twin_views(
     each = [Warp(compose(turns[None], w.matrix[:, None]).reshape(-1, 2, 3)) for w in warps]
     maps = next(twin_maps(model, images, each, half=True))
     together = maps.reshape(-1, len(views), *maps.shape[1:])
-    points = twin.decode_flip(twin.fuse_views(together, spec, views), spec)
+    points = reference.decode_flip(reference.fuse_views(together, spec, views), spec)
     return points[..., :2], points[..., 2]
 
 
@@ -134,7 +134,7 @@ def several_views(driver: str, model: Bundle, views: int) -> dict[str, Any]:
     warps = [Warp.from_boxes(each, model.pose_spec) for each in boxes]
     runtime = opened(driver, model, views=views)
     found = runtime.infer(runtime.crops(images, warps))
-    cpu = MultiView(model, views=views, device="cpu", threads=1)
+    cpu = TtaRuntime(model, views=views, device="cpu", threads=1)
     crops = np.concatenate([cpu.crop(i, w) for i, w in zip(images, warps, strict=True)])
     return {
         "cpu": strays(*found, cpu.infer(crops)),
@@ -290,7 +290,7 @@ def refusals(driver: str, model: Bundle) -> dict[str, Any]:
     for name, work in {
         "not a plan": lambda: TensorRTEngine(trt, b"damaged" + plan, device),
         "another model": lambda: GpuRuntime(
-            thunder, device, TensorRTEngine(trt, plan, device), look=Look()
+            thunder, device, TensorRTEngine(trt, plan, device), look=TtaOptions()
         ),
         "one image with flip": lambda: opened(driver, model, images=1),
     }.items():
