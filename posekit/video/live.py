@@ -14,7 +14,7 @@ from posekit.video.container import open_input, video_stream
 from posekit.video.convert import Decoded
 from posekit.video.decode import Decoding, use_threads
 from posekit.video.options import Info, ReadOptions
-from posekit.video.packets import frame_rate, timeline_of
+from posekit.video.packets import frame_rate, tick_of, timeline_of
 from posekit.video.sources import Source
 from posekit.video.streams import pixel_aspect, stream_notes
 from posekit.video.timeline import LiveClock
@@ -54,7 +54,9 @@ class Live:
             connection = None
             if self.options.end_s is not None and self.clock.last >= self.options.end_s:
                 return
-            if self.index and not self.options.reconnects:
+            if not self.index:  # it never gave a frame
+                raise SourceError(reason)
+            if not self.options.reconnects:
                 self.info.notes.append(reason)
                 return
             if self._give_up(reason):
@@ -92,4 +94,5 @@ class Live:
         for frame in cast("Iterator[VideoFrame]", decoding):  # PyAV's: no GPU was handed in
             self.info.reconnected += self.tries > 0
             self.tries = 0
-            yield frame, self.clock.stamp(self.clock.arrival() if untimed else frame.time)
+            raw = None if frame.pts is None else float(frame.pts * tick_of(stream))
+            yield frame, self.clock.stamp(self.clock.arrival() if untimed else raw)

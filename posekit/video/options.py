@@ -21,7 +21,8 @@ class ReadOptions:
     start_s, end_s: window [start, end) in seconds from the first picture.
     live: "latest" drops what nobody took in time and counts it; "all" waits.
     reconnects: tries in a row, with growing pauses, before a broken live source is given up.
-    timeout_s: for opening and for each read of a URL.  prefetch: pictures decoded ahead.
+    timeout_s: for opening and for each read; files have 30 s at least.
+    prefetch: frames decoded ahead.
     threads: of the decoder; None: at most 4.
     """
 
@@ -65,6 +66,7 @@ class Info:
     fps: Fraction = Fraction(30)
     frame_count: int | None = None
     reconnected: int = 0
+    opened: bool = False
     pixel_aspect: Fraction = Fraction(1)
     stored_size: tuple[int, int] | None = None
     start_time_s: float = 0.0

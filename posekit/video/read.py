@@ -16,7 +16,7 @@ from typing import Self
 from posekit.errors import InputError, SourceError
 from posekit.types import Frame
 from posekit.video.channel import Channel
-from posekit.video.container import open_input
+from posekit.video.container import no_answer, open_input, time_limit_s
 from posekit.video.convert import Converter, Decoded
 from posekit.video.decode import video_frames
 from posekit.video.images import image_frames
@@ -26,6 +26,8 @@ from posekit.video.pool import Pool
 from posekit.video.sources import Source, resolve
 from posekit.video.surface import SurfaceDecoders
 
+_WAKE_S = 0.1
+_GRACE_S = 0.5  # FFmpeg's own time-out comes first and knows more
 _LEAVE_S = 2.0  # a thread that waits for a dead network ends by itself, after its time-out
 _Item = Frame | Decoded
 
@@ -59,12 +61,20 @@ class Reader:
         with ExitStack() as on_failure:
             on_failure.callback(self._stop)
             thread.start()
+            self._await_open(source, options)
             first = self._channel.peek()
             if first is None:
                 raise SourceError(f"{self.name}: no picture in it")
             frame = first if isinstance(first, Frame) else self._convert(first)
             on_failure.pop_all()
         self.size = frame.size
+
+    def _await_open(self, source: Source, options: ReadOptions) -> None:
+        """Wait for the source to be open, whatever FFmpeg waits for. Raises SourceError."""
+        deadline = time.monotonic() + time_limit_s(source, options) + _GRACE_S
+        while not (self._channel.wait(_WAKE_S) or self._info.opened):
+            if time.monotonic() > deadline:
+                raise SourceError(no_answer(source, options))
 
     @property
     def kind(self) -> Kind:
@@ -196,9 +206,11 @@ def _items(
     decoders: SurfaceDecoders | None,
 ) -> Generator[_Item, None, None]:
     if source.kind == "images":
+        info.opened = True
         yield from image_frames(source, options, info)
         return
     container = open_input(source, options)
+    info.opened = True
     on_gpu = decoders if source.kind == "file" else None
     # a URL that knows how long it is is a file somewhere else
     if source.kind == "file" or (source.kind == "url" and (container.duration or 0) > 0):
