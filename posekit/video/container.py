@@ -13,7 +13,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from posekit.errors import SourceError
-from posekit.video.options import ReadOptions
+from posekit.video.options import ReadOptions, check_pixels
 from posekit.video.sources import Source
 from posekit.video.streams import shown_streams
 
@@ -41,7 +41,7 @@ def open_input(source: Source, options: ReadOptions) -> InputContainer:
             target,
             mode="r",
             format=format_name,
-            options=settings,
+            options={**settings, "max_pixels": str(options.max_pixels)},
             metadata_errors="replace",
             timeout=timeout,
         )
@@ -50,7 +50,7 @@ def open_input(source: Source, options: ReadOptions) -> InputContainer:
             raise SourceError(no_answer(source, options)) from error  # RTSP says other things
         raise SourceError(explain(error, source, options)) from error
     try:
-        _check(container, source)
+        _check(container, source, options)
     except SourceError:
         container.close()
         raise
@@ -62,12 +62,15 @@ def time_limit_s(source: Source, options: ReadOptions) -> float:
     return options.timeout_s if source.kind != "file" else max(options.timeout_s, _FILE_LIMIT_S)
 
 
-def _check(container: InputContainer, source: Source) -> None:
+def _check(container: InputContainer, source: Source, options: ReadOptions) -> None:
     if container.format.name in _TEXT_FORMATS:
         raise SourceError(f"{source.name}: a text file, not a video or image")
     if source.kind == "file" and container.format.name == "hls" and not container.duration:
         raise SourceError(f"{source.name}: {_ENDLESS}")
-    video_stream(container, source)
+    stream = video_stream(container, source)
+    check_pixels(source.name, (stream.width, stream.height), options.max_pixels)
+    # also for a size that changes later
+    stream.codec_context.options = {"max_pixels": str(options.max_pixels)}
 
 
 def _refuse_endless(source: Source) -> None:
@@ -151,6 +154,11 @@ def explain(error: Exception, source: Source, options: ReadOptions) -> str:
     for kind, reason in _REASONS:
         if isinstance(error, kind):
             return f"{source.name}: {reason}"
+    if isinstance(error, av.error.ArgumentError):
+        return (
+            f"{source.name}: its frames have more than {options.max_pixels:,} pixels, or their "
+            "size is damaged; --max-pixels raises the limit"
+        )
     if isinstance(error, av.error.InvalidDataError):
         return f"{source.name}: {_invalid(source)}"
     if source.kind == "url":

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
 
-from posekit.errors import InputError
+from posekit.errors import InputError, SourceError
 
+MAX_PIXELS = 120_000_000  # of a frame: the largest phone photos but one kind, 360 MB as RGB
 Kind = Literal["video", "images", "live"]
 
 
@@ -24,6 +25,7 @@ class ReadOptions:
     timeout_s: for opening and for each read; files have 30 s at least.
     prefetch: frames decoded ahead.
     threads: of the decoder; None: at most 4.
+    max_pixels: of a frame; a larger one is refused before it is decoded.
     """
 
     every: int = 1
@@ -34,6 +36,7 @@ class ReadOptions:
     timeout_s: float = 10
     prefetch: int = 8
     threads: int | None = None
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         end_s = math.inf if self.end_s is None else self.end_s
@@ -49,6 +52,8 @@ class ReadOptions:
                 f"timeout {self.timeout_s} s, threads {self.threads}: wanted timeout > 0 and "
                 "threads >= 1"
             )
+        if self.max_pixels < 1:
+            raise InputError(f"max_pixels {self.max_pixels}: wanted 1 or more")
         if self.live not in ("latest", "all"):
             raise InputError(f"live mode {self.live!r}: wanted latest or all")
 
@@ -72,6 +77,16 @@ class Info:
     start_time_s: float = 0.0
     notes: list[str] = field(default_factory=list)
     decode_s: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
+
+
+def check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:
+    """Raises SourceError where a frame of `size` (W, H) has more than `max_pixels`."""
+    width, height = size
+    if width * height > max_pixels:
+        raise SourceError(
+            f"{name}: {width} x {height} px are more than {max_pixels:,} pixels; if it is meant, "
+            "raise the limit with --max-pixels"
+        )
 
 
 def count_in_window(total: float, fps: Fraction, options: ReadOptions) -> int:
