@@ -24,13 +24,13 @@ _ENDLESS = (
     "a playlist without #EXT-X-ENDLIST, which may go on for ever; give the stream's URL, or add "
     "that line to read what is there"
 )
-_TEXT_FORMATS = {"tty"}  # FFmpeg draws text files as pictures; nobody means that
+_TEXT_FORMATS = {"tty"}  # FFmpeg draws text files as images, which is never wanted
 
 
 def open_input(source: Source, options: ReadOptions) -> InputContainer:
     """An open container that has a video stream. Raises SourceError in one sentence.
 
-    What does not answer is given up after `time_limit_s`, also in each later read.
+    What does not respond is given up after `time_limit_s`, also in each later read.
     """
     _refuse_endless(source)
     target, format_name, settings = _how(source, options)
@@ -47,7 +47,7 @@ def open_input(source: Source, options: ReadOptions) -> InputContainer:
         )
     except (av.FFmpegError, OSError) as error:
         if time.monotonic() - began >= timeout:
-            raise SourceError(no_answer(source, options)) from error  # RTSP says other things
+            raise SourceError(no_answer(source, options)) from error  # RTSP gives other errors
         raise SourceError(explain(error, source, options)) from error
     try:
         _check(container, source, options)
@@ -90,11 +90,11 @@ def _refuse_endless(source: Source) -> None:
 
 
 def video_stream(container: InputContainer, source: Source) -> VideoStream:
-    """The default video stream, else the first; never a cover picture. Raises SourceError."""
+    """The default video stream, else the first; never a cover image. Raises SourceError."""
     shown = shown_streams(container)
     if not shown:
         kinds = sorted({str(s.type) for s in container.streams}) or ["nothing"]
-        found = "only a cover picture" if container.streams.video else ", ".join(kinds)
+        found = "only a cover image" if container.streams.video else ", ".join(kinds)
         raise SourceError(f"{source.name}: no video stream in it (found {found})")
     return shown[0]
 

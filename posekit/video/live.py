@@ -28,8 +28,8 @@ _LONGEST_PAUSE_S = 10.0
 class Live:
     """Decodeds of an endless source, over as many connections as it takes.
 
-    sleep: waits so many seconds; True when nobody listens any longer. With `reconnects=0` the first
-    break ends the pictures, with a note. Iterating raises SourceError after the last try.
+    sleep: waits so many seconds; True when the reader was closed. With `reconnects=0` the first
+    break ends the frames, with a note. Iterating raises SourceError after the last try.
     """
 
     source: Source
@@ -41,7 +41,7 @@ class Live:
     tries: int = 0
 
     def frames(self, container: InputContainer) -> Iterator[Decoded]:
-        """All pictures, beginning with those of the open `container`."""
+        """All frames, beginning with those of the open `container`."""
         self.info.kind, self.info.frame_count = "live", None
         connection: InputContainer | None = container
         while True:
@@ -63,7 +63,7 @@ class Live:
                 return
 
     def _give_up(self, reason: str) -> bool:
-        """Pause before the next try; True when nobody listens any longer."""
+        """Pause before the next try; True when the reader was closed."""
         self.tries += 1
         if self.tries > self.options.reconnects:
             tries = f"{self.options.reconnects} tries to reconnect"

@@ -16,11 +16,11 @@ Kind = Literal["video", "images", "live"]
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Which pictures of a source to read, and how patient to be.
+    """Which frames of a source to read, and how patient to be.
 
-    every: each n-th picture; the first one of the window is always there.
-    start_s, end_s: window [start, end) in seconds from the first picture.
-    live: "latest" drops what nobody took in time and counts it; "all" waits.
+    every: each n-th frame; the first one of the window is always there.
+    start_s, end_s: window [start, end) in seconds from the first frame.
+    live: "latest" drops and counts what is not taken in time; "all" waits.
     reconnects: tries in a row, with growing pauses, before a broken live source is given up.
     timeout_s: for opening and for each read; files have 30 s at least.
     prefetch: frames decoded ahead.
@@ -90,7 +90,7 @@ def check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:
 
 
 def count_in_window(total: float, fps: Fraction, options: ReadOptions) -> int:
-    """How many of `total` evenly spaced pictures `options` select."""
+    """How many of `total` evenly spaced frames `options` select."""
     first = math.ceil(options.start_s * fps - 1e-6)
     last = total if options.end_s is None else min(total, math.ceil(options.end_s * fps - 1e-6))
     return max(0, math.ceil((last - first) / options.every))

@@ -37,7 +37,7 @@ class Reader:
 
     size: (W, H) of the first frame, upright.  fps: average, for writing.
     frame_count: expected number, or None.  names: file of each image by index, else empty.
-    dropped: pictures nobody took in time.  reconnected: how often.  notes: what was amiss.
+    dropped: frames not taken in time.  reconnected: how often.  notes: what was wrong.
     Raises SourceError, also while iterating.
     """
 
@@ -64,7 +64,7 @@ class Reader:
             self._await_open(source, options)
             first = self._channel.peek()
             if first is None:
-                raise SourceError(f"{self.name}: no picture in it")
+                raise SourceError(f"{self.name}: no frame in it")
             frame = first if isinstance(first, Frame) else self._convert(first)
             on_failure.pop_all()
         self.size = frame.size
@@ -113,12 +113,12 @@ class Reader:
 
     @property
     def decode_s(self) -> list[float]:
-        """Seconds that each of the newest 10,000 pictures took to decode (live: and to arrive)."""
+        """Seconds that each of the newest 10,000 frames took to decode (live: and to arrive)."""
         return list(self._info.decode_s)
 
     @property
     def dropped(self) -> int:
-        """Decodeds of a live source that nobody took in time."""
+        """Frames of a live source that were not taken in time."""
         return self._channel.dropped
 
     @property
@@ -161,7 +161,7 @@ def read(
     """Open a file, image, folder, pattern, webcam index or URL; waits for the first frame.
 
     decoders: of a GPU, for what they can do of video files; such frames stay there until their
-    `image` is asked for.
+    `image` is read.
     Raises SourceError (cannot be read; a pattern of several videos: see `expand`), InputError.
     """
     options = options or ReadOptions()
@@ -180,9 +180,9 @@ def _pump(
     convert: Converter,
     decoders: SurfaceDecoders | None,
 ) -> None:
-    """The thread: decode and hand over until the end or until nobody listens."""
-    pictures = _items(source, options, info, channel=channel, decoders=decoders)
-    with channel, closing(pictures) as items:
+    """The thread: decode and pass on until the end or until the reader is closed."""
+    frames = _items(source, options, info, channel=channel, decoders=decoders)
+    with channel, closing(frames) as items:
         while True:
             started = time.perf_counter()
             item = next(items, None)
@@ -192,7 +192,7 @@ def _pump(
             if not newest and not isinstance(item, Frame):
                 item = convert(item)
             info.decode_s.append(time.perf_counter() - started)
-            # The newest is made RGB by whoever takes it: a dropped picture costs no conversion.
+            # The newest is made RGB by the thread that takes it: a dropped frame costs no conversion.
             if not (channel.replace(item) if newest else channel.put(item)):
                 return
 

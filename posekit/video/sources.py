@@ -48,7 +48,7 @@ class Source:
 
 
 def is_live(source: str | Path | int | Source) -> bool:
-    """Whether `source` may be endless: a webcam or a URL, told without opening it."""
+    """Whether `source` may be endless: a webcam or a URL; it is not opened."""
     if not isinstance(source, Source):
         source = resolve(source)
     return source.kind in ("webcam", "url")

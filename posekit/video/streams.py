@@ -29,7 +29,7 @@ def square_size(size: Size, aspect: Fraction) -> Size:
 
 
 def shown_streams(container: InputContainer) -> list[VideoStream]:
-    """Video streams that are not cover pictures, the default one first."""
+    """Video streams that are not cover images, the default one first."""
     streams = container.streams.video
     moving = [each for each in streams if not each.disposition & Disposition.attached_pic]
     return sorted(moving, key=lambda each: not each.disposition & Disposition.default)
