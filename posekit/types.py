@@ -54,7 +54,7 @@ class Frame:
     image: uint8 (H, W, 3), RGB.
     index: position in the source, from 0.
     time_s: presentation time in seconds.
-    name: file name, where the source is a set of images.
+    name: path of the image from its source's folder; "" for video.
     """
 
     image: UInt8

@@ -72,7 +72,7 @@ def image_frames(source: Source, options: ReadOptions, info: Info) -> Iterator[F
         image, pages = _load(path, options.max_pixels)
         if pages > 1:
             several.append(f"{path.name} ({pages})")
-        yield Frame(image, index, float(index), path.name)
+        yield Frame(image, index, float(index), source.identity(path))
     if several:
         info.notes.append(
             f"{source.name}: {len(several)} files hold several pages or frames, of which the first "

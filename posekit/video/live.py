@@ -41,7 +41,7 @@ class Live:
     tries: int = 0
 
     def frames(self, container: InputContainer) -> Iterator[Decoded]:
-        """All frames, beginning with those of the open `container`."""
+        """All frames, beginning with those of the open `container`. Raises SourceError."""
         self.info.kind, self.info.frame_count = "live", None
         connection: InputContainer | None = container
         while True:

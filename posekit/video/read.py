@@ -192,7 +192,7 @@ def _pump(
             if not newest and not isinstance(item, Frame):
                 item = convert(item)
             info.decode_s.append(time.perf_counter() - started)
-            # The newest is made RGB by the thread that takes it: a dropped frame costs no conversion.
+            # The thread that takes the newest makes it RGB: a dropped frame costs no conversion.
             if not (channel.replace(item) if newest else channel.put(item)):
                 return
 

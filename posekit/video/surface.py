@@ -29,7 +29,7 @@ from posekit.video.streams import pixel_aspect
 _ANNEX_B = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 _CODECS = ("h264", "hevc", "vp9", "av1")
 _EIGHT_BIT = ("yuv420p", "yuvj420p")
-# AVColorSpace: 1 is BT.709, 5 and 6 are BT.601; 2 is unspecified, which FFmpeg converts by BT.601 too.
+# AVColorSpace: 1 is BT.709, 5 and 6 are BT.601; 2, unspecified, FFmpeg takes for BT.601 too.
 _BT709, _BT601 = 1, (2, 5, 6)
 _FULL = 2  # AVColorRange
 

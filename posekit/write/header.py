@@ -16,6 +16,7 @@ class Header:
     size: (W, H) of the first frame, px, or None: square pixels, upright; points are in it.
     stored_size, pixel_aspect: as the source stores it, "64:45" where a pixel is wider than high.
     fps: nominal frames a second, or None.  start_time_s: the source's own time where times are 0.
+    images: names of all images of the source, in order; empty for video.
     """
 
     version: str
@@ -28,6 +29,7 @@ class Header:
     stored_size: tuple[int, int] | None = None
     pixel_aspect: str = "1:1"
     start_time_s: float = 0.0
+    images: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The first line of a JSON Lines file."""

@@ -25,7 +25,7 @@ from posekit_finetune.data.persons import Found, Patches, Persons, offset_of, pa
 
 Arrays = dict[str, NDArray[Any]]
 
-_FORMAT = 1  # raise it when persons are chosen or stored differently: old folders are made anew
+_FORMAT = 2  # raise it when persons are chosen or stored differently: old folders are made anew
 _PIXELS, _TABLE = "patches.u8", "persons.npz"
 _BLOCK = 256  # patches that are hashed at once
 

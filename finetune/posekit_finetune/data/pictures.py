@@ -139,28 +139,32 @@ def _clip(source: video.Source) -> Clip:
 
 
 def _stills(sources: Sequence[video.Source], limit: int, seed: int) -> Iterator[Picture]:
-    paths = [(index, path) for source in sources for index, path in enumerate(source.paths)]
+    paths = [
+        (index, path, source.identity(path))
+        for source in sources
+        for index, path in enumerate(source.paths)
+    ]
     chosen = np.arange(len(paths))
     if len(paths) > limit:
         chosen = np.sort(np.random.default_rng(seed).choice(len(paths), limit, replace=False))
     group, run = -1, 0
     before = None
     for number in chosen.tolist():
-        index, path = paths[number]
-        frame = _still(path, index)
+        index, path, name = paths[number]
+        frame = _still(path, index, name)
         if frame is None:
-            yield Picture(None, path.name, max(group, 0))
+            yield Picture(None, name, max(group, 0))
             continue
         look = thumbnail(frame.image)
         follows = before is not None and run < _RUN and likeness(before, look) >= _SAME_SCENE
         group, run = (group, run + 1) if follows else (group + 1, 1)
         before = look
-        yield Picture(frame, path.name, group)
+        yield Picture(frame, name, group)
 
 
-def _still(path: Path, index: int) -> Frame | None:
+def _still(path: Path, index: int, name: str) -> Frame | None:
     try:
         image: UInt8 = read_image(path)
     except SourceError:
         return None  # one damaged file among many; they are counted
-    return Frame(image, index, 0.0, path.name)
+    return Frame(image, index, 0.0, name)
