@@ -206,6 +206,9 @@ class _Job:
             source=reader.name,
             size=reader.size,
             fps=float(reader.fps),
+            stored_size=reader.stored_size,
+            pixel_aspect=f"{reader.pixel_aspect.numerator}:{reader.pixel_aspect.denominator}",
+            start_time_s=reader.start_time_s,
             images=tuple(map(self.source.identity, self.source.paths)),
         )
 
