@@ -51,7 +51,6 @@ QUICK = 150  # steps of `--quick`, before and after
 SEEDS = (0, 1, 2)
 WORK = FOLDER.parent / "work"
 Settings = tuple[str, ...]
-
 SMALL: Settings = (
     *("optimizer=adam", "rate=1e-3", "warm_up=1", "schedule=steps"),
     *("steps=300", "batch=16", "labelled_batch=16", "watch_every=75", "head_noise=0"),
@@ -225,9 +224,8 @@ def distilled(net: torch.nn.Module) -> Any:
                 there = np.repeat(matrix[None], len(patches), 0)
                 seen = warps.cut_view(patches, persons.offset, there, spec=SPEC)
                 back = warps.relative_warp(there, warps.identity(len(patches)))
-                total = (
-                    total + warps.warp_maps(torch.from_numpy(predict(seen.crops)), back, SPEC)[0]
-                )
+                maps = torch.from_numpy(predict(seen.crops))
+                total = total + warps.warp_maps(maps, back, SPEC)[0]
             blocks.append((total / len(matrices)).numpy())
         maps = np.concatenate(blocks)
         points, scores = codecs.decode(maps, SPEC)
@@ -276,10 +274,10 @@ def everyone(reached: Snapshot) -> list[torch.nn.Module]:
     return reached.networks.averages or list(reached.networks.students)
 
 
-def measured(nets: Any, material: TrainingData, test: LabeledPersons) -> dict[str, dict[str, float]]:
+def measured(nets: Any, data: TrainingData, test: LabeledPersons) -> dict[str, dict[str, float]]:
     """PCK on the test persons and response on unlabelled ones, each network and the ensemble."""
     nets = [networks.unwrap(net) for net in nets]
-    probe = load_members(nets, material.persons, np.arange(PROBE))
+    probe = load_members(nets, data.persons, np.arange(PROBE))
     return {
         seen.name: {"pck": round(pck(seen, test), 4), "response": round(other.response, 4)}
         for seen, other in zip(load_members(nets, test.persons), probe, strict=True)

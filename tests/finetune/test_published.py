@@ -105,6 +105,7 @@ def test_recipes_of_few_labels_run_on_generated_data(folder: Path, name: str) ->
     finished(told, 4)
 
 
+@pytest.mark.assets
 @pytest.mark.slow
 def test_mpii_labels_teach_what_they_have_on_other_pictures(folder: Path) -> None:
     """MPII's own list of persons, from the crumbs of it."""
@@ -115,6 +116,7 @@ def test_mpii_labels_teach_what_they_have_on_other_pictures(folder: Path) -> Non
     finished(told, 5)
 
 
+@pytest.mark.assets
 @pytest.mark.slow
 def test_coco_crumbs_teach_the_first_instances(folder: Path) -> None:
     root = shared("mmpose_testdata/coco")

@@ -98,7 +98,10 @@ def find_persons(
             f"{options.boxes}: a box file describes one video, got {len(media.clips)} videos; "
             "pass one video, or a detector"
         )
-    key = patch_store.cache_key(_cache_fields(options), media.files, spec)
+    fields = _cache_fields(options)
+    if names := media.nested_names:
+        fields["names"] = names
+    key = patch_store.cache_key(fields, media.files, spec)
     folder = Path(work) / f"persons-{key}"
     if not folder.is_dir():
         count = min(options.limit, media.frame_count(options.limit))

@@ -7,19 +7,19 @@ network, as in the paper's 24-joint head.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from posekit.atomic import AtomicFolder
+from posekit.coco import Annotation, ImageId
 from posekit.errors import DataError, InputError, SourceError
+from posekit.evaluate.annotations import LabelFile, find_image, read_label_file
 from posekit.geometry import Warp
-from posekit.skeletons import COCO_17, MPII_16, parse
+from posekit.skeletons import parse
 from posekit.types import Boxes, Float32, ModelSpec, Skeleton, UInt8
 from posekit.video.images import read_image
 from posekit_finetune.data import patch_store
@@ -45,7 +45,7 @@ UNION_24 = parse(
     }
 )
 
-_MPII_PIXELS = 200.0  # MPII's scale is a person's height over 200 px
+_READER = 2  # raise it when other persons are chosen: patches of older readings are made anew
 Progress = Callable[[int, int], None]
 
 
@@ -55,6 +55,7 @@ class LabeledPersons:
 
     persons: their patches.  points: float32 (N, K, 2), crop px.  weights: float32 (N, K), 1 where
     the joint is labeled, hidden ones too, else 0.  known: bool (K,), joints that the data set has.
+    notes: what was assumed or left out of the file.
     """
 
     persons: Persons
@@ -62,6 +63,7 @@ class LabeledPersons:
     weights: Float32
     known: NDArray[np.bool_]
     skeleton: Skeleton
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape = (len(self.persons), len(self.skeleton))
@@ -78,9 +80,13 @@ class LabeledPersons:
 
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """One annotated person: xyxy box and joints (J, 3), x, y, visibility, in image px."""
+    """One annotated person: xyxy box and joints (J, 3), x, y, visibility, in image px.
 
-    file: str
+    name: of the image in the labels.  file: where it lies.
+    """
+
+    name: str
+    file: Path
     box: tuple[float, float, float, float]
     joints: NDArray[np.float64]
 
@@ -96,33 +102,42 @@ def read_labeled(
 ) -> LabeledPersons:
     """Persons of a COCO file (any joint names) or of MPII's JSON list, stored in `work`.
 
-    first: number of instances, in the order of the file's images; None for all.  skeleton: None for
-    the network's. Crowds, boxes without area and persons without a joint of it are excluded.
-    Raises DataError with the entry that is wrong, InputError.
+    first: so many instances, in the order of the file's images; None for all.  skeleton: None for
+    the network's. Crowds, boxes without area and persons without a joint of it are left out, with
+    a note. Raises DataError with the entry that is wrong, InputError.
     """
     path, folder, joints = Path(annotations), Path(images), skeleton or spec.skeleton
     if first is not None and first < 1:
         raise InputError(f"first {first}: wanted 1 instance or more")
-    names, instances = _instances(path)
-    columns = _columns(names, joints, path)
-    chosen = _with_joints(instances, columns, first)
+    found = read_label_file(path, error=DataError)
+    columns = _columns(found.skeleton.keypoints, joints, path)
+    usable = _usable(found, columns)
+    chosen = [_instance(each, found, folder, path=path) for each in usable[:first]]
     if not chosen:
         raise DataError(f"{path}: no person in it has a labeled joint of {joints.name}")
     parts = {"labels": hashlib.sha256(path.read_bytes()).hexdigest(), "first": first}
-    files = list(dict.fromkeys(_file(folder, each, path) for each in chosen))
-    key = patch_store.cache_key({**parts, "joints": joints.keypoints}, files, spec)
+    files = list(dict.fromkeys(each.file for each in chosen))
+    key = patch_store.cache_key(
+        {**parts, "joints": joints.keypoints, "reader": _READER}, files, spec
+    )
     place = Path(work) / f"labelled-{key}"  # the name that interrupted runs left there
     if not place.is_dir():
         patch_store.check_disk_space(Path(work), len(chosen), spec)
         with AtomicFolder(place) as output:
-            _cut(chosen, folder, spec, columns=columns, into=output.folder)
+            _cut(chosen, spec, columns=columns, into=output.folder)
     persons, extra = patch_store.load(place, spec, ("points", "weights"))
-    return LabeledPersons(persons, extra["points"], extra["weights"], columns >= 0, joints)
+    notes = list(found.notes)
+    if left_out := len(found.persons) - len(usable):
+        notes.append(
+            f"{path}: {left_out} crowds, boxes without area and persons without a joint of "
+            f"{joints.name} are left out"
+        )
+    points, weights = extra["points"], extra["weights"]
+    return LabeledPersons(persons, points, weights, columns >= 0, joints, tuple(notes))
 
 
 def _cut(
     instances: list[Instance],
-    folder: Path,
     spec: ModelSpec,
     *,
     columns: NDArray[np.int64],
@@ -132,12 +147,12 @@ def _cut(
     writer = patch_store.PatchWriter(into, spec)
     boxes = Boxes(np.array([each.box for each in instances], np.float32))
     warp = Warp.from_boxes(boxes, spec)
-    groups: dict[str, int] = {}
+    groups: dict[Path, int] = {}
     image: UInt8 = np.zeros((1, 1, 3), np.uint8)
     try:
         for n, each in enumerate(instances):
             if each.file not in groups or each.file != instances[n - 1].file:
-                image = _image(folder / each.file)
+                image = _image(each.file)
             groups.setdefault(each.file, len(groups))
             writer.write(n, cut_patches(image, Warp(warp.matrix[n : n + 1]), spec)[0])
     finally:
@@ -146,7 +161,7 @@ def _cut(
     weights = ((joints[:, :, 2] > 0) & (columns >= 0)).astype(np.float32)
     points = warp.to_crop(joints[:, :, :2]) * weights[:, :, None]
     rows = [
-        patch_store.Row(each.box, Path(each.file).name, groups[each.file], float("nan"), -1)
+        patch_store.Row(each.box, each.name, groups[each.file], float("nan"), -1)
         for each in instances
     ]
     counts = FindCounts(pictures=len(groups), persons=len(rows))
@@ -161,19 +176,9 @@ def _image(path: Path) -> UInt8:
         raise DataError(f"labeled image {error}") from error
 
 
-def _file(folder: Path, instance: Instance, annotations: Path) -> Path:
-    file = folder / instance.file
-    if not file.is_file():
-        raise DataError(
-            f"{annotations}: names {instance.file!r}, which is not in {folder}; wanted the folder "
-            "that its file names start from"
-        )
-    return file
-
-
-def _columns(names: list[str], skeleton: Skeleton, path: Path) -> NDArray[np.int64]:
-    """Index of each of the skeleton's joints among the annotation's, -1 where it has none."""
-    plain = [name.strip().lower().replace(" ", "_").replace("-", "_") for name in names]
+def _columns(names: Sequence[str], skeleton: Skeleton, path: Path) -> NDArray[np.int64]:
+    """For each joint of the skeleton its place among the labels', -1 where they have none."""
+    plain = list(names)
     columns = np.array([plain.index(n) if n in plain else -1 for n in skeleton.keypoints], np.int64)
     if (columns < 0).all():
         raise DataError(
@@ -183,99 +188,33 @@ def _columns(names: list[str], skeleton: Skeleton, path: Path) -> NDArray[np.int
     return columns
 
 
-def _with_joints(
-    instances: Iterator[Instance], columns: NDArray[np.int64], first: int | None
-) -> list[Instance]:
-    """The first instances with a labeled joint among `columns`."""
-    chosen: list[Instance] = []
-    for each in instances:
-        if first is not None and len(chosen) == first:
-            break
-        if (each.joints[columns[columns >= 0], 2] > 0).any():
-            chosen.append(each)
-    return chosen
+def _usable(found: LabelFile, columns: NDArray[np.int64]) -> list[Annotation]:
+    """Single persons with a box and a labeled joint among `columns`, image by image.
 
-
-def _instances(path: Path) -> tuple[list[str], Iterator[Instance]]:
-    """Joint names and all annotated persons of a file."""
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); wanted COCO annotations") from error
-    if isinstance(data, list) and data and isinstance(data[0], dict) and "joints_vis" in data[0]:
-        return list(MPII_16.keypoints), _mpii(data, path)
-    if not isinstance(data, dict) or not {"images", "annotations"} <= set(data):
-        raise DataError(
-            f"{path}: wanted a COCO file with images and annotations, or MPII's list with joints "
-            "and joints_vis"
-        )
-    return _names(data), _coco(data, path)
-
-
-def _names(data: Mapping[str, Any]) -> list[str]:
-    """The person category's joint names; COCO's where the file has none."""
-    for category in data.get("categories") or []:
-        if isinstance(category, dict) and category.get("keypoints"):
-            return [str(name) for name in category["keypoints"]]
-    return list(COCO_17.keypoints)
-
-
-def _coco(data: Mapping[str, Any], path: Path) -> Iterator[Instance]:
-    """Image by image, in the file's order, each with its annotations in the file's order.
-
-    Source: the order of Semi_Human_Pose's loader, so that the first 1,000 are the same ones.
+    Both orders are the file's. Source: the order of Semi_Human_Pose's loader, so that the first
+    1,000 are the same ones.
     """
-    count = len(_names(data))
+    of_image: dict[ImageId, list[Annotation]] = {key: [] for key in found.files}
+    known = columns[columns >= 0]
+    for each in found.persons:
+        has_area = each.bbox is not None and min(each.bbox[2:]) > 0
+        if has_area and not each.is_crowd and any(each.keypoints[3 * k + 2] > 0 for k in known):
+            of_image[each.image_id].append(each)
+    return [each for persons in of_image.values() for each in persons]
+
+
+def _instance(person: Annotation, found: LabelFile, folder: Path, *, path: Path) -> Instance:
+    """The person in 0-based pixels, and its image. Raises DataError."""
+    name = found.files[person.image_id]
     try:
-        files = {image["id"]: str(image["file_name"]) for image in data["images"]}
-        rows: dict[Any, list[Any]] = {key: [] for key in files}
-        for annotation in data["annotations"]:
-            rows[annotation["image_id"]].append(annotation)
-    except (KeyError, TypeError) as error:
+        file = find_image(folder, name)
+    except SourceError as error:
         raise DataError(
-            f"{path}: an image or annotation lacks {error}, or belongs to none"
+            f"{path}: names {name!r}, which is not in {folder}; wanted the folder that its file "
+            "names start from"
         ) from error
-    for key, persons in rows.items():
-        for annotation in persons:
-            if (found := _coco_instance(annotation, files[key], count, path=path)) is not None:
-                yield found
-
-
-def _coco_instance(annotation: Any, file: str, count: int, *, path: Path) -> Instance | None:
-    if annotation.get("iscrowd") or "keypoints" not in annotation:
-        return None
-    where = f"{path}: annotation {annotation.get('id')} of {file}"
-    try:
-        joints = np.array(annotation["keypoints"], np.float64)
-        x, y, width, height = (float(value) for value in annotation["bbox"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{where}: wanted keypoints and bbox as numbers, got {error!r}") from error
-    if joints.shape != (3 * count,) or not np.isfinite([*joints, x, y, width, height]).all():
-        raise DataError(
-            f"{where}: {joints.size} keypoint numbers; wanted {3 * count} finite ones, x, y and "
-            f"visibility of the {count} joints that the category names"
-        )
-    if width <= 0 or height <= 0:
-        return None
-    return Instance(file, (x, y, x + width, y + height), joints.reshape(-1, 3))
-
-
-def _mpii(data: list[Any], path: Path) -> Iterator[Instance]:
-    """MPII as its evaluation programs store it: 1-based joints, center and scale of a person.
-
-    Source: HRNet's mpii.py: the center is moved down by 15 px of scale, the box is 200 px of it.
-    """
-    for number, entry in enumerate(data):
-        try:
-            joints = np.array(entry["joints"], np.float64).reshape(len(MPII_16), 2) - 1
-            visible = np.array(entry["joints_vis"], np.float64).reshape(len(MPII_16), 1)
-            (x, y), scale = entry["center"], float(entry["scale"])
-            file = str(entry["image"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: entry {number} is not one of MPII's ({error!r})") from error
-        half = scale * _MPII_PIXELS / 2
-        x, y = float(x) - 1, float(y) - 1 + 15 * scale
-        box = (x - half, y - half, x + half, y + half)
-        yield Instance(file, box, np.concatenate([joints, visible], 1))
+    x, y, width, height = (float(value) for value in person.bbox or (0, 0, 0, 0))
+    x, y = x - found.layout.origin, y - found.layout.origin
+    joints = np.array(person.keypoints, np.float64).reshape(-1, 3)
+    joints[:, :2] -= found.layout.origin
+    return Instance(name, file, (x, y, x + width, y + height), joints)

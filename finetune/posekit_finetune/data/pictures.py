@@ -73,6 +73,12 @@ class MediaFiles:
         images = [path for source in self.images for path in source.paths]
         return [*images, *(Path(clip.source.target) for clip in self.clips)]
 
+    @property
+    def nested_names(self) -> list[str]:
+        """Names of the images, where any lies deeper than in its source's own folder; else none."""
+        names = [source.identity(path) for source in self.images for path in source.paths]
+        return names if any("/" in name for name in names) else []
+
     def frame_count(self, limit: int) -> int:
         """Approximate number of frames that `frames` yields."""
         images = min(limit, sum(len(source.paths) for source in self.images))
@@ -139,28 +145,32 @@ def _clip(source: video.Source) -> Clip:
 
 
 def _image_frames(sources: Sequence[video.Source], limit: int, seed: int) -> Iterator[MediaFrame]:
-    paths = [(index, path) for source in sources for index, path in enumerate(source.paths)]
+    paths = [
+        (index, path, source.identity(path))
+        for source in sources
+        for index, path in enumerate(source.paths)
+    ]
     chosen = np.arange(len(paths))
     if len(paths) > limit:
         chosen = np.sort(np.random.default_rng(seed).choice(len(paths), limit, replace=False))
     group, run = -1, 0
     previous = None
     for number in chosen.tolist():
-        index, path = paths[number]
-        frame = _read_frame(path, index)
+        index, path, name = paths[number]
+        frame = _read_frame(path, index, name)
         if frame is None:
-            yield MediaFrame(None, path.name, max(group, 0))
+            yield MediaFrame(None, name, max(group, 0))
             continue
         cells = thumbnail(frame.image)
         same_scene = previous is not None and correlation(previous, cells) >= _SAME_SCENE
         group, run = (group, run + 1) if same_scene and run < _MAX_RUN else (group + 1, 1)
         previous = cells
-        yield MediaFrame(frame, path.name, group)
+        yield MediaFrame(frame, name, group)
 
 
-def _read_frame(path: Path, index: int) -> Frame | None:
+def _read_frame(path: Path, index: int, name: str) -> Frame | None:
     try:
         image: UInt8 = read_image(path)
     except SourceError:
         return None  # one damaged file among many: it is counted
-    return Frame(image, index, 0.0, path.name)
+    return Frame(image, index, 0.0, name)

@@ -66,6 +66,7 @@ def test_a_replaced_row_is_no_longer_compared() -> None:
     assert duplicates.is_duplicate(thumbnail(blobs(2)))
 
 
+@pytest.mark.assets
 def test_photos_of_different_people_are_kept() -> None:
     paths = sorted(shared("lspet/adapt").iterdir())[:200]
     duplicates, kept = DuplicateFilter(200), 0

@@ -275,6 +275,7 @@ def test_too_little_disk_space_is_reported_before_the_search(tmp_path: Path) -> 
         patch_store.check_disk_space(tmp_path / "new" / "work", 10**12, SPEC)
 
 
+@pytest.mark.assets
 @pytest.mark.slow
 def test_real_images_and_clips(tmp_path: Path) -> None:
     spec = Bundle.open(find("movenet-lightning")).pose_spec

@@ -13,6 +13,7 @@ import pytest
 
 from posekit.checkpoints.layouts import UNION
 from posekit.errors import DataError, InputError
+from posekit.evaluate import read_annotations
 from posekit.geometry import Warp
 from posekit.skeletons import AIC_14, COCO_17, MPII_16
 from posekit.types import Boxes
@@ -24,7 +25,7 @@ Data = dict[str, Any]
 
 
 def coco(folder: Path, annotations: list[Data], names: list[str] | None = None) -> Path:
-    """A COCO file of two images, the first one listed last, and the images."""
+    """A COCO file of two images, the first one listed last, and its images."""
     for number in (1, 2):
         cv2.imwrite(str(folder / f"{number}.png"), blobs(number))
     images = [{"id": number, "file_name": f"{number}.png"} for number in (2, 1)]
@@ -58,7 +59,7 @@ def test_joints_land_where_the_crop_shows_them(tmp_path: Path) -> None:
     assert back[1, 1:] == pytest.approx(np.tile([30, 40], (16, 1)), abs=1e-3)
     assert labeled.weights.tolist() == [[0.0, *[1.0] * 16]] * 2
     assert labeled.known.all()
-    # the crop shows at the point what the image shows there
+    # what the image shows there, the crop shows at the point
     x, y = labeled.points[1, 5].round().astype(int)
     crop = labeled.persons.crops([1])[0]
     assert crop[y, x].astype(int) == pytest.approx(blobs(1)[40, 30, ::-1].astype(int), abs=24)
@@ -99,7 +100,7 @@ def test_the_first_instances_are_the_first_of_the_images(tmp_path: Path) -> None
     assert len(read(tmp_path / "labels.json")) == 3
 
 
-def test_a_second_read_is_the_same_and_decodes_no_image(tmp_path: Path) -> None:
+def test_a_second_read_is_the_same_and_needs_no_images_decoded(tmp_path: Path) -> None:
     path = coco(tmp_path, [person(1), person(2)])
     first = read(path)
     (folder,) = (tmp_path / "work").iterdir()
@@ -129,9 +130,9 @@ def test_mpii_counts_pixels_from_one_and_has_center_and_scale(tmp_path: Path) ->
     ("annotations", "message"),
     [
         ([person(1, keypoints=[1, 2, 2])], "3 keypoint numbers; wanted 51"),
-        ([person(1, bbox=["a", 1, 2, 3])], "wanted keypoints and bbox as numbers"),
-        ([person(1, bbox=[0, 0, float("nan"), 3])], "finite"),
-        ([person(7)], "belongs to none"),
+        ([person(1, bbox=["a", 1, 2, 3])], r"annotation 0: bbox\[0\]: wanted a finite number"),
+        ([person(1, bbox=[0, 0, float("nan"), 3])], "NaN is no number"),
+        ([person(7)], "image_id 7 is not among"),
         ([], "no person in it"),
     ],
 )
@@ -146,14 +147,14 @@ def test_a_file_that_is_no_data_set_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "labels.json"
     for text, message in (
         ("{", "not JSON"),
-        ("[1]", "wanted a COCO file"),
-        ("{}", "wanted a COCO"),
+        ("[1]", "not COCO keypoint annotations"),
+        ("{}", "not COCO"),
     ):
         path.write_text(text)
         with pytest.raises(DataError, match=message):
             read(path)
     path.unlink()
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="no such file"):
         read(path)
     with pytest.raises(InputError, match="1 instance"):
         read(path, first=0)
@@ -171,6 +172,7 @@ def test_the_error_names_missing_and_damaged_images_and_unknown_joints(tmp_path:
         read(coco(tmp_path, [person(1)], [f"thumb {n}" for n in range(17)]))
 
 
+@pytest.mark.assets
 @pytest.mark.parametrize(
     ("folder", "file", "skeleton", "count"),
     [
@@ -192,3 +194,30 @@ def test_real_annotations_fit_their_images(
     inside = ((labeled.points > -16) & (labeled.points < 80)).all(2)  # the crop and its margin
     assert inside[labeled.weights > 0].mean() > 0.97
     assert labeled.weights.sum(1).min() >= 1
+
+
+def test_only_the_persons_category_is_learned_from(tmp_path: Path) -> None:
+    """The same persons that eval takes; what is left out is in the notes."""
+    horse = person(1, category_id=2)
+    path = coco(tmp_path, [person(2, category_id=1), horse, person(1, category_id=1, x=50.0)])
+    data = json.loads(path.read_text())
+    data["categories"].append({**data["categories"][0], "id": 2, "name": "horse"})
+    path.write_text(json.dumps(data))
+    labeled = read(path)
+    assert len(labeled) == len(read_annotations(path, tmp_path)) == 2
+    assert labeled.notes == (f"{path}: 1 annotations of other categories are left out",)
+
+
+def test_text_ids_and_equal_names_in_two_folders_are_two_images(tmp_path: Path) -> None:
+    names = ["cam1/1.png", "cam2/1.png"]
+    for number, name in enumerate(names, start=1):
+        (tmp_path / name).parent.mkdir()
+        cv2.imwrite(str(tmp_path / name), blobs(number))
+    images = [{"id": f"frame-{n}", "file_name": name} for n, name in enumerate(names)]
+    path = tmp_path / "labels.json"
+    rows = [{**person(1), "image_id": image["id"]} for image in images]
+    path.write_text(json.dumps({"images": images, "annotations": rows}))
+    labeled = read(path)
+    assert labeled.persons.sources == tuple(names)
+    assert labeled.persons.groups.tolist() == [0, 1]
+    assert (labeled.persons.crops([0]) != labeled.persons.crops([1])).any()

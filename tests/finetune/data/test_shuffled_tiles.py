@@ -68,6 +68,7 @@ def test_shuffled_images_are_refused_before_training(tmp_path: Path) -> None:
         find_persons([folder], SPEC, FindOptions(boxes="full"), work=tmp_path)
 
 
+@pytest.mark.assets
 def test_sports_images_pass() -> None:
     tiles = TileDetector()
     for path in sorted(shared("lspet/adapt").glob("*.jpg"))[:40]:
