@@ -16,10 +16,10 @@ from posekit.atomic import write_atomic
 from posekit.bundle import Bundle
 from posekit.errors import AdaptError, CollapsedError, DivergedError, RecipeError
 from posekit_finetune.assess import gate
+from posekit_finetune.assess.checks import Checker
 from posekit_finetune.assess.gate import Verdict
-from posekit_finetune.assess.held_out import HeldOut, learn
+from posekit_finetune.assess.held_out import HeldOut, train
 from posekit_finetune.assess.indicators import Indicators
-from posekit_finetune.assess.label_check import Checker
 from posekit_finetune.assess.monitor import Monitor, MonitorReading
 from posekit_finetune.data.find import find_persons
 from posekit_finetune.data.persons import Persons, split
@@ -80,8 +80,8 @@ def adapt(source: Bundle, options: AdaptOptions, hooks: Hooks = Hooks()) -> Outc
     )
     if options.teacher is None:  # another model's views do not flatter the source
         teacher = with_rotated_views(teacher, persons, held, bundle=source, threads=options.threads)
-    watched = HeldOut(source, persons, held, teacher, options.threads)
-    before = watched.measure(source.weights, None)
+    held_out = HeldOut(source, persons, held, teacher, options.threads)
+    before = held_out.measure(source.weights, None)
     agreed = before.mean("teacher")
     told = run_facts(source, persons, options, signal=agreed)
     outcome = Outcome(None, None, "", before, None, (), told, persons, options.recipe)
@@ -94,10 +94,10 @@ def adapt(source: Bundle, options: AdaptOptions, hooks: Hooks = Hooks()) -> Outc
     hooks.on_stage(f"learning; networks: {networks(source, options)}")
     loop = _loop(source, material, options)
     loop.stopped = hooks.stopped
-    learned = _learned(outcome, loop, watched, on_reading=hooks.on_reading)
+    learned = _learned(outcome, loop, held_out, on_reading=hooks.on_reading)
     if learned.error is None:
         hooks.on_stage("judging")
-        learned = _judged(learned, loop, watched, checks=options.checks)
+        learned = _judged(learned, loop, held_out, checks=options.checks)
     return dataclasses.replace(learned, facts={**learned.facts, **run_cost(started, loop)})
 
 
@@ -119,7 +119,7 @@ def _agreeing(options: AdaptOptions) -> None:
 def _learned(
     outcome: Outcome,
     loop: Loop,
-    watched: HeldOut,
+    held_out: HeldOut,
     *,
     on_reading: Callable[[MonitorReading, float], None],
 ) -> Outcome:
@@ -127,13 +127,13 @@ def _learned(
     monitor = Monitor(outcome.before, labeled=loop.data.labeled is not None)
     told = dataclasses.replace(outcome, recipe=loop.recipe)
     try:
-        best = learn(loop, monitor, watched, on_reading=on_reading)
+        best = train(loop, monitor, held_out, on_reading=on_reading)
     except (CollapsedError, DivergedError) as error:
         return dataclasses.replace(
             told, reason=str(error), error=error, history=tuple(monitor.history)
         )
     # A calibration and a GPU's plans hold for the weights that they were made of.
-    source = watched.source
+    source = held_out.source
     extras = {
         name: part
         for name, part in source.extras.items()
@@ -144,17 +144,17 @@ def _learned(
 
 
 def _judged(
-    outcome: Outcome, loop: Loop, watched: HeldOut, *, checks: Sequence[Checker]
+    outcome: Outcome, loop: Loop, held_out: HeldOut, *, checks: Sequence[Checker]
 ) -> Outcome:
     """The outcome with the gate's verdict."""
     if outcome.adapted is None:
         raise AssertionError("only what was learned is judged")
-    adapted, source = outcome.adapted, watched.source
-    after = watched.measure(adapted.weights, outcome.before)
+    adapted, source = outcome.adapted, held_out.source
+    after = held_out.measure(adapted.weights, outcome.before)
     made = [check(source, adapted) for check in checks]
     verdict = gate.judge(outcome.before, after, checks=made)
     descent = provenance(source, outcome.facts, loop.recipe, verdict=verdict)
-    told = {**outcome.facts, **watched.networks(loop, checks)}
+    told = {**outcome.facts, **held_out.member_figures(loop, checks)}
     return dataclasses.replace(
         outcome,
         adapted=dataclasses.replace(adapted, provenance=descent),

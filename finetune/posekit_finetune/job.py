@@ -15,7 +15,8 @@ from posekit.errors import InputError, PosekitError, RejectedError
 from posekit.session import usable_threads
 from posekit_finetune import recipe
 from posekit_finetune.adapt import Outcome, adapt
-from posekit_finetune.assess.label_check import SHARE, Checker, LabelCheck
+from posekit_finetune.assess.checks import Checker
+from posekit_finetune.assess.label_check import SHARE, LabelCheck
 from posekit_finetune.assess.monitor import MonitorReading
 from posekit_finetune.data.find import FindOptions
 from posekit_finetune.data.labeled import LabeledPersons, read_labeled

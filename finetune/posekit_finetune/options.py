@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posekit.bundle import Bundle
-from posekit_finetune.assess.label_check import Checker
+from posekit_finetune.assess.checks import Checker
 from posekit_finetune.assess.monitor import MonitorReading
 from posekit_finetune.data.find import FindOptions
 from posekit_finetune.data.labeled import LabeledPersons

@@ -22,7 +22,7 @@ from posekit.draw import DrawStyle, draw
 from posekit.types import Boxes, Poses, UInt8
 from posekit_finetune.assess.compare import MetricChange
 from posekit_finetune.assess.gate import Verdict
-from posekit_finetune.assess.indicators import FAR, Indicators, body
+from posekit_finetune.assess.indicators import Indicators, body_keypoints, clipped_distance
 from posekit_finetune.assess.monitor import MonitorReading
 from posekit_finetune.data.persons import Persons
 from posekit_finetune.recipe import Recipe
@@ -174,7 +174,7 @@ def _findings(findings: Sequence[MetricChange]) -> str:
             else "-",
         ]
         for each in findings
-        if each.known
+        if each.defined
     ]
     head = ("indicator", "better is", "before", "after", "difference", "95 % interval")
     return _table(head, rows) if rows else ""
@@ -254,9 +254,9 @@ def _pictures(run: Run) -> list[str]:
     """Before and after, side by side, of those whose answers changed the most."""
     if run.after is None:
         return []
-    part = body(run.before.skeleton)
-    offset = run.after.points[:, part] - run.before.points[:, part]
-    far = np.minimum(np.hypot(offset[..., 0], offset[..., 1]) / run.before.side, FAR).mean(1)
+    part = body_keypoints(run.before.skeleton)
+    after, before = (each.points[:, part] for each in (run.after, run.before))
+    far = clipped_distance(after, before, run.before.side).mean(1)
     order = np.argsort(-far, kind="stable")[:SHOWN]
     crops = run.persons.crops(run.before.rows[order])
     figures = [
