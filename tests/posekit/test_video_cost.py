@@ -100,6 +100,7 @@ def test_a_picture_keeps_its_memory_as_long_as_any_view_of_it_lives() -> None:
     assert address in [each.ctypes.data for each in again]
 
 
+@pytest.mark.assets
 @pytest.mark.slow
 def test_reading_costs_little_more_than_a_bare_loop() -> None:
     path = shared("video/sports2d_demo.mp4")

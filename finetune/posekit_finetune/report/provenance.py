@@ -34,7 +34,7 @@ def run_facts(
         "model": source.name,
         "model_sha256": source.sha256,
         "persons": len(persons),
-        "found": dataclasses.asdict(persons.found),
+        "found": dataclasses.asdict(persons.counts),
         "data_fingerprint": persons.fingerprint,
         "agreement_with_views" if options.teacher is None else "agreement_with_teacher": signal,
         "recipe": options.recipe_name,
