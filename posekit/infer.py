@@ -20,7 +20,7 @@ import numpy as np
 
 from posekit import video
 from posekit.atomic import check_free, write_atomic
-from posekit.errors import SourceError
+from posekit.errors import InputError, SourceError
 from posekit.estimate import Estimator
 from posekit.mjpeg import MjpegServer
 from posekit.outputs import OutputOptions, Outputs
@@ -89,6 +89,7 @@ def run(
     check_free(path, overwrite=options.output.overwrite)
     started = time.perf_counter()
     found = video.expand(sources)
+    _check_boxes(estimator, found)
     summaries = [SourceSummary(source.name) for source in found]
     with ExitStack() as stack:
         jobs = [
@@ -102,6 +103,16 @@ def run(
     summary |= {"output": str(options.output.folder), "interrupted": hooks.stop.is_set()}
     write_atomic(path, json.dumps(summary, indent=1, ensure_ascii=False))
     return summary
+
+
+def _check_boxes(estimator: Estimator, sources: Sequence[video.Source]) -> None:
+    """A file of boxes numbers the frames of one video. Raises InputError for several."""
+    videos = [source.name for source in sources if source.kind != "images"]
+    if len(videos) > 1 and getattr(estimator.find, "is_exact", False):
+        raise InputError(
+            f"{estimator.boxes_from}: holds the boxes of one video, and {len(videos)} are given, "
+            f"such as {videos[1]}: run them one by one"
+        )
 
 
 def _serve(jobs: list[_Job], stack: ExitStack) -> None:
@@ -195,6 +206,10 @@ class _Job:
             source=reader.name,
             size=reader.size,
             fps=float(reader.fps),
+            stored_size=reader.stored_size,
+            pixel_aspect=f"{reader.pixel_aspect.numerator}:{reader.pixel_aspect.denominator}",
+            start_time_s=reader.start_time_s,
+            images=tuple(map(self.source.identity, self.source.paths)),
         )
 
 

@@ -41,10 +41,10 @@ def rebuilt(bundle: Bundle) -> dict[str, onnx.ModelProto]:
     if isinstance(bundle.spec, DetectorSpec):
         detector = NanoDet()
         detector.load_state_dict(weights)
-        return {"detect": detector_graph(detector, bundle.spec)}
+        return {"detect": detector_graph(detector, bundle.spec, bundle.weights)}
     net = build(bundle.spec)
     net.load_state_dict(weights)
-    network = network_graph(net, bundle.spec)
+    network = network_graph(net, bundle.spec, bundle.weights)
     points = {
         view: points_graph(network, bundle.spec, flip=view == "flip") for view in ("flip", "plain")
     }

@@ -83,7 +83,7 @@ class Progress:
                 f"{model['name']} (flip {'on' if run['flip'] else 'off'}) on {run['provider']}, "
                 f"{run['threads']} threads; results in {summary['output']}"
             )
-            for note in run["notes"]:
+            for note in [*summary["boxes"]["notes"], *run["notes"]]:
                 typer.echo(f"  note: {note}")
 
 

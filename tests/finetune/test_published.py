@@ -21,7 +21,7 @@ from posekit.skeletons import COCO_17, MPII_16
 from posekit.types import ModelSpec, Skeleton
 from posekit_engines.bundles.assemble import assemble_bundle
 from tests.assets import shared
-from tests.finetune.material import blobs, write_blobs
+from tests.finetune.media import blobs, write_blobs
 
 CUT = ("steps=3", "watch_every=3", "batch=4", "labelled_batch=4", "ensemble_views=1")
 

@@ -191,7 +191,7 @@ def test_a_video_that_is_not_for_the_chip_is_decoded_by_pyav(
     assert done.returncode == 0, done.stderr
     (source,) = json.loads(done.stdout)["sources"]
     assert source["decoder"] == "PyAV"
-    assert "decoded on the CPU: its pictures are yuv420p10le" in source["notes"][0]
+    assert "decoded on the CPU: its frames are yuv420p10le" in source["notes"][0]
     broken = tmp_path / "broken"
     shutil.copytree(with_chip, broken)
     (broken / "PyNvVideoCodec.py").write_text("raise RuntimeError('no libnvidia-encode\\nSTEPS')")
