@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posekit import bundle, providers
-from posekit.atomic import check_free
+from posekit.atomic import AtomicFiles, check_apart
 from posekit.detect import BoxFile, Detector, full_frame
 from posekit.errors import (
     BundleError,
@@ -152,6 +152,7 @@ def convert(
     """
     with _making("convert"):
         from posekit_engines import pack
+    check_apart([Path(output)], [source, overrides.config])
     return pack.convert(source, output, overrides, overwrite=overwrite)
 
 
@@ -173,7 +174,9 @@ def export(model: str | Path, output: str | Path, **options: Any) -> dict[str, A
     with _making("export"):
         from posekit_engines import pack
         from posekit_engines.export import export as write
+        from posekit_engines.export import outputs_of
         from posekit_engines.options import ExportOptions
+    check_apart(outputs_of(Path(output)), [path, options.get("check"), options.get("calibrate")])
     source = pack.read(path) if _is_checkpoint(path) else bundle.Bundle.open(path)
     return write(source, output, ExportOptions(**options))
 
@@ -198,8 +201,9 @@ def build(
     if on.kind != "cuda":
         raise InputError(f"--device {device}: plans are for a GPU; wanted cuda or cuda:N")
     wanted = plans.BuildOptions(device=on.index, **options)
-    target = None if output is None else Path(output)
-    source = bundle.Bundle.open(bundle.find(model))
+    target, path = None if output is None else Path(output), bundle.find(model)
+    check_apart([target], [path])
+    source = bundle.Bundle.open(path)
     return [plans.told(each) for each in plans.build(source, target, wanted, overwrite=overwrite)]
 
 
@@ -229,10 +233,12 @@ def gpu_check(
     from posekit_engines import gpu_check as check
 
     wanted = check.CheckOptions.of(index=on.index, **options)
-    check_free(json_file, overwrite=overwrite)
-    result = check.check(bundle.Bundle.open(bundle.find(model)), wanted, tell=tell)
-    if json_file is not None:
-        check.save(result, json_file)
+    path = bundle.find(model)
+    check_apart([json_file], [path])
+    with AtomicFiles([json_file], overwrite=overwrite) as files:
+        result = check.check(bundle.Bundle.open(path), wanted, tell=tell)
+        if json_file is not None:
+            check.save(result, files.place(json_file))
     return result
 
 
@@ -289,7 +295,7 @@ def adapt(
     Needs `posekit[adapt]`.  Raises DataError, RecipeError, CollapsedError, DivergedError,
     BundleError, ParityError, SourceError, InputError, MissingExtraError.
     """
-    source = bundle.Bundle.open(bundle.find(model))
+    source = bundle.Bundle.open(path := bundle.find(model))
     try:
         from posekit_engines.renew import renewed
         from posekit_finetune import job
@@ -298,10 +304,13 @@ def adapt(
         raise MissingExtraError(
             f"adapt needs {error.name}: pip install 'posekit[adapt]'"
         ) from error
+    paths = [unlabeled] if isinstance(unlabeled, str | Path) else unlabeled
+    given = [options.get(name) for name in job.PATHS]
     for name in ("teacher", "second"):
         if isinstance(options.get(name), str | Path):
-            options[name] = bundle.Bundle.open(bundle.find(options[name]))
-    paths = [unlabeled] if isinstance(unlabeled, str | Path) else unlabeled
+            given.append(found := bundle.find(options[name]))
+            options[name] = bundle.Bundle.open(found)
+    check_apart(job.outputs_of(Path(out), options.get("work")), [path, *paths, *given])
     calls = AdaptHooks(**(hooks or {}))
     return job.run(source, paths, out, job=job.Job(**options), finish=renewed, hooks=calls)
 

@@ -13,13 +13,13 @@ import onnxruntime
 from torch import nn
 
 from posekit import __version__
+from posekit.atomic import AtomicFiles, explained
 from posekit.bundle import Bundle
 from posekit.nets import build
 from posekit.types import ModelSpec
 from posekit_engines import engine_cache, parity_page, repack, strays, triton_repository
 from posekit_engines.answer import Exported
 from posekit_engines.crops import LEAST, Checks, crops_of
-from posekit_engines.handout import together
 from posekit_engines.options import ExportOptions
 from posekit_engines.pack import loaded
 from posekit_engines.standalone import write
@@ -59,16 +59,21 @@ def export(source: Bundle, output: str | Path, options: ExportOptions) -> Report
         spec = replace(spec, decode=options.decode)
     build_plan = _plan_builder(options) if target == "tensorrt" else None
     job = Job(source, spec, loaded(build(spec), source.weights), options)
-    ends = (".data", REPORT, PAGE, *((METADATA,) if build_plan else ()))
-    beside = [output.with_name(output.name + end) for end in ends]
-    with together([output, *beside], overwrite=options.overwrite) as folder:
-        path = folder / output.name
+    outputs = outputs_of(output, target)
+    with AtomicFiles(outputs, overwrite=options.overwrite) as files, explained(output):
+        path = files.place(output)
         if build_plan is not None:
             report: Report = build_plan(job, path)
         else:
             report = _MAKERS[target](job, path)
-        folder.joinpath(beside[1].name).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+        files.place(outputs[2]).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     return report
+
+
+def outputs_of(output: Path, target: str | None = None) -> list[Path]:
+    """All that an export to `target` may write, `output` first; None: to any target."""
+    ends = ["", ".data", REPORT, PAGE, *([METADATA] if target in ("tensorrt", None) else [])]
+    return [output.with_name(output.name + end) for end in ends]
 
 
 def _plan_builder(options: ExportOptions) -> Callable[[Job, Path], Report]:

@@ -19,7 +19,7 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 
 from posekit import __version__, bundle, checkpoints
-from posekit.atomic import AtomicFile, check_free, explained
+from posekit.atomic import AtomicFile, explained
 from posekit.bundle import Bundle, Weights, check_name
 from posekit.checkpoints import Converted, Overrides, hub
 from posekit.errors import ExportError
@@ -44,8 +44,7 @@ def convert(
     """
     output = Path(output)
     check_name(output)
-    check_free(output, overwrite=overwrite)
-    with AtomicFile(output, "wb") as made:  # before the work: it may not be writable
+    with AtomicFile(output, "wb", overwrite=overwrite) as made:  # before the work
         if str(source).startswith(hub.SCHEME):
             with TemporaryDirectory(prefix="posekit-") as folder:
                 fetched = hub.fetch(str(source), Path(folder))

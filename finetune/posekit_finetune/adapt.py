@@ -307,6 +307,6 @@ def _within(
     loop = Loop(_start(source, options), material, trial, seed=options.seed)
     list(loop)
     steps = max(1, int(0.8 * budget_s / (loop.seconds / loop.step)))
-    write_atomic(path, str(steps))
+    write_atomic(path, str(steps), shared=True)
     watch = min(recipe.watch_every, max(1, steps // 3))
     return dataclasses.replace(recipe, steps=steps, watch_every=watch)

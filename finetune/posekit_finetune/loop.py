@@ -327,7 +327,7 @@ class Loop:
             return
         buffer = io.BytesIO()
         torch.save(self.state(), buffer)
-        write_atomic(self._path, buffer.getvalue())
+        write_atomic(self._path, buffer.getvalue(), shared=True)
         self._saved = time.perf_counter()
 
 
