@@ -55,17 +55,22 @@ def load(
     look = Look(flip, options.views)
     runner = _runtime(pose, device, threads, look=look, runtime=runtime)
     if callable(boxes):
-        return Estimator(runner, boxes, options, boxes_from=getattr(boxes, "__name__", "function"))
+        name = getattr(boxes, "__name__", "function")
+        return Estimator(runner, boxes, options, boxes_from=name, files=[model])
     if str(boxes) == "full":
-        return Estimator(runner, full_frame, options, boxes_from="full")
+        return Estimator(runner, full_frame, options, boxes_from="full", files=[model])
+    files = [model, boxes]
     if Path(boxes).suffix in (".json", ".jsonl"):
-        return Estimator(runner, BoxFile(Path(boxes)), options, boxes_from=str(boxes))
+        found = BoxFile(Path(boxes))
+        return Estimator(runner, found, options, boxes_from=str(boxes), files=files)
     # Half of the threads: the decoder needs the rest meanwhile, and two threads that wait for each
     # other cost more than one (benchmarks/end_to_end.py).
     half = max(1, runner.threads // 2)
     detector = _detector(boxes, runner, device=device, threads=half, build=runtime == "native")
     still = functools.partial(detector, fallback=True)
-    return Estimator(runner, detector, options, find_still=still, boxes_from=str(boxes))
+    return Estimator(
+        runner, detector, options, find_still=still, boxes_from=str(boxes), files=files
+    )
 
 
 def _detector(
@@ -291,7 +296,7 @@ def adapt(
 
     The result says adapted, refused, forced or nothing to learn, why, and what was written: `out`,
     and the report beside it as `.html` and `.json`.  options: fields of `posekit_finetune.job.Job`.
-    hooks: on_stage, on_count, on_reading, stopped, as in `posekit_finetune.adapt.Hooks`.
+    hooks: on_stage, on_count, on_reading, stopped, deferred, as in `posekit_finetune.adapt.Hooks`.
     Needs `posekit[adapt]`.  Raises DataError, RecipeError, CollapsedError, DivergedError,
     BundleError, ParityError, SourceError, InputError, MissingExtraError.
     """

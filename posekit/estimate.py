@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,8 +54,9 @@ class Estimator:
         for frame, poses in estimator.stream("video.mp4"): ...
 
     `find` gives the boxes of persons in a frame of video, `find_still` in an image (the same
-    where it is left out), `boxes_from` says what they are. `times` holds seconds by stage, the
-    newest 10,000. One estimator may serve several threads: a stream's memory lives in the stream.
+    where it is left out), `boxes_from` says what they are, `files` what was read for them. `times`
+    holds seconds by stage, the newest 10,000. One estimator may serve several threads: a stream's
+    memory lives in the stream.
     """
 
     def __init__(
@@ -66,11 +67,13 @@ class Estimator:
         *,
         find_still: Finder | None = None,
         boxes_from: str = "",
+        files: Sequence[str | Path] = (),
     ) -> None:
         self.runtime = runtime
         self.find = find
         self.find_still = find_still or find
         self.boxes_from = boxes_from
+        self.files = list(files)
         self.options = options
         self.times: dict[str, deque[float]] = {}
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,15 @@ class AdaptOptions:
 @dataclass(frozen=True)
 class Hooks:
     """How a caller follows a run: `on_stage` with a sentence, `on_count` with done and all,
-    `on_reading` after each look at the held-out persons; `stopped` is asked between them.
+    `on_reading` after each look at the held-out persons; `stopped` is asked between the steps of
+    learning, which run within `deferred()`: anything else may be interrupted at any time.
     """
 
     on_stage: Callable[[str], None] = lambda _: None
     on_count: Callable[[int, int], None] = lambda _done, _all: None
     on_reading: Callable[[Reading, float], None] = lambda _reading, _seconds: None
     stopped: Callable[[], bool] = lambda: False
+    deferred: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +133,7 @@ def adapt(source: Bundle, options: AdaptOptions, hooks: Hooks = Hooks()) -> Outc
         return dataclasses.replace(outcome, reason=reason)
     hooks.on_stage(f"learning; networks: {networks(source, options)}")
     loop = _loop(source, material, options)
-    loop.stopped = hooks.stopped
+    loop.stopped, loop.deferred = hooks.stopped, hooks.deferred
     learned = _learned(outcome, loop, watched, on_reading=hooks.on_reading)
     if learned.error is None:
         hooks.on_stage("judging")

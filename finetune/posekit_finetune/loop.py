@@ -11,6 +11,7 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ from posekit_finetune.teacher import Taught
 
 _SAVE_S = 60.0
 """Between two savings of the state."""
+
+_BEFORE_READING_S = 10.0
+"""The same before a reading: it takes long, and an interruption does not wait for its end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +82,10 @@ class Reached:
 class Loop:
     """Iterate over it: it learns, and yields a Reached every `recipe.watch_every` steps.
 
-    state: file for going on after a kill, or None.  `stopped`, which
-    may be replaced, is asked after each step: where it says so the state is saved and
-    KeyboardInterrupt raised. `kept` is the caller's: tensors and plain values that are saved with
-    the state, and there again in a resumed run.  Raises DivergedError.
+    state: file for going on after a kill, or None.  `stopped`, which may be replaced, is called
+    after each step: where it is true the state is saved and KeyboardInterrupt raised. A step runs
+    within `deferred()`, in which nothing may be interrupted. `kept` is the caller's: tensors and
+    plain values that are saved with the state.  Raises DivergedError.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class Loop:
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
         self._path = state
         self.stopped: Callable[[], bool] = lambda: False
+        self.deferred: Callable[[], AbstractContextManager[None]] = nullcontext
         self.kept: dict[str, Any] = {}
         self.step = 0
         self.seconds = 0.0
@@ -163,17 +168,24 @@ class Loop:
         with ThreadPoolExecutor(1, "posekit-batch") as pool:
             ahead = pool.submit(self.batch, self.step)
             while self.step < self.recipe.steps:
-                started = time.perf_counter()
-                batch = ahead.result()
-                ahead = pool.submit(self.batch, self.step + 1)
-                report = self._one(batch)
-                self.seconds += time.perf_counter() - started
-                if self.step % self.recipe.watch_every == 0 or self.step == self.recipe.steps:
+                due = self._is_read(self.step + 1)
+                with self.deferred():
+                    if due:  # what reads the network may be interrupted
+                        self._save(_BEFORE_READING_S)
+                    started = time.perf_counter()
+                    batch = ahead.result()
+                    ahead = pool.submit(self.batch, self.step + 1)
+                    report = self._one(batch)
+                    self.seconds += time.perf_counter() - started
+                    if not due:
+                        self._save_or_stop()
+                if due:
                     yield Reached(self.step, self.handed(), self.networks, report, self.seconds)
-                self._save()
-                if self.stopped():
-                    self.save()
-                    raise KeyboardInterrupt
+                    with self.deferred():
+                        self._save_or_stop()
+
+    def _is_read(self, step: int) -> bool:
+        return step % self.recipe.watch_every == 0 or step == self.recipe.steps
 
     def _one(self, batch: Batch) -> StepReport:
         recipe = self.recipe
@@ -315,10 +327,16 @@ class Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         self.kept = dict(state.get("kept", {}))
 
-    def _save(self) -> None:
+    def _save_or_stop(self) -> None:
+        self._save(_SAVE_S if self.step < self.recipe.steps else 0.0)
+        if self.stopped():
+            self.save()
+            raise KeyboardInterrupt
+
+    def _save(self, after_s: float) -> None:
         if self._path is None or self.fabric.global_rank:
             return
-        if time.perf_counter() - self._saved > _SAVE_S or self.step == self.recipe.steps:
+        if time.perf_counter() - self._saved > after_s:
             self.save()
 
     def save(self) -> None:

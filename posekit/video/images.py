@@ -35,7 +35,11 @@ def read_image(path: Path) -> UInt8:
 
 
 def image_frames(source: Source, options: ReadOptions, info: Info) -> Iterator[Frame]:
-    """The images of `source` in order, one second apart. Raises SourceError."""
+    """The images of `source` in order, one second apart.
+
+    With `skip_unreadable` an image that cannot be read leaves a gap in the indices, and a note.
+    Raises SourceError.
+    """
     info.kind, info.decoder, info.fps = "images", "OpenCV", _FPS
     info.frame_count = count_in_window(len(source.paths), _FPS, options)
     first = math.ceil(options.start_s)
@@ -48,4 +52,12 @@ def image_frames(source: Source, options: ReadOptions, info: Info) -> Iterator[F
         )
     for index in chosen:
         path = source.paths[index]
-        yield Frame(read_image(path), index, float(index), path.name)
+        try:
+            image = read_image(path)
+        except SourceError as error:
+            info.unreadable += 1
+            info.notes.append(f"left out: {error}")
+            if not options.skip_unreadable or info.unreadable == len(chosen):
+                raise
+            continue
+        yield Frame(image, index, float(index), path.name)

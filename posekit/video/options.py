@@ -23,6 +23,7 @@ class ReadOptions:
     reconnects: tries in a row, with growing pauses, before a broken live source is given up.
     timeout_s: for opening and for each read of a URL.  prefetch: pictures decoded ahead.
     threads: of the decoder; None: at most 4.
+    skip_unreadable: images that cannot be read are left out, counted and noted; else an error.
     """
 
     every: int = 1
@@ -33,6 +34,7 @@ class ReadOptions:
     timeout_s: float = 10
     prefetch: int = 8
     threads: int | None = None
+    skip_unreadable: bool = False
 
     def __post_init__(self) -> None:
         end_s = math.inf if self.end_s is None else self.end_s
@@ -61,6 +63,7 @@ class Info:
     fps: Fraction = Fraction(30)
     frame_count: int | None = None
     reconnected: int = 0
+    unreadable: int = 0
     notes: list[str] = field(default_factory=list)
     decode_s: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
 

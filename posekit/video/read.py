@@ -101,6 +101,11 @@ class Reader:
         return self._info.reconnected
 
     @property
+    def unreadable(self) -> int:
+        """Images that could not be read and were left out; `notes` name them."""
+        return self._info.unreadable
+
+    @property
     def notes(self) -> list[str]:
         """Sentences on what was wrong with a source that was read in part; whole after the end."""
         return list(self._info.notes)
