@@ -20,7 +20,7 @@ import numpy as np
 
 from posekit import __version__, video
 from posekit.atomic import AtomicFile, check_apart, check_free, explained
-from posekit.errors import SourceError
+from posekit.errors import PosekitError, SourceError
 from posekit.estimate import Estimator
 from posekit.outputs import OutputOptions, Outputs, output_paths
 from posekit.show import MjpegServer
@@ -227,12 +227,15 @@ class _Job:
         started = time.perf_counter()
         try:
             self._process(started)
-        except BaseException as error:
-            self.summary.error = "; ".join([str(error), *getattr(error, "__notes__", [])])
+        except SourceError as error:
+            self.summary.error = _sentence(error)
             if error is not self.failure:
                 raise
             if not alone:  # `run` raises it otherwise
                 self.hooks.on_error(self.summary.error)
+        except BaseException as error:
+            self.summary.error = _sentence(error)
+            raise
         self.summary.seconds = round(time.perf_counter() - started, 3)
         self.summary.rate = round(self.summary.frames / max(self.summary.seconds, 1e-9), 2)
 
@@ -320,6 +323,11 @@ class _Job:
             size=reader.size,
             fps=float(reader.fps),
         )
+
+
+def _sentence(error: BaseException) -> str:
+    kind = "" if isinstance(error, PosekitError) else f"{type(error).__name__}: "
+    return kind + "; ".join([str(error), *getattr(error, "__notes__", [])])
 
 
 def _summary(

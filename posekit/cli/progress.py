@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 import typer
 
-from posekit.cli import signals
+from posekit.cli import infer_summary, signals
 
 if TYPE_CHECKING:
     from posekit.infer import SourceSummary
@@ -85,45 +84,11 @@ class Progress:
         """
         for source in summary["sources"]:
             if source["unreadable"]:
-                typer.echo(_unreadable(source), err=True)
+                typer.echo(infer_summary.unreadable(source), err=True)
         if as_json:
             typer.echo(json.dumps(summary, indent=1, ensure_ascii=False))
         elif not quiet:
-            typer.echo("\n".join(_lines(summary)))
+            typer.echo("\n".join(infer_summary.lines(summary)))
         if summary["interrupted"]:
             return signals.INTERRUPTED
         return 1 if summary["failed"] else 0
-
-
-def _lines(summary: dict[str, Any]) -> Iterator[str]:
-    """What became of each source, and what ran."""
-    for source in summary["sources"]:
-        yield _line(source)
-        if source["error"]:
-            yield f"  failed: {source['error']}"
-        yield from (f"  note: {note}" for note in source["notes"])
-    model, run = summary["model"], summary["runtime"]
-    yield (
-        f"{model['name']} (flip {'on' if run['flip'] else 'off'}) on {run['provider']}, "
-        f"{run['threads']} threads; results in {summary['output']}"
-    )
-    yield from (f"  note: {note}" for note in run["notes"])
-
-
-def _unreadable(source: dict[str, Any]) -> str:
-    left_out = [note for note in source["notes"] if note.startswith("left out: ")]
-    count, more = source["unreadable"], ", ..." * (len(left_out) > 1)
-    which = (
-        "image that could not be read was" if count == 1 else "images that could not be read were"
-    )
-    first = left_out[0].removeprefix("left out: ")
-    return f"posekit: {source['source']}: {count} {which} left out; {first}{more}"
-
-
-def _line(source: dict[str, Any]) -> str:
-    persons = f"{source['ids']} ids" if source["ids"] else f"{source['persons']} persons"
-    drops = f", {source['dropped']} frames dropped" if source["dropped"] else ""
-    return (
-        f"{source['source']}: {source['frames']} frames, {persons}, {source['seconds']:.1f} s, "
-        f"{source['rate']:.1f} frames/s{drops}"
-    )

@@ -137,6 +137,8 @@ class Encoding:
         self._reformat = VideoReformatter()
         encoder = find_encoder(options.codec, path)
         os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints its settings on stderr otherwise
+        if not path.parent.is_dir():
+            raise SourceError(f"{path}: its folder is not there")
         self._container: OutputContainer | None = None
         self._output = AtomicFile(path, "wb")
         self._output.file.close()  # FFmpeg opens it by its hidden name
@@ -266,6 +268,6 @@ def _explain(error: Exception, path: Path, what: str) -> str:
     if code in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{path}: its folder cannot be written to ({os.strerror(code)})"
     if code == errno.ENOENT:
-        return f"{path}: its folder is not there"
+        return f"{path}: its folder is gone"
     reason = getattr(error, "strerror", None) or type(error).__name__
     return f"{path}: {what} failed ({reason})"
