@@ -33,11 +33,13 @@ from posekit import Bundle
 from posekit.atomic import write_atomic
 from posekit.bundle import embedded
 from posekit.evaluate.bootstrap import paired_bootstrap
-from posekit.multiview import MultiView
 from posekit.runtime import Runtime
-from posekit_finetune import gate, recipe
-from posekit_finetune.adapt import AdaptOptions, Hooks, Outcome, adapt
-from posekit_finetune.compare import Finding
+from posekit.tta import MultiView
+from posekit_finetune import recipe
+from posekit_finetune.adapt import Outcome, adapt
+from posekit_finetune.assess import gate
+from posekit_finetune.assess.compare import Finding
+from posekit_finetune.options import AdaptOptions, Hooks
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "benchmarks" / "work"

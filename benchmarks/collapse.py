@@ -32,13 +32,16 @@ from stick_figures import SKELETON, SPEC, figures, fresh
 
 from posekit import codecs
 from posekit.atomic import write_atomic
-from posekit_finetune import learner, recipe, views
-from posekit_finetune.labelled import Labelled
-from posekit_finetune.loop import Loop, Material, Reached, Start
-from posekit_finetune.members import Member, members
-from posekit_finetune.predict import of_network
-from posekit_finetune.recipe import Recipe
-from posekit_finetune.teacher import Taught
+from posekit_finetune import recipe
+from posekit_finetune.assess.ensemble import Member, members
+from posekit_finetune.assess.predict import of_network
+from posekit_finetune.data.labelled import Labelled
+from posekit_finetune.train import networks
+from posekit_finetune.train.loop import Loop, Reached
+from posekit_finetune.train.networks import Start
+from posekit_finetune.train.state import Material
+from posekit_finetune.train.teacher import Taught
+from posekit_finetune.views import warps
 
 NEAR_PX = 3.2  # 5 % of the crop's height
 ALARM = 0.6  # of the response at the start
@@ -75,7 +78,7 @@ class Arm:
     recipe: str
     settings: Settings
 
-    def made(self, case: Case, quick: int = 0) -> Recipe:
+    def made(self, case: Case, quick: int = 0) -> recipe.Recipe:
         settings = [*SMALL, *self.settings]
         settings += [] if case.supervised else ["supervised=0"]
         settings += [f"steps={quick}", f"watch_every={quick}"] if quick else []
@@ -193,7 +196,7 @@ def source(labels: int, beginning: int, steps: int) -> torch.nn.Module:
     return net
 
 
-def material_of(case: Case, made: Recipe, start: torch.nn.Module) -> Material:
+def material_of(case: Case, made: recipe.Recipe, start: torch.nn.Module) -> Material:
     """Unlabelled persons of the target, labelled ones of the source, and the frozen teacher."""
     target = figures(UNLABELLED, 2, case.shift).persons
     taught = distilled(start) if made.teacher == "ensemble" else None
@@ -220,9 +223,9 @@ def distilled(net: torch.nn.Module) -> Any:
             total = torch.zeros(())
             for matrix in matrices:
                 there = np.repeat(matrix[None], len(patches), 0)
-                seen = views.cut(patches, persons.offset, there, spec=SPEC)
-                back = views.between(there, views.identity(len(patches)))
-                total = total + views.carry(torch.from_numpy(predict(seen.crops)), back, SPEC)[0]
+                seen = warps.cut(patches, persons.offset, there, spec=SPEC)
+                back = warps.between(there, warps.identity(len(patches)))
+                total = total + warps.carry(torch.from_numpy(predict(seen.crops)), back, SPEC)[0]
             blocks.append((total / len(matrices)).numpy())
         maps = np.concatenate(blocks)
         points, scores = codecs.decode(maps, SPEC)
@@ -273,7 +276,7 @@ def everyone(reached: Reached) -> list[torch.nn.Module]:
 
 def measured(nets: Any, material: Material, test: Labelled) -> dict[str, dict[str, float]]:
     """PCK on the test persons and response on unlabelled ones, each network and the ensemble."""
-    nets = [learner.bare(net) for net in nets]
+    nets = [networks.bare(net) for net in nets]
     probe = members(nets, material.persons, np.arange(PROBE))
     return {
         seen.name: {"pck": round(pck(seen, test), 4), "response": round(other.response, 4)}
@@ -291,23 +294,23 @@ def histogram(net: torch.nn.Module, material: Material) -> list[float]:
     return [float(share) for share in seen.histogram]
 
 
-def gap(net: torch.nn.Module, test: Labelled, made: Recipe) -> dict[str, float]:
+def gap(net: torch.nn.Module, test: Labelled, made: recipe.Recipe) -> dict[str, float]:
     """PCK of the starting network on the view that teaches and on the one that learns."""
     randoms = [np.random.default_rng((99, n)) for n in range(len(test))]
-    easy = views.draw_warps(randoms, made.easy, SPEC)
-    hard = views.draw_warps(randoms, made.hard, SPEC)
+    easy = warps.draw_warps(randoms, made.easy, SPEC)
+    hard = warps.draw_warps(randoms, made.hard, SPEC)
     if made.teacher == "ensemble":
-        easy = views.identity(len(test))
+        easy = warps.identity(len(test))
     if made.hard_from_easy:
-        hard = views.compose(hard, easy)
+        hard = warps.compose(hard, easy)
     if made.direction == "hard-easy":
         easy, hard = hard, easy
     found = {}
     for role, matrix in (("teaches", easy), ("learns", hard)):
-        seen = views.cut(test.persons.patches[:], test.persons.offset, matrix, spec=SPEC)
-        points = views.carry_points(test.points, matrix, SPEC)
+        seen = warps.cut(test.persons.patches[:], test.persons.offset, matrix, spec=SPEC)
+        points = warps.carry_points(test.points, matrix, SPEC)
         if role == "learns":
-            seen = views.spoil(randoms, seen, points, strength=made.hard, spec=SPEC)
+            seen = warps.spoil(randoms, seen, points, strength=made.hard, spec=SPEC)
         answered = codecs.decode(of_network(net, SPEC)(seen.crops), SPEC)[0]
         inside = ((points >= 0) & (points < np.array(SPEC.input_size))).all(2)
         size = np.sqrt(np.abs(np.linalg.det(matrix[:, :, :2])))[:, None]

@@ -29,8 +29,8 @@ from posekit.bundle import embedded
 from posekit.nets import build
 from posekit.runtime import Runtime
 from posekit.types import ModelSpec, UInt8
-from posekit_engines.graph import points_graph
-from posekit_engines.to_onnx import network_graph
+from posekit_engines.graphs.network import network_graph
+from posekit_engines.graphs.points import points_graph
 
 ROOT = Path(__file__).resolve().parents[1]
 SURE = 0.4  # score of a keypoint that counts

@@ -36,11 +36,13 @@ from posekit import EstimateOptions, Warp, nets
 from posekit.bundle import Bundle
 from posekit.infer import InferOptions, run
 from posekit.outputs import OutputOptions
-from posekit.runtime import Runtime, open_session
+from posekit.runtime import Runtime
+from posekit.session import open_session
 from posekit.skeletons import COCO_17
 from posekit.types import Boxes, ModelSpec
-from posekit_engines.graph import points_graph
-from posekit_engines.to_onnx import bundle_weights, inline_weights, network_graph
+from posekit_engines.graphs.network import network_graph
+from posekit_engines.graphs.points import points_graph
+from posekit_engines.graphs.weights import bundle_weights, inline_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 RIVALS = ROOT / ".rivals" / "bin" / "python"

@@ -39,8 +39,9 @@ from posekit import Bundle, nets, video
 from posekit.bundle import Weights, embedded
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
-from posekit_engines.graph import points_graph
-from posekit_engines.to_onnx import bundle_weights, inline_weights, network_graph
+from posekit_engines.graphs.network import network_graph
+from posekit_engines.graphs.points import points_graph
+from posekit_engines.graphs.weights import bundle_weights, inline_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 RIVALS = {

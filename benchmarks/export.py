@@ -34,10 +34,10 @@ def measure(name: str, size: tuple[int, int], *, parity: bool) -> dict[str, Any]
     from posekit.nets import build
     from posekit.skeletons import COCO_17
     from posekit.types import ModelSpec
-    from posekit_engines import standalone
+    from posekit_engines import onnx_file
     from posekit_engines.export import export
+    from posekit_engines.graphs.weights import loaded
     from posekit_engines.options import ExportOptions
-    from posekit_engines.pack import loaded
 
     torch.manual_seed(0)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -54,7 +54,7 @@ def measure(name: str, size: tuple[int, int], *, parity: bool) -> dict[str, Any]
             report = export(source, path, dataclasses.replace(options, force=True))
         else:
             net = loaded(build(spec), source.weights)
-            standalone.write(source, net, spec, options=options, path=path)
+            onnx_file.write(source, net, spec, options=options, path=path)
         found = {
             "wall_s": round(time.perf_counter() - start, 1),
             "cpu_s": round(time.process_time() - work, 1),

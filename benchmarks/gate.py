@@ -26,8 +26,8 @@ import numpy as np
 from results_file import FOLDER, save
 from scipy.stats import rankdata
 
-from posekit_finetune.compare import Finding
-from posekit_finetune.gate import decide
+from posekit_finetune.assess.compare import Finding
+from posekit_finetune.assess.gate import decide
 
 KINDS = ("harmful", "no evidence", "helpful")
 LEAST_RUNS = 5

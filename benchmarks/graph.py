@@ -22,8 +22,8 @@ from results_file import save
 
 import posekit
 from posekit import Bundle, ModelSpec
-from posekit.runtime import open_session
-from posekit_engines.graph import points_graph
+from posekit.session import open_session
+from posekit_engines.graphs.points import points_graph
 
 LEAST_TURNS = 9
 MODELS = Path(posekit.__file__).parent / "models"

@@ -29,12 +29,12 @@ from posekit import Boxes, Bundle, Warp, codecs
 from posekit.bundle import embedded
 from posekit.evaluate import paired_bootstrap
 from posekit.types import ModelSpec, UInt8
-from posekit_finetune.data import FindOptions, find_persons
-from posekit_finetune.gate import Verdict, judge
-from posekit_finetune.indicators import measure
-from posekit_finetune.loop import loaded
-from posekit_finetune.predict import Predict, of_bundle
-from posekit_finetune.teacher import look, with_turned
+from posekit_finetune.assess.gate import Verdict, judge
+from posekit_finetune.assess.indicators import measure
+from posekit_finetune.assess.predict import Predict, of_bundle
+from posekit_finetune.data.find import FindOptions, find_persons
+from posekit_finetune.train.networks import loaded
+from posekit_finetune.train.teacher import look, with_turned
 
 NAME = "harmful"
 

@@ -17,11 +17,12 @@ from torch import nn
 
 from posekit import codecs
 from posekit.bundle import Bundle
-from posekit.multiview import VIEWS, Reader, fuse, matrix_of
+from posekit.tta import VIEWS, Reader, fuse, matrix_of
 from posekit.types import Float32, ModelSpec, UInt8
-from posekit_finetune import losses, views
-from posekit_finetune.learner import answer
-from posekit_finetune.predict import Predict, of_bundle, of_network
+from posekit_finetune.assess.predict import Predict, of_bundle, of_network
+from posekit_finetune.train import losses
+from posekit_finetune.train.networks import answer
+from posekit_finetune.views import warps
 
 Change = Callable[[Float32], Float32]
 
@@ -93,7 +94,7 @@ def mistaught(net: nn.Module, spec: ModelSpec, *, steps: int, rate: float, seed:
         maps = torch.from_numpy(codecs.encode(places, spec))
         target = losses.Target(maps, torch.ones(8, 1, *maps.shape[2:]), torch.ones(maps.shape[:2]))
         optimizer.zero_grad()
-        loss = losses.spatial_kl(answer(student, views.to_image(crops, spec)).logits, target)
+        loss = losses.spatial_kl(answer(student, warps.to_image(crops, spec)).logits, target)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return of_network(student, spec)
@@ -108,7 +109,7 @@ def ensemble(predict: Predict, spec: ModelSpec, count: int = 4) -> Predict:
     def run(crops: UInt8) -> Float32:
         each = [
             predict(
-                views.cut(crops, (0.0, 0.0), np.repeat(m[None], len(crops), 0), spec=spec).crops
+                warps.cut(crops, (0.0, 0.0), np.repeat(m[None], len(crops), 0), spec=spec).crops
             )
             for m in matrices
         ]

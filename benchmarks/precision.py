@@ -32,15 +32,17 @@ from posekit.errors import ParityError
 from posekit.nets import build
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
-from posekit_engines.crops import crops_of
-from posekit_engines.crops import embedded as check_crops
-from posekit_engines.graph import points_graph
-from posekit_engines.observe import Answers, answers, session
-from posekit_engines.pack import loaded
-from posekit_engines.parity import SURE, source_maps
-from posekit_engines.precision import contained, to_fp16
-from posekit_engines.quantize import to_int8
-from posekit_engines.to_onnx import inline_weights, network_graph
+from posekit_engines.graphs.contents import contained
+from posekit_engines.graphs.network import network_graph
+from posekit_engines.graphs.points import points_graph
+from posekit_engines.graphs.weights import inline_weights, loaded
+from posekit_engines.parity.crops import crops_of
+from posekit_engines.parity.crops import embedded as check_crops
+from posekit_engines.parity.source import SURE, source_maps
+from posekit_engines.precision.activations import session
+from posekit_engines.precision.fp16 import to_fp16
+from posekit_engines.precision.int8 import to_int8
+from posekit_engines.precision.int8_error import Answers, answers
 
 ROOT = Path(__file__).resolve().parents[1]
 PRECISIONS = ("fp32", "fp16", "int8")

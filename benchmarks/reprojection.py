@@ -39,7 +39,7 @@ from scipy.optimize import least_squares, linear_sum_assignment
 
 import posekit
 from posekit import Poses
-from posekit.runtime import usable_threads
+from posekit.session import usable_threads
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("movenet-thunder", "movenet-lightning")

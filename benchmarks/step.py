@@ -22,10 +22,11 @@ from results_file import save
 
 from posekit import Bundle
 from posekit.bundle import embedded
-from posekit_finetune import learner, recipe
-from posekit_finetune.loop import loaded, mode
-from posekit_finetune.persons import offset_of
-from posekit_finetune.step import Batch, Networks, Step
+from posekit_finetune import recipe
+from posekit_finetune.data.persons import offset_of
+from posekit_finetune.train.networks import choose, frozen_copy, loaded, mode
+from posekit_finetune.train.optimizer import RelativeAdam
+from posekit_finetune.train.step import Batch, Networks, Step
 
 BASE = "channels last"
 FAR = 5.0
@@ -52,9 +53,9 @@ def step_of(source: Bundle, way: Way) -> Step:
     nets = [loaded(source) for _ in range(2)]
     if way.channels_last:
         nets[0] = nets[0].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = learner.RelativeAdam(learner.choose(nets[0], made.learn), made.rate)
+    optimizer = RelativeAdam(choose(nets[0], made.learn), made.rate)
     mode(nets[0], made.batch_norm)
-    networks = Networks(nets[:1], [], learner.frozen_copy(nets[1]), 0.5, 0.5)
+    networks = Networks(nets[:1], [], frozen_copy(nets[1]), 0.5, 0.5)
     return Step(networks, made, source.pose_spec, offset_of(source.pose_spec), optimizer)
 
 

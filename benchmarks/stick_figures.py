@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from posekit.skeletons import parse
 from posekit.types import ModelSpec
-from posekit_finetune.labelled import Labelled
-from posekit_finetune.persons import Persons, offset_of, patch_size
+from posekit_finetune.data.labelled import Labelled
+from posekit_finetune.data.persons import Persons, offset_of, patch_size
 
 Array = NDArray[np.float64]
 Picture = NDArray[np.uint8]

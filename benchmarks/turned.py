@@ -19,7 +19,8 @@ from results_file import FOLDER, save
 
 from posekit import Boxes, Bundle, Warp
 from posekit.bundle import embedded
-from posekit.multiview import VIEWS, MultiView, View, compose, matrix_of
+from posekit.geometry import compose
+from posekit.tta import VIEWS, MultiView, View, matrix_of
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("movenet-lightning", "movenet-thunder")

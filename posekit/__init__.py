@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from posekit.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from posekit.api import adapt, load
     from posekit.bundle import Bundle
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from posekit.geometry import Warp
     from posekit.types import Boxes, Frame, ModelSpec, Poses, Skeleton
     from posekit.video import ReadOptions
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Boxes",

@@ -11,18 +11,12 @@ from typing import TYPE_CHECKING, Any
 from posekit import bundle, providers
 from posekit.atomic import AtomicFiles, check_apart
 from posekit.detect import BoxFile, Detector, full_frame
-from posekit.errors import (
-    BundleError,
-    DeviceError,
-    EngineError,
-    InputError,
-    MissingExtraError,
-)
+from posekit.errors import BundleError, DeviceError, EngineError, InputError, MissingExtraError
 from posekit.estimate import EstimateOptions, Estimator, Finder
-from posekit.exported import open_model
 from posekit.infer import Hooks, InferOptions, run
-from posekit.multiview import Look, MultiView
+from posekit.model_file import open_model
 from posekit.runtime import PoseRuntime, Runtime
+from posekit.tta import Look, MultiView
 
 if TYPE_CHECKING:
     from posekit.checkpoints import Converted, Overrides
@@ -84,7 +78,7 @@ def _detector(
     if isinstance(runner, Runtime) or Path(boxes).suffix.lower() == ".onnx":
         beside = device if isinstance(runner, Runtime) else "auto"
         return Detector(boxes, device=beside, threads=threads)
-    from posekit_engines.gpu_open import open_detector
+    from posekit_engines.runtime.open import open_detector
 
     found = bundle.Bundle.open(bundle.find(boxes))
     index = providers.Device.of(device).index
@@ -113,7 +107,7 @@ def _runtime(
     """
     on, notes = providers.Device.of(device), []
     if runtime in ("auto", "native") and on.kind != "cpu" and not providers.lacking_gpu():
-        from posekit_engines.gpu_open import open_runtime
+        from posekit_engines.runtime.open import open_runtime
 
         try:
             build = runtime == "native"
@@ -156,9 +150,9 @@ def convert(
     Raises CheckpointError, ExportError, InputError, SourceError, MissingExtraError.
     """
     with _making("convert"):
-        from posekit_engines import pack
+        from posekit_engines import convert
     check_apart([Path(output)], [source, overrides.config])
-    return pack.convert(source, output, overrides, overwrite=overwrite)
+    return convert.convert(source, output, overrides, overwrite=overwrite)
 
 
 def export(model: str | Path, output: str | Path, **options: Any) -> dict[str, Any]:
@@ -173,16 +167,16 @@ def export(model: str | Path, output: str | Path, **options: Any) -> dict[str, A
         raise BundleError(f"{path}: is an export already; give the bundle or checkpoint it is of")
     named = "tensorrt" if Path(output).suffix.lower() == ".plan" else None
     if (options.get("to") or named) == "tensorrt":
-        from posekit_engines import engine_cache
+        from posekit_engines.trt.library import check_ready
 
-        engine_cache.check_ready(options.get("library", "auto"))  # before torch is loaded
+        check_ready(options.get("library", "auto"))  # before torch is loaded
     with _making("export"):
-        from posekit_engines import pack
+        from posekit_engines import convert
         from posekit_engines.export import export as write
         from posekit_engines.export import outputs_of
         from posekit_engines.options import ExportOptions
     check_apart(outputs_of(Path(output)), [path, options.get("check"), options.get("calibrate")])
-    source = pack.read(path) if _is_checkpoint(path) else bundle.Bundle.open(path)
+    source = convert.read(path) if _is_checkpoint(path) else bundle.Bundle.open(path)
     return write(source, output, ExportOptions(**options))
 
 
@@ -197,19 +191,19 @@ def build(
     """A bundle's TensorRT plans for this machine's GPU: found or built, and what they are.
 
     They are kept in the cache, and with `output` in a new bundle.  options: other fields of
-    `posekit_engines.plans.BuildOptions`; building needs `posekit[tensorrt]` and `posekit[export]`.
+    `posekit_engines.build.BuildOptions`; building needs `posekit[tensorrt]` and `posekit[export]`.
     Raises BundleError, DeviceError, EngineError, InputError, MissingExtraError, SourceError.
     """
-    from posekit_engines import plans
+    from posekit_engines.build import BuildOptions, build, told
 
     on = providers.Device.of(device)
     if on.kind != "cuda":
         raise InputError(f"--device {device}: plans are for a GPU; wanted cuda or cuda:N")
-    wanted = plans.BuildOptions(device=on.index, **options)
+    wanted = BuildOptions(device=on.index, **options)
     target, path = None if output is None else Path(output), bundle.find(model)
     check_apart([target], [path])
     source = bundle.Bundle.open(path)
-    return [plans.told(each) for each in plans.build(source, target, wanted, overwrite=overwrite)]
+    return [told(each) for each in build(source, target, wanted, overwrite=overwrite)]
 
 
 def gpu_check(
@@ -224,7 +218,7 @@ def gpu_check(
     """Check kernels and engines on a GPU, then time them; written to `json_file` where given.
 
     tell: is called with a line before each part.  options: `only`, `driver`, `persons`, `seconds`
-    of `posekit_engines.gpu_check`, whose `raise_failures` is for the result.
+    of `posekit_engines.gpu_check.check`, whose `raise_failures` is for the result.
     Raises DeviceError, MissingExtraError, InputError, BundleError, SourceError.
     """
     on = providers.Device.of(device)
@@ -235,7 +229,7 @@ def gpu_check(
             f"gpu-check needs an NVIDIA GPU: {why}; install NVIDIA's driver, then pip install "
             "'posekit[gpu,tensorrt]' in place of posekit[cpu]"
         )
-    from posekit_engines import gpu_check as check
+    from posekit_engines.gpu_check import check
 
     wanted = check.CheckOptions.of(index=on.index, **options)
     path = bundle.find(model)
@@ -249,7 +243,7 @@ def gpu_check(
 
 def gpu_verdict(result: Mapping[str, Any]) -> None:
     """Raises ParityError where a part of `gpu_check` failed."""
-    from posekit_engines.gpu_check import raise_failures
+    from posekit_engines.gpu_check.check import raise_failures
 
     raise_failures(result)
 
@@ -269,8 +263,9 @@ def _opened(model: str | Path) -> bundle.Bundle:
     if not _is_checkpoint(model):
         return open_model(bundle.find(model))
     with _making(f"{model}: a checkpoint (`posekit convert` makes a bundle of it once): this"):
-        from posekit_engines import pack
-    return pack.assembled(pack.read(model))
+        from posekit_engines import convert
+        from posekit_engines.bundles import assemble
+    return assemble.assembled(convert.read(model))
 
 
 @contextlib.contextmanager
@@ -302,9 +297,9 @@ def adapt(
     """
     source = bundle.Bundle.open(path := bundle.find(model))
     try:
-        from posekit_engines.renew import renewed
+        from posekit_engines.bundles.refresh import renewed
         from posekit_finetune import job
-        from posekit_finetune.adapt import Hooks as AdaptHooks
+        from posekit_finetune.options import Hooks as AdaptHooks
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"adapt needs {error.name}: pip install 'posekit[adapt]'"

@@ -25,7 +25,7 @@ from posekit.draw import draw
 from posekit.errors import InputError
 from posekit.estimate import Estimator
 from posekit.geometry import Warp
-from posekit.runtime import open_session, usable_threads
+from posekit.session import open_session, usable_threads
 from posekit.smooth import OneEuro
 from posekit.track import Tracker
 from posekit.types import Boxes, Float32, Frame, Poses, UInt8

@@ -310,13 +310,13 @@ def _encoder(codec: Any, path: Path) -> Check:
 def _models() -> list[Check]:
     """Each embedded bundle is opened (every part's sha256), loaded and compared."""
     try:
-        from posekit import bundle, runtime
+        from posekit import bundle, verify
     except ImportError as error:
         return [Check("models", "failed", str(error), "see the packages above")]
     checks = []
     for name, path in bundle.embedded().items():
         try:
-            shifts = runtime.verify(bundle.Bundle.open(path))
+            shifts = verify.verify(bundle.Bundle.open(path))
         except PosekitError as error:
             mend = "pip install --force-reinstall posekit"
             checks.append(Check(f"model {name}", "failed", str(error), mend))

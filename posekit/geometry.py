@@ -113,3 +113,10 @@ def oks(
     sums = (hits * weights).sum(2)
     mean: Float32 = np.divide(sums, total, out=np.zeros_like(total), where=total > 0)
     return mean
+
+
+def compose(after: Float64, before: Float64) -> Float64:
+    """`before` and then `after`, affine maps (..., 2, 3)."""
+    linear = after[..., :2] @ before[..., :2]
+    moved = (after[..., :2] @ before[..., 2:]) + after[..., 2:]
+    return np.concatenate([linear, moved], -1)

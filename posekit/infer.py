@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from posekit import __version__, video
+from posekit import video
 from posekit.atomic import AtomicFile, check_apart, check_free, explained
 from posekit.errors import PosekitError, SourceError
 from posekit.estimate import Estimator
+from posekit.mjpeg import MjpegServer
 from posekit.outputs import OutputOptions, Outputs, output_paths
-from posekit.show import MjpegServer
 from posekit.types import Frame
+from posekit.version import __version__
 from posekit.write import Header
 
 _WAKE_S = 0.2  # between two looks whether a run is to stop, or is done

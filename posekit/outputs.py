@@ -17,7 +17,7 @@ from posekit import video, write
 from posekit.atomic import AtomicFile, AtomicFolder, check_free, explained
 from posekit.draw import draw
 from posekit.errors import SourceError
-from posekit.show import MjpegServer
+from posekit.mjpeg import MjpegServer
 from posekit.types import Frame, Poses
 from posekit.write import Header, Writers
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,38 +9,24 @@ from typing import TYPE_CHECKING, Any, Protocol
 import cv2
 import numpy as np
 
-from posekit import codecs
-from posekit.bundle import Bundle, Weights
+from posekit.bundle import Bundle
 from posekit.calibration import Calibration
 from posekit.errors import BundleError, InputError
 from posekit.geometry import Warp
-from posekit.providers import (
-    CPU,
-    Device,
-    cgroup_cpus,
-    check_onnxruntime,
-    check_used,
-    loading,
-    run_bound,
-    wanted,
-)
-from posekit.shift import Parity, compare
+from posekit.providers import CPU, Device, run_bound
+from posekit.session import open_session, usable_threads
 from posekit.types import Float32, ModelSpec, UInt8
 
 if TYPE_CHECKING:
-    import onnxruntime
-
     from posekit.video import SurfaceDecoders
 
 _MOST = 8
 """Crops at a time on a CPU: more gain nothing there, and hold memory."""
 _MOST_GPU = 64
-WEIGHTS_OUTSIDE = b"\n\x08location\x12"
-"""How a graph says, in protobuf, that a tensor's values come from elsewhere."""
 
 
 class PoseRuntime(Protocol):
-    """What an Estimator needs: `Runtime` here, or posekit_engines.gpu_runtime.GpuRuntime.
+    """What an Estimator needs: `Runtime` here, or posekit_engines.runtime.runtime.GpuRuntime.
 
     What `crops` gives is the runtime's own affair; `infer` takes it.
     provider, device: what really runs it, and where.  notes: what is not as asked, a sentence each.
@@ -184,145 +167,3 @@ def _graph(bundle: Bundle, name: str) -> bytes:
             f"{bundle.name}: {other.get(name, 'made with the flip test only: leave out --no-flip')}"
         )
     return bundle.graphs[name]
-
-
-def usable_threads() -> int:
-    """CPU threads that this process may use: its affinity, and its container's share of CPUs."""
-    count = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
-    granted = cgroup_cpus()
-    return count if granted is None else min(count, math.ceil(granted))
-
-
-def open_session(
-    graph: bytes,
-    weights: Weights,
-    *,
-    device: str = "auto",
-    threads: int | None = None,
-    tensorrt: bool = False,
-) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session whose external initialisers come from `weights`, in memory.
-
-    An explicit device that ONNX Runtime would silently replace is an error; auto takes what is
-    there, and the session's `notes` say what it fell back from. Threads do not spin, so that idle
-    cores stay free for decoding and encoding.
-    Raises DeviceError, BundleError, MissingExtraError.
-    """
-    check_onnxruntime()
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or usable_threads()
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if WEIGHTS_OUTSIDE not in graph:  # surplus ones would be refused
-        weights = {}
-    arrays = {name: np.ascontiguousarray(array) for name, array in weights.items()}
-    values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(a) for name, a in arrays.items()}
-    options.add_external_initializers(list(values), list(values.values()))
-    on = Device.of(device)
-    asked = wanted(on, onnxruntime.get_available_providers(), tensorrt=tensorrt)
-    session, note = _started(graph, options, on=on, asked=asked)
-    session.kept_weights = arrays  # ONNX Runtime reads them where they lie
-    session.notes = [note] if note else []
-    return session
-
-
-def _started(
-    graph: bytes, options: onnxruntime.SessionOptions, *, on: Device, asked: list[Any]
-) -> tuple[onnxruntime.InferenceSession, str]:
-    """A session on what is asked for or, for auto, on the CPU, with what to say of that.
-
-    Raises BundleError (a graph that the CPU cannot load either), DeviceError.
-    """
-    import onnxruntime
-
-    try:
-        with loading(asked):
-            # Its own fallback prints, and would strike in the middle of a run too.
-            session = onnxruntime.InferenceSession(
-                graph, options, providers=asked, enable_fallback=0
-            )
-        return session, check_used(on, asked, session.get_providers()[0])
-    except _load_errors() as error:
-        if asked == [CPU]:
-            raise BundleError(f"graph: ONNX Runtime cannot load it ({error})") from error
-        session, _ = _started(graph, options, on=Device("cpu"), asked=[CPU])
-        return session, check_used(
-            on, asked, CPU, said=str(error).splitlines()[0].rpartition(") ")[2]
-        )
-
-
-def _load_errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises for a graph or provider that it cannot start; no common parent."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    unfit = (state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf)
-    broken = (state.EPFail, state.RuntimeException, RuntimeError, ValueError)
-    return (state.Fail, state.NotImplemented, *unfit, *broken)
-
-
-def verify(bundle: Bundle) -> dict[str, float]:
-    """`compared`, of each graph the largest shift alone, px. Raises BundleError."""
-    return {name: found.max_px for name, found in compared(bundle).items()}
-
-
-def compared(bundle: Bundle) -> dict[str, Parity]:
-    """Check a bundle's graphs against its spec and the source network's stored answer.
-
-    Returns what each pose graph strays. Raises BundleError where shapes differ, or a shift exceeds
-    what it was when the bundle was made by more than 0.5 px.
-    """
-    found: dict[str, Parity] = {}
-    for name in bundle.graphs:
-        session = open_session(bundle.graphs[name], bundle.weights, device="cpu", threads=1)
-        _check_shapes(session, bundle, name)
-        if bundle.kind != "pose" or not bundle.reference:
-            continue
-        reference = bundle.reference
-        view = "plain" if name == "maps" else name
-        crops, source = reference["crops"], (f"{view}_points", f"{view}_scores")
-        points, scores = _answer(session, crops, bundle.pose_spec)
-        truth = reference[source[0]], reference[source[1]]
-        found[name] = compare(points, scores, truth, crops=len(crops))
-        far, most = found[name].max_px, 0.5 + _known_shift(bundle, view)
-        if not far <= most:
-            raise BundleError(
-                f"{bundle.name}: graph {name} strays {far:.2f} px from the stored answer; wanted "
-                f"at most {most:g}: the bundle is damaged or this machine computes wrongly"
-            )
-    return found
-
-
-def _known_shift(bundle: Bundle, graph: str) -> float:
-    """How far the graph strayed when it was made, px: reduced precision does."""
-    told = json.loads(bundle.extras.get("parity.json", b"{}")).get(graph, {})
-    return float(told.get("max_px", 0.0))
-
-
-def _check_shapes(session: onnxruntime.InferenceSession, bundle: Bundle, name: str) -> None:
-    width, height = bundle.spec.input_size
-    taken = session.get_inputs()[0]
-    sides = [{"H": height, "W": width}.get(side, side) for side in taken.shape[1:]]
-    if taken.type != "tensor(uint8)" or sides != [height, width, 3]:
-        raise BundleError(
-            f"{bundle.name}: graph {name} takes {taken.type} {taken.shape}; its spec says "
-            f"uint8 (N, {height}, {width}, 3)"
-        )
-    if isinstance(bundle.spec, ModelSpec):
-        count, (columns, rows) = len(bundle.spec.skeleton), bundle.spec.heatmap_size
-        wanted = [[count, rows, columns]] if name == "maps" else [[count, 2], [count]]
-        given = [list(output.shape[1:]) for output in session.get_outputs()]
-        if given != wanted:
-            raise BundleError(f"{bundle.name}: graph {name} gives {given}; its spec says {wanted}")
-
-
-def _answer(
-    session: onnxruntime.InferenceSession, crops: UInt8, spec: ModelSpec
-) -> tuple[Float32, Float32]:
-    """Points and scores of a graph that gives them, or of one that gives heatmaps."""
-    answer: list[Float32] = session.run(None, {"crops": crops})
-    return (answer[0], answer[1]) if len(answer) == 2 else codecs.decode(answer[0], spec)

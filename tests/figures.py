@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from posekit.types import Float32, ModelSpec, Skeleton, UInt8
-from posekit_finetune.persons import Persons, offset_of, patch_size
-from posekit_finetune.predict import Predict
+from posekit_finetune.assess.predict import Predict
+from posekit_finetune.data.persons import Persons, offset_of, patch_size
 
 PAIRS = ("shoulder", "elbow", "hip", "knee")
 SKELETON = Skeleton(

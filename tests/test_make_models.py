@@ -19,10 +19,10 @@ import torch
 from posekit.bundle import Bundle
 from posekit.nets import build
 from posekit.nets.nanodet import NanoDet
-from posekit.runtime import verify
 from posekit.types import DetectorSpec
-from posekit_engines.graph import heatmaps_graph, points_graph
-from posekit_engines.to_onnx import detector_graph, network_graph
+from posekit.verify import verify
+from posekit_engines.graphs.network import detector_graph, network_graph
+from posekit_engines.graphs.points import heatmaps_graph, points_graph
 from tests.assets import ROOT, shipped
 
 NAMES = ("movenet-thunder", "movenet-lightning", "nanodet-person")

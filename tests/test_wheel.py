@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from posekit import __version__
+from posekit.version import __version__
 from tests.architecture.tree import ROOT
 from tests.assets import shipped
 

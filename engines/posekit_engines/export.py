@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
-import onnxruntime
-from torch import nn
-
-from posekit import __version__
 from posekit.atomic import AtomicFiles, explained
 from posekit.bundle import Bundle
 from posekit.nets import build
-from posekit.types import ModelSpec
-from posekit_engines import engine_cache, parity_page, repack, strays, triton_repository
-from posekit_engines.answer import Exported
-from posekit_engines.crops import LEAST, Checks, crops_of
+from posekit_engines import triton
+from posekit_engines.bundles import reexport
+from posekit_engines.graphs.weights import bundle_weights, loaded
+from posekit_engines.onnx_file import write
 from posekit_engines.options import ExportOptions
-from posekit_engines.pack import loaded
-from posekit_engines.standalone import write
-from posekit_engines.strays import Cost, Given, Truth, truth
-from posekit_engines.to_onnx import bundle_weights
-
-Report = dict[str, Any]
-Ask = Callable[[Checks], Given]
-REPORT, PAGE = ".parity.json", ".parity.html"
-METADATA = ".json"  # of a TensorRT plan
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """A model on its way out: its source, the spec with the options in it, and the network."""
-
-    source: Bundle
-    spec: ModelSpec
-    net: nn.Module
-    options: ExportOptions
+from posekit_engines.parity.judge import METADATA, PAGE, REPORT, Job, Report, judged
+from posekit_engines.trt.library import check_ready
 
 
 def export(source: Bundle, output: str | Path, options: ExportOptions) -> Report:
@@ -81,85 +59,10 @@ def _plan_builder(options: ExportOptions) -> Callable[[Job, Path], Report]:
 
     Raises MissingExtraError, DeviceError.
     """
-    from posekit_engines import to_tensorrt  # it stands on this module
+    from posekit_engines.trt import export  # it stands on this module
 
-    engine_cache.check_ready(options.library)
-    return to_tensorrt.build
-
-
-def judged(
-    job: Job, path: Path, told: Mapping[str, Any], *, page: Path, ask: Ask | None = None
-) -> Report:
-    """Measure the stand-alone file at `path`, write the page of pictures, return the report.
-
-    ask: answers in its place.  Raises ParityError where it strays too far and nobody insists.
-    """
-    start = perf_counter()
-    checks, source, given = _answers(job, path, ask)
-    parity, found = strays.report(given, source, checks, spec=job.spec)
-    found["within_budget"] = not strays.within(found, job.options.budget)
-    found["forced"] = job.options.force and not found["within_budget"]
-    if not job.options.force:
-        strays.refuse(found, job.options.budget, str(job.source.name))
-    size = sum(each.stat().st_size for each in path.parent.glob(f"{path.name}*"))
-    said = {
-        **head(job),
-        **parity.to_dict(),
-        **found,
-        "bytes": size,
-        **told,
-        "parity_s": round(perf_counter() - start, 1),
-    }
-    said["table"] = parity_page.rows(said)
-    page.write_text(parity_page.page(said, given, source, checks=checks), "utf-8")
-    return said
-
-
-def _answers(job: Job, path: Path, ask: Ask | None) -> tuple[Checks, Truth, Given]:
-    """As many check crops as time allows, and what the source and the file answer to them.
-
-    The source answers the least that there must be; how long that took decides on the others. An
-    `ask` is taken to be as slow as the source.
-    """
-    start = perf_counter()
-    checks, flip = crops_of(job.options.check, job.spec), job.options.merges
-    sure = checks.first(LEAST)
-    source = truth(job.net, sure.crops, job.spec, flip=flip)
-    asked = ask or Exported(path, checks, job.spec, options=job.options)
-    file = asked if isinstance(asked, Exported) else None
-    cost = Cost(
-        source_s=source.crop_s,
-        export_s=file.crop_s if file else source.crop_s,
-        spent_s=perf_counter() - start,
-        batch=job.options.batch or 1,
-        done=len(sure),
-        opening_s=file.opening_s if file else 0.0,
-    )
-    count, taps = strays.affordable(cost)
-    checks = checks.first(count)
-    if len(checks) > len(sure):
-        more = checks.crops[len(sure) :]
-        source += truth(job.net, more, job.spec, flip=flip, crop_s=source.crop_s)
-    return checks, source, file(checks, taps) if file else asked(checks)
-
-
-def head(job: Job) -> Report:
-    """What was exported, and where it was measured."""
-    options, budget = job.options, job.options.budget
-    return {
-        "posekit": __version__,
-        "model": {"name": job.source.name, "sha256": job.source.sha256},
-        "architecture": job.spec.architecture,
-        "outputs": options.outputs,
-        "flip": options.merges,
-        "decode": job.spec.decode,
-        "affine": options.affine,
-        "batch": options.batch,
-        "precision": options.precision,
-        "runtime": f"onnxruntime {onnxruntime.__version__}, CPUExecutionProvider",
-        "budget_px": budget.mean_px,
-        "budget_p99_px": budget.p99_px,
-    }
+    check_ready(options.library)
+    return export.build
 
 
 def _onnx(job: Job, path: Path) -> Report:
@@ -170,7 +73,7 @@ def _onnx(job: Job, path: Path) -> Report:
 
 
 def _triton(job: Job, path: Path) -> Report:
-    name = triton_repository.model_name(path.name)
+    name = triton.model_name(path.name)
     version = path / name / "1"
     version.mkdir(parents=True)
     file = version / "model.onnx"
@@ -178,7 +81,7 @@ def _triton(job: Job, path: Path) -> Report:
     told = write(job.source, job.net, job.spec, options=job.options, path=file)
     told["export_s"] = round(perf_counter() - start, 1)
     report = judged(job, file, told, page=path.with_name(path.name + PAGE))
-    plans = triton_repository.describe(path, name, job.source, spec=job.spec, options=job.options)
+    plans = triton.describe(path, name, job.source, spec=job.spec, options=job.options)
     return {"to": "triton", **report, "plans": plans}
 
 
@@ -190,7 +93,9 @@ def _bundle(job: Job, path: Path) -> Report:
     told = write(stored, job.net, job.spec, options=job.options, path=file)
     told["export_s"] = round(perf_counter() - start, 1)
     report = judged(job, file, told, page=path.with_name(path.name + PAGE))
-    packed = repack.repacked(job.source, job.spec, options=job.options, points=file, parity=report)
+    packed = reexport.repacked(
+        job.source, job.spec, options=job.options, points=file, parity=report
+    )
     path.write_bytes(packed.to_bytes())
     report["bytes"] = path.stat().st_size
     return {"to": "bundle", **report}

@@ -3,80 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 
 from posekit.atomic import write_atomic
 from posekit.bundle import Bundle
 from posekit.errors import AdaptError, CollapsedError, DivergedError, RecipeError
-from posekit.types import Int64
-from posekit_finetune import foreign, gate
-from posekit_finetune.data import FindOptions, find_persons
-from posekit_finetune.facts import facts, networks, provenance, spent
-from posekit_finetune.gate import Verdict
-from posekit_finetune.indicators import Indicators
-from posekit_finetune.labelled import Labelled
-from posekit_finetune.loop import Loop, Material, Start, start_of
-from posekit_finetune.monitor import Monitor, Reading
-from posekit_finetune.persons import Persons, split
+from posekit_finetune.assess import gate
+from posekit_finetune.assess.gate import Verdict
+from posekit_finetune.assess.held_out import Watched, learn
+from posekit_finetune.assess.indicators import Indicators
+from posekit_finetune.assess.label_check import Checker
+from posekit_finetune.assess.monitor import Monitor, Reading
+from posekit_finetune.data.find import find_persons
+from posekit_finetune.data.persons import Persons, split
+from posekit_finetune.options import AdaptOptions, Hooks
 from posekit_finetune.recipe import Recipe
-from posekit_finetune.teacher import Taught, look, with_turned
-from posekit_finetune.watched import Checker, Watched, learn
+from posekit_finetune.report.provenance import facts, networks, provenance, spent
+from posekit_finetune.targets import _key, _taught
+from posekit_finetune.train.loop import Loop
+from posekit_finetune.train.networks import Start, start_of
+from posekit_finetune.train.state import Material
+from posekit_finetune.train.teacher import with_turned
 
 AGREED = 0.95
 """Where the source agrees with the multi-view teacher on more of the body's joints than this,
 there is nothing to learn: 0.97 on a domain where adaptation changed nothing, 0.80 on LSPET."""
-
-
-@dataclass(frozen=True)
-class AdaptOptions:
-    """What is learned from, how, and within what.
-
-    unlabeled: images, folders, patterns, videos.  work: a folder for what can be made again.
-    find: which persons of the pictures.  budget_s: of wall time for learning, or None for the
-    recipe's steps.  teacher: another model that teaches instead of the source's own views.
-    second: what the second of two networks begins as.  labelled: persons to learn from as well.
-    resume: go on where a run with the same inputs stopped.  threads: CPU threads.
-    checks: compare source and adapted with labels; they decide too.
-    """
-
-    unlabeled: tuple[str, ...]
-    work: Path
-    recipe: Recipe = Recipe()
-    recipe_name: str = "default"
-    find: FindOptions = FindOptions()
-    seed: int = 0
-    budget_s: float | None = None
-    teacher: Bundle | None = None
-    second: Bundle | None = None
-    labelled: Labelled | None = None
-    resume: bool = False
-    threads: int = 1
-    checks: tuple[Checker, ...] = ()
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """How a caller follows a run: `on_stage` with a sentence, `on_count` with done and all,
-    `on_reading` after each look at the held-out persons; `stopped` is asked between the steps of
-    learning, which run within `deferred()`: anything else may be interrupted at any time.
-    """
-
-    on_stage: Callable[[str], None] = lambda _: None
-    on_count: Callable[[int, int], None] = lambda _done, _all: None
-    on_reading: Callable[[Reading, float], None] = lambda _reading, _seconds: None
-    stopped: Callable[[], bool] = lambda: False
-    deferred: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,77 +157,6 @@ def _judged(
         after=after,
         facts=told,
     )
-
-
-def _taught(
-    source: Bundle,
-    persons: Persons,
-    parts: tuple[Int64, Int64],
-    *,
-    options: AdaptOptions,
-    hooks: Hooks,
-) -> tuple[Material, Taught]:
-    """What is learned from, and the frozen teacher's answer, which the monitor and the gate ask.
-
-    parts: rows to learn from, rows held out.
-    """
-    (rows, held), recipe = parts, options.recipe
-
-    def asked(bundle: Bundle, whom: Persons, views: int) -> Taught:
-        path = options.work / f"maps-{_key(whom.fingerprint, bundle, views)}.npy"
-        return look(
-            whom, bundle, views=views, threads=options.threads, path=path, progress=hooks.on_count
-        )
-
-    if not _all_are_taught(recipe):
-        few = _asked_few(source, persons, held, options=options)
-        return Material(persons, rows, labelled=options.labelled), few
-    plain = asked(source, persons, 1)
-    teacher = options.teacher or source
-    if foreign.same_crops(teacher.pose_spec, source.pose_spec):
-        taught = asked(teacher, persons, recipe.ensemble_views)
-    else:
-        theirs = foreign.recut(
-            persons,
-            options.unlabeled,
-            teacher.pose_spec,
-            options=options.find,
-            work=options.work,
-            progress=hooks.on_count,
-        )
-        told = asked(teacher, theirs, recipe.ensemble_views)
-        taught = foreign.retold(
-            told,
-            theirs,
-            persons,
-            path=options.work / f"maps-{_key(theirs.fingerprint, teacher, 0)}-retold.npy",
-        )
-    return Material(persons, rows, taught, plain, options.labelled), taught
-
-
-def _all_are_taught(recipe: Recipe) -> bool:
-    """Whether a step needs the frozen ensemble's answer; the monitor asks it of few persons."""
-    weighs = recipe.confidence or recipe.dispute or recipe.focus
-    return bool(recipe.teacher == "ensemble" or weighs or recipe.loss == "kl")
-
-
-def _asked_few(source: Bundle, persons: Persons, held: Int64, *, options: AdaptOptions) -> Taught:
-    """The source's own views on the held-out persons; points of the others are NaN."""
-    views = options.recipe.ensemble_views
-    seen = look(persons.select(held), source, views=views, threads=options.threads)
-    points = np.full((len(persons), *seen.points.shape[1:]), np.nan, np.float32)
-    scores = np.zeros(points.shape[:2], np.float32)
-    points[held], scores[held] = seen.points, seen.scores
-    return Taught(seen.maps, points, scores)
-
-
-def _key(fingerprint: str, bundle: Bundle, views: int) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(bundle.weights.items()):
-        digest.update(name.encode() + value.tobytes())
-    spec = json.dumps(bundle.spec.to_dict(), sort_keys=True)
-    digest.update(f"{fingerprint} {views} {spec}".encode())
-    return digest.hexdigest()[:16]
 
 
 def _told(material: Material, options: AdaptOptions) -> str:

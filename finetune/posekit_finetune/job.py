@@ -9,29 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from posekit import codecs
 from posekit.atomic import AtomicFiles, explained, make_folder, remove_empty
 from posekit.bundle import Bundle, check_name
 from posekit.errors import InputError, PosekitError, RejectedError
-from posekit.evaluate.measures import errors
-from posekit.geometry import Float64
-from posekit.runtime import usable_threads
-from posekit_finetune import predict, recipe, report
-from posekit_finetune.adapt import AdaptOptions, Hooks, Outcome, adapt
-from posekit_finetune.data import FindOptions
-from posekit_finetune.gate import Check
-from posekit_finetune.labelled import Labelled, read_labelled
-from posekit_finetune.monitor import Reading
-from posekit_finetune.watched import Checker
+from posekit.session import usable_threads
+from posekit_finetune import recipe
+from posekit_finetune.adapt import Outcome, adapt
+from posekit_finetune.assess.label_check import SHARE, Checker, LabelCheck
+from posekit_finetune.assess.monitor import Reading
+from posekit_finetune.data.find import FindOptions
+from posekit_finetune.data.labelled import Labelled, read_labelled
+from posekit_finetune.options import AdaptOptions, Hooks
+from posekit_finetune.report import page
 
 PATHS = ("recipe", "check", "check_images", "source", "source_images", "labeled", "labeled_images",
          "boxes")  # fmt: skip
 """Fields of Job that may name files, which no output may replace."""
-
-SHARE = 0.1
-"""Of a person's longer side within which a keypoint is right, where labels are given."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +207,7 @@ def _written(
     """Write the model where it passed, and the report, into `files`."""
     output, *pages = files.outputs
     status = _status(outcome, job)
-    told = report.Run(
+    told = page.Run(
         title=f"{model.name} to {output.stem}",
         reason=f"{status}: {outcome.reason}",
         facts={**outcome.facts, "status": status},
@@ -225,7 +218,7 @@ def _written(
         verdict=outcome.verdict,
         history=outcome.history,
     )
-    summary = report.summary(told)
+    summary = page.summary(told)
     if status == "nothing to learn":
         return Adapted(status, outcome.reason, (), summary)
     made: list[Path] = []
@@ -237,7 +230,7 @@ def _written(
         finish(handed).save(files.place(output))
         made.append(output)
     html, json_page = map(files.place, pages)
-    report.write(html, json_page, told, pictures=job.pictures)
+    page.write(html, json_page, told, pictures=job.pictures)
     return Adapted(status, outcome.reason, (*made, *pages), summary)
 
 
@@ -263,36 +256,3 @@ def _checks(job: Job, work: Path, model: Bundle) -> tuple[Checker, ...]:
         name = f"PCK@{SHARE}" + ("" if decides else " on the source domain")
         made.append(LabelCheck(name, labelled, decides))
     return tuple(made)
-
-
-@dataclass(frozen=True, eq=False)
-class LabelCheck:
-    """Which labelled keypoints a network puts within SHARE of the person's longer side.
-
-    decides: False where it is only shown, such as forgetting on the source domain.
-    """
-
-    name: str
-    labelled: Labelled
-    decides: bool
-
-    def __call__(self, before: Bundle, after: Bundle) -> Check:
-        """Source and adapted, person by person."""
-        old, new = (self.hits(predict.of_bundle(model)) for model in (before, after))
-        return Check(self.name, old, new, self.labelled.persons.groups, decides=self.decides)
-
-    def share(self, asked: predict.Predict) -> float:
-        """Share of the labelled keypoints that one network has right."""
-        return float(np.nanmean(self.hits(asked)))
-
-    def hits(self, asked: predict.Predict) -> Float64:
-        """(N, K): 1 where right, 0 where wrong, NaN where not labelled."""
-        labelled = self.labelled
-        seen = np.where(labelled.weights[..., None] > 0, labelled.points, np.nan)
-        spans = np.nanmax(np.nanmax(seen, 1) - np.nanmin(seen, 1), 1)
-        maps = asked(labelled.persons.crops(slice(None)))
-        points, _ = codecs.decode(maps, labelled.persons.spec)
-        far = errors(
-            points, labelled.points, labelled.weights, reference_lengths=np.maximum(spans, 1.0)
-        )
-        return np.where(np.isnan(far), np.nan, far < SHARE)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from posekit.errors import RecipeError
-from posekit_finetune.views import Strength
+from posekit_finetune.views.warps import Strength
 
 RECIPES = Path(__file__).parent / "recipes"
 

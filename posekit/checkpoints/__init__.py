@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from posekit.checkpoints import configs, files, layouts, movenet
-from posekit.checkpoints.facts import Facts, Item, Source, resolve
 from posekit.checkpoints.layouts import UNION, Canonical, Choice, Head, Network
+from posekit.checkpoints.resolve import Facts, Item, Source, resolve
 from posekit.errors import CheckpointError
 from posekit.nets import build, check_name
 from posekit.skeletons import COCO_17

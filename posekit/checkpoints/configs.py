@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from posekit import skeletons
-from posekit.checkpoints.facts import Convention, Facts
 from posekit.checkpoints.files import read_json
+from posekit.checkpoints.resolve import Convention, Facts
 from posekit.errors import CheckpointError, InputError
 from posekit.types import Decode, Skeleton
 

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 
 from posekit.checkpoints import movenet
-from posekit.checkpoints.facts import Family, Item, Source
 from posekit.checkpoints.files import State
+from posekit.checkpoints.resolve import Family, Item, Source
 from posekit.errors import CheckpointError
 from posekit.nets import ARCHITECTURES
 from posekit.skeletons import AIC_14, COCO_17, MPII_16

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posekit.checkpoints.facts import Facts, Item
+from posekit.checkpoints.resolve import Facts, Item
 from posekit.errors import CheckpointError
 from posekit.nets.movenet import weights_from_tfjs
 from posekit.skeletons import COCO_17

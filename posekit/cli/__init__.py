@@ -48,7 +48,7 @@ app.command("gpu-check")(gpu_check)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from posekit import __version__
+        from posekit.version import __version__
 
         typer.echo(f"posekit {__version__}")
         raise typer.Exit

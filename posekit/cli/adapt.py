@@ -43,7 +43,7 @@ def command(
 ) -> None:
     """Adapt a model to unlabelled images or videos; it is handed out only if it is no worse."""
     from posekit import api
-    from posekit.cli.learning import Learning, seconds_of
+    from posekit.cli.adapt_progress import Learning, seconds_of
 
     wanted = seconds_of(budget)
     extra = [f"steps={steps}"] if steps else []

@@ -50,7 +50,7 @@ def command(
 
 def _samples(estimator: Estimator, labels: Annotations) -> Samples:
     """Answers in the labelled boxes and whether they are right, with a bar on a terminal."""
-    from posekit.cli.counted import counted
+    from posekit.cli.progress import counted
     from posekit.evaluate import predict, score
     from posekit.evaluate.calibrate import samples
 

@@ -39,7 +39,7 @@ def _print_json(report: Report) -> None:
     import dataclasses
     import json
 
-    from posekit import __version__
+    from posekit.version import __version__
 
     checks = [dataclasses.asdict(check) for check in report.checks]
     data = {"posekit": __version__, "works": report.works, "checks": checks}
@@ -51,7 +51,7 @@ def _print_table(report: Report) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from posekit import __version__
+    from posekit.version import __version__
 
     table = Table("check", "", "found", title=f"posekit {__version__}", box=None)
     for check in report.checks:

@@ -60,7 +60,7 @@ def command(
 
 def _run(estimator: Estimator, labels: Annotations, *, given: bool, seed: int) -> Run:
     """Estimate every image and judge it, with a bar on a terminal's stderr."""
-    from posekit.cli.counted import counted
+    from posekit.cli.progress import counted
     from posekit.evaluate import predict, score
     from posekit.evaluate.outcome import Run
 
@@ -76,7 +76,7 @@ def _print(result: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from posekit.evaluate.page import looked
+    from posekit.evaluate.report import looked
 
     console, figures, run = Console(highlight=False), result["figures"], result["run"]
     difference = result.get("comparison", {}).get("difference")

@@ -1,10 +1,11 @@
-"""What `posekit infer` shows while it works, and how Ctrl-C reaches it."""
+"""What commands show while they work, and how Ctrl-C reaches `posekit infer`."""
 
 from __future__ import annotations
 
 import json
 import sys
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import typer
@@ -92,3 +93,14 @@ class Progress:
         if summary["interrupted"]:
             return signals.INTERRUPTED
         return 1 if summary["failed"] else 0
+
+
+@contextmanager
+def counted(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Gives a function that takes how much is done; silent where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+        task = bars.add_task(title, total=total)
+        yield lambda done: bars.update(task, completed=done)

@@ -9,7 +9,7 @@ import typer
 from typer import Option
 
 if TYPE_CHECKING:
-    from posekit.shift import Parity
+    from posekit.parity import Parity
 
 
 # fmt: off
@@ -24,12 +24,12 @@ def command(
     Parity is measured again, on the crops and answers of the source network that the bundle holds:
     it needs no torch.  This finds damage, not forgery: for that, pin the file with --expect.
     """
-    from posekit import bundle, runtime
+    from posekit import bundle, verify
 
     path = bundle.find(model)
     opened = bundle.Bundle.open(path)
     _check_hash(opened.sha256, expect, str(path))
-    found = runtime.compared(opened)
+    found = verify.compared(opened)
     if as_json:
         told = {name: each.to_dict() for name, each in found.items()}
         shifts = {name: each.max_px for name, each in found.items()}

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from posekit.bundle import Bundle
 from posekit.errors import BundleError
-from posekit.runtime import open_session
+from posekit.session import open_session
 from posekit.types import DetectorSpec, Float32, UInt8
 
 if TYPE_CHECKING:

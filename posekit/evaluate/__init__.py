@@ -2,7 +2,7 @@
 
 from posekit.evaluate.annotations import Annotations, read_annotations
 from posekit.evaluate.bootstrap import mean_interval, paired_bootstrap
-from posekit.evaluate.measures import auc, calibration_error, errors, nme, pck, reliability
+from posekit.evaluate.metrics import auc, calibration_error, errors, nme, pck, reliability
 from posekit.evaluate.predict import Predictions, predict
 from posekit.evaluate.score import Evaluation, compared, score
 

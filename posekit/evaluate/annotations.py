@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posekit.errors import InputError, SourceError
-from posekit.evaluate.layouts import MPII, Layout, layout_of
+from posekit.evaluate.keypoint_names import MPII, Layout, layout_of
 from posekit.skeletons import COCO_17, MPII_16
 from posekit.types import Boxes, Float32, Int64, Skeleton, UInt8
 

@@ -22,7 +22,7 @@ from posekit.bundle import Bundle
 from posekit.calibration import TOLERANCE, Calibration
 from posekit.errors import DataError
 from posekit.evaluate.annotations import Annotations
-from posekit.evaluate.measures import calibration_error, reliability
+from posekit.evaluate.metrics import calibration_error, reliability
 from posekit.evaluate.score import Evaluation
 
 Float64 = NDArray[np.float64]

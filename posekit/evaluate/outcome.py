@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from posekit.atomic import write_atomic
-from posekit.evaluate.page import page, reliability_page
+from posekit.evaluate.report import page, reliability_page
 from posekit.evaluate.score import Evaluation, compared
 from posekit.runtime import PoseRuntime
 

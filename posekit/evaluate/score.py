@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posekit.errors import InputError
-from posekit.evaluate import measures
+from posekit.evaluate import metrics
 from posekit.evaluate.annotations import Annotations
 from posekit.evaluate.average_precision import NAMES, Matched, match
 from posekit.evaluate.bootstrap import draws, interval, mean_interval, paired_bootstrap
-from posekit.evaluate.layouts import plain, shared_keypoints
+from posekit.evaluate.keypoint_names import plain, shared_keypoints
 from posekit.evaluate.predict import Predictions, answers, rescored, without_doubles
 from posekit.geometry import oks
 from posekit.types import Float32, Int64, ModelSpec
@@ -65,7 +65,7 @@ class Evaluation:
         """`measures.errors` (N, S) by one of `lengths`."""
         truth, seen = self.persons.keypoints, self.persons.visibility
         lengths = self.lengths[length]
-        return measures.errors(self.points, truth, seen, reference_lengths=lengths)
+        return metrics.errors(self.points, truth, seen, reference_lengths=lengths)
 
     def figures(self) -> dict[str, Any]:
         """Everything `posekit eval --json` says of one model; undefined figures are None."""
@@ -127,7 +127,7 @@ class Evaluation:
             keypoint: {
                 "labelled": int((self.persons.visibility[:, k] > 0).sum()),
                 **{name: _mean(values[:, k]) for name, values in hits.items()},
-                "NME size": measures.nme(nme[:, k]),
+                "NME size": metrics.nme(nme[:, k]),
             }
             for k, keypoint in enumerate(self.keypoints)
         }
@@ -156,7 +156,7 @@ class Evaluation:
         }
 
     def _curves(self) -> dict[str, Any]:
-        curves = {n: measures.hit_rate(self.scaled(n), CURVE).tolist() for n in self.lengths}
+        curves = {n: metrics.hit_rate(self.scaled(n), CURVE).tolist() for n in self.lengths}
         return {"thresholds": CURVE.tolist(), **curves}
 
 
@@ -239,9 +239,9 @@ def _lengths(persons: Annotations) -> dict[str, Float64]:
     """
     truth, seen, skeleton = persons.keypoints, persons.visibility, persons.skeleton
     sides = persons.boxes.xyxy[:, 2:] - persons.boxes.xyxy[:, :2]
-    by_points = measures.head_lengths(truth, seen, skeleton)
+    by_points = metrics.head_lengths(truth, seen, skeleton)
     return {
-        "torso": measures.torso_lengths(truth, seen, skeleton),
+        "torso": metrics.torso_lengths(truth, seen, skeleton),
         "box": sides.max(1).astype(np.float64),
         "head": np.where(np.isnan(persons.head_sizes), by_points, persons.head_sizes),
         "size": persons.sizes.astype(np.float64),

@@ -43,6 +43,21 @@ def test_contracts_are_kept() -> None:
         ("posekit/runtime.py", "import torch", "running a bundle needs neither torch nor onnx"),
         ("posekit/infer.py", "import posekit_engines", "only posekit.api reaches the makers"),
         (
+            "engines/posekit_engines/graphs/nodes.py",
+            "import posekit_engines.trt.plan",
+            "the layers of engines",
+        ),
+        (
+            "finetune/posekit_finetune/views/warps.py",
+            "import posekit_finetune.train.step",
+            "the layers of finetune",
+        ),
+        (
+            "engines/posekit_engines/trt/plan.py",
+            "import posekit_engines.trt.build",
+            "no circle of files or folders",
+        ),
+        (
             "engines/posekit_engines/__init__.py",
             "import posekit.api",
             "the makers import posekit below its face",
@@ -63,9 +78,10 @@ def test_a_breach_is_noticed(tmp_path: Path, module: str, line: str, contract: s
     assert f"{contract} BROKEN" in run.stdout
 
 
-def test_a_new_module_must_be_given_a_place(tmp_path: Path) -> None:
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_new_module_must_be_given_a_place(tmp_path: Path, package: str) -> None:
     _copy(tmp_path)
-    (tmp_path / "posekit/novelty.py").write_text("", encoding="utf-8")
+    (tmp_path / package / "novelty.py").write_text("", encoding="utf-8")
     run = lint(tmp_path)
     assert run.returncode != 0
     assert "novelty" in run.stdout

@@ -1,4 +1,4 @@
-"""One name, four places: a kernel, its op, its numpy twin, its test."""
+"""One name, four places: a kernel, its launch, its numpy reference, its test."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from tests.architecture.tree import ROOT
 def missing_places(root: Path) -> list[str]:
     """What each `kernels/<name>.cu` under `root` lacks."""
     engines = root / "engines/posekit_engines"
-    ops = _functions(engines / "ops.py")
-    twins = _functions(engines / "twin.py") | _functions(root / "posekit/codecs.py")
+    references = _functions(engines / "ops/reference.py")
     tests = {
-        name for path in (root / "tests/engines").glob("test_*.py") for name in _functions(path)
+        name for path in (root / "tests/engines").rglob("test_*.py") for name in _functions(path)
     }
     missing = []
     for path in sorted((engines / "kernels").glob("*.cu")):
         name = path.stem
-        if name not in ops:
-            missing.append(f"{name}: no ops.{name}")
-        if name not in twins:
-            missing.append(f"{name}: no numpy twin in twin.py or codecs")
+        if name not in _functions(engines / f"ops/{name}.py"):
+            missing.append(f"{name}: no function {name} in ops/{name}.py")
+        if name not in references:
+            missing.append(f"{name}: no numpy reference in ops/reference.py")
         if not any(test.startswith(f"test_{name}") for test in tests):
             missing.append(f"{name}: no test_{name}… in tests/engines")
     return missing
@@ -37,14 +36,14 @@ def _functions(path: Path) -> set[str]:
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 
-def test_kernels_have_op_twin_and_test() -> None:
+def test_kernels_have_launch_reference_and_test() -> None:
     assert missing_places(ROOT) == []
 
 
 PLACES = {
-    "engines/posekit_engines/ops.py": "def crop(): ...",
-    "engines/posekit_engines/twin.py": "def crop(): ...",
-    "tests/engines/test_kernels.py": "def test_crop_matches_numpy(): ...",
+    "engines/posekit_engines/ops/crop.py": "def crop(): ...",
+    "engines/posekit_engines/ops/reference.py": "def crop(): ...",
+    "tests/engines/kernels/test_crop.py": "def test_crop_matches_numpy(): ...",
 }
 
 

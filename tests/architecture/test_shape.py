@@ -14,15 +14,7 @@ from pathlib import Path
 import pytest
 
 from posekit import errors
-from tests.architecture.tree import (
-    PACKAGES,
-    PROGRAMS,
-    ROOT,
-    Function,
-    Module,
-    functions,
-    modules,
-)
+from tests.architecture.tree import PACKAGES, PROGRAMS, ROOT, Function, Module, functions, modules
 
 # What may break a guard, and why. Keep it under five.
 ALLOWED: dict[str, str] = {

@@ -15,7 +15,7 @@ from torch import nn
 
 from posekit import Bundle
 from posekit.bundle import find
-from posekit_engines.to_onnx import inline_weights
+from posekit_engines.graphs.weights import inline_weights
 
 _FLOAT = onnx.TensorProto.FLOAT
 

@@ -19,8 +19,7 @@ from posekit import bundle, nets
 from posekit.bundle import Bundle
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
-from posekit_engines.pack import loaded
-from posekit_engines.to_onnx import bundle_weights
+from posekit_engines.graphs.weights import bundle_weights, loaded
 from tests.engines.cuda_emulation import tools
 
 FOLDER = tools.TOOLCHAIN / "tensorrt"

@@ -24,10 +24,10 @@ from posekit.errors import (
 )
 from posekit.geometry import Warp
 from posekit.runtime import Runtime
-from posekit_engines import standalone
-from posekit_engines.crops import embedded
+from posekit_engines import onnx_file
 from posekit_engines.export import export
 from posekit_engines.options import BUDGETS, ExportOptions
+from posekit_engines.parity.crops import embedded
 from tests.full_disk import full_disk
 
 PLAIN = ExportOptions(flip=False)
@@ -162,7 +162,7 @@ def test_an_unwritable_target_is_one_sentence(lightning: Bundle, tmp_path: Path)
 def test_large_weights_stand_beside_the_graph(
     lightning: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standalone, "LIMIT", 1000)
+    monkeypatch.setattr(onnx_file, "LIMIT", 1000)
     path = tmp_path / "big.onnx"
     report = export(lightning, path, PLAIN)
     data = path.with_name("big.onnx.data")
@@ -183,7 +183,7 @@ def test_a_bundle_s_graphs_never_hold_its_weights(
     lightning: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor does making one need a graph that does: protobuf ends at 2 GiB."""
-    monkeypatch.setattr(standalone, "LIMIT", 1000)
+    monkeypatch.setattr(onnx_file, "LIMIT", 1000)
     export(lightning, tmp_path / "x.posekit", PLAIN)
     opened = Bundle.open(tmp_path / "x.posekit")
     weights = sum(value.nbytes for value in opened.weights.values())

@@ -7,8 +7,10 @@ import torch
 
 from benchmarks.stick_figures import SPEC, SmallNet, figures
 from posekit_finetune import recipe
-from posekit_finetune.loop import Loop, Material, Start
 from posekit_finetune.recipe import Recipe
+from posekit_finetune.train.loop import Loop
+from posekit_finetune.train.networks import Start
+from posekit_finetune.train.state import Material
 
 PERSONS = 48
 ALIKE = (

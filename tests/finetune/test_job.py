@@ -16,8 +16,8 @@ import posekit
 from posekit import Bundle
 from posekit.bundle import find
 from posekit.errors import DataError, InputError, ParityError, RecipeError, SourceError
-from posekit.runtime import verify
-from posekit_engines.renew import renewed
+from posekit.verify import verify
+from posekit_engines.bundles.refresh import renewed
 
 
 def picture(number: int) -> np.ndarray:

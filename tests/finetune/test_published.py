@@ -19,7 +19,7 @@ from posekit.bundle import Bundle
 from posekit.nets import build
 from posekit.skeletons import COCO_17, MPII_16
 from posekit.types import ModelSpec, Skeleton
-from posekit_engines.pack import assembled
+from posekit_engines.bundles.assemble import assembled
 from tests.assets import shared
 from tests.finetune.material import blobs, write_blobs
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from posekit import codecs
 from posekit.checkpoints import configs
-from posekit.checkpoints.facts import Facts, Family, Source, resolve
+from posekit.checkpoints.resolve import Facts, Family, Source, resolve
 from posekit.geometry import Warp
 from posekit.skeletons import AIC_14, COCO_17, MPII_16
 from posekit.types import Boxes, ModelSpec, Skeleton

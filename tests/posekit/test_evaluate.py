@@ -34,8 +34,8 @@ from posekit.evaluate import (
     read_annotations,
     score,
 )
-from posekit.evaluate.layouts import layout_of, shared_keypoints
-from posekit.evaluate.measures import head_lengths, hit_rate, torso_lengths
+from posekit.evaluate.keypoint_names import layout_of, shared_keypoints
+from posekit.evaluate.metrics import head_lengths, hit_rate, torso_lengths
 from posekit.evaluate.outcome import Run, report, save
 from posekit.evaluate.predict import rescored, without_doubles
 from posekit.evaluate.score import coco_results

@@ -22,7 +22,8 @@ from posekit.nets import ARCHITECTURES, build
 from posekit.nets.vitpose import ViTPose
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
-from posekit_engines.to_onnx import bundle_weights, inline_weights, network_graph
+from posekit_engines.graphs.network import network_graph
+from posekit_engines.graphs.weights import bundle_weights, inline_weights
 
 
 def spec_of(architecture: str, size: tuple[int, int] = (192, 256)) -> ModelSpec:

@@ -100,7 +100,7 @@ def test_a_missing_or_widened_tensor_is_named():
 @pytest.mark.parametrize(("height", "width"), [(416, 416), (288, 416), (256, 160)])
 def test_the_shipped_graph_answers_like_the_network(shipped_net: NanoDet, height: int, width: int):
     """Boxes of likely persons within 0.01 px: float32 sums in another order."""
-    from posekit.runtime import open_session
+    from posekit.session import open_session
 
     bundle = Bundle.open(shipped("posekit/models/nanodet-person.posekit"))
     image = cv2.imread(str(shipped("tests/data/coco_000000397133.jpg")))

@@ -17,7 +17,8 @@ from posekit.bundle import Bundle
 from posekit.errors import DeviceError, InputError
 from posekit.estimate import EstimateOptions
 from posekit.providers import CPU, CUDA, TENSORRT, Device
-from posekit.runtime import Runtime, open_session
+from posekit.runtime import Runtime
+from posekit.session import open_session
 
 BOTH = [TENSORRT, CUDA, CPU]
 

@@ -14,8 +14,10 @@ from posekit import bundle, providers, runtime
 from posekit.bundle import Bundle
 from posekit.errors import BundleError, DeviceError, InputError
 from posekit.geometry import Warp
-from posekit.runtime import CPU, Runtime, open_session, usable_threads, verify
+from posekit.runtime import CPU, Runtime
+from posekit.session import open_session, usable_threads
 from posekit.types import Boxes, UInt8
+from posekit.verify import verify
 
 
 @pytest.fixture(scope="module")

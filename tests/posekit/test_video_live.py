@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from posekit.errors import SourceError
-from posekit.show import MjpegServer
+from posekit.mjpeg import MjpegServer
 from posekit.video import ReadOptions, read
 from posekit.video.live import _Clock
 from tests.clips import make_clip, number_of, numbered

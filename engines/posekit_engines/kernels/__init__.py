@@ -1,8 +1,8 @@
 """The CUDA sources, and what they are compiled with.
 
-Each is a file of its own whose head says what it does; `posekit_engines.ops` launches
-them, `posekit_engines.twin` says in numpy what they answer. Tuning numbers have one place: the
-thresholds stay in `posekit.codecs` and `posekit.multiview` and reach the sources as definitions.
+Each is a file of its own whose head says what it does; `posekit_engines.ops` launches them,
+`posekit_engines.ops.reference` computes the same in numpy. Tuning numbers have one place: the
+thresholds stay in `posekit.codecs` and `posekit.tta` and reach the sources as definitions.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posekit import codecs, multiview
+from posekit import codecs, tta
 
 THREADS = 128
 """Of a block, for every kernel: 16 blocks of them fill a multiprocessor."""
@@ -49,9 +49,9 @@ def definitions() -> tuple[str, ...]:
         "MAX_STEP": codecs.MAX_STEP,
         "UDP_FLOOR": codecs.UDP_FLOOR,
         "UDP_CEILING": codecs.UDP_CEILING,
-        "POWER": multiview.POWER,
-        "LEAST_PEAK": multiview.LEAST_PEAK,
-        "LEAST_SHARE": multiview.LEAST_SHARE,
+        "POWER": tta.POWER,
+        "LEAST_PEAK": tta.LEAST_PEAK,
+        "LEAST_SHARE": tta.LEAST_SHARE,
     }
     floats = (f"-D{name}={float(np.float32(value))!r}f" for name, value in numbers.items())
     return (f"-DTHREADS={THREADS}", *floats)

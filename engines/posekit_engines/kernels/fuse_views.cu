@@ -13,7 +13,7 @@
 //        Places that are no number show nothing.
 // Bytes  each cell of all maps once (four neighbours a thread, from the cache), 4 out a cell, 12 a
 //        map. 8 views of 17 x 64 x 48 f16: 837,216 in, 208,896 out a person.
-// Source posekit.multiview.fuse: the same sums in the same order. Places are float32 here, exact for
+// Source posekit.tta.fuse: the same sums in the same order. Places are float32 here, exact for
 //        quarter turns of maps whose cells they move onto cells.
 // POWER, LEAST_PEAK, LEAST_SHARE, THREADS: given by the compiler's options (posekit_engines.kernels).
 #include "device.cuh"

@@ -19,8 +19,13 @@ from posekit.errors import PosekitError
 from posekit.geometry import Warp
 from posekit.skeletons import COCO_17
 from posekit.types import Boxes, ModelSpec
-from posekit_engines import ops, twin
-from posekit_engines.cuda import Device, Launch, open_device
+from posekit_engines.cuda.device import Device
+from posekit_engines.cuda.driver import Launch
+from posekit_engines.cuda.open import open_device
+from posekit_engines.ops import reference
+from posekit_engines.ops.crop_normalize import Crops, Frames, crop_normalize, frame_table
+from posekit_engines.ops.decode_flip import DECODE_FLIP, DecodeTables, decode_flip
+from posekit_engines.ops.launch import Maps
 
 PERSONS = 3
 SPEC = ModelSpec("movenet", (64, 96), (48, 64), COCO_17, decode="dark", map_offset=(1.5, 1.5))
@@ -30,7 +35,7 @@ def changed_argument(**fields: Any) -> Callable[[Launch], Launch]:
     """Give the struct of decode_flip other values."""
 
     def change(launch: Launch) -> Launch:
-        argument = np.frombuffer(launch.argument, ops.DECODE_FLIP).copy()
+        argument = np.frombuffer(launch.argument, DECODE_FLIP).copy()
         for name, value in fields.items():
             argument[name] = value(argument) if callable(value) else value
         return replace(launch, argument=argument.tobytes())
@@ -97,7 +102,7 @@ def plant(device: Device, change: Callable[[Launch], Launch]) -> None:
     real = device.driver.launch
 
     def launch(function: int, launch: Launch, stream: int) -> None:
-        decoding = len(launch.argument) == ops.DECODE_FLIP.itemsize
+        decoding = len(launch.argument) == DECODE_FLIP.itemsize
         real(function, change(launch) if decoding else launch, stream)
 
     device.driver.launch = launch  # type: ignore[method-assign]
@@ -114,26 +119,28 @@ def step(device: Device, *, graph: bool) -> dict[str, Any]:
     pinned_image, stream = device.pinned(image.shape, np.uint8), device.stream()
     pinned_points = device.pinned((PERSONS, 17, 3), np.float32)
     frame = device.buffer(image.shape, np.uint8)
-    row = ops.frame_table([(frame.address, 160, 120, 480)], "rgb")
-    frames = ops.Frames(device.uploaded(row), device.uploaded(np.zeros(PERSONS, np.int32)))
+    row = frame_table([(frame.address, 160, 120, 480)], "rgb")
+    frames = Frames(device.uploaded(row), device.uploaded(np.zeros(PERSONS, np.int32)))
     matrices = device.uploaded(to_frame.matrix.astype(np.float32))
     crops = device.buffer((2 * PERSONS, 3, 96, 64), np.float16)
-    heatmaps, tables = device.uploaded(maps), ops.DecodeTables.of(device, SPEC)
+    heatmaps, tables = device.uploaded(maps), DecodeTables.of(device, SPEC)
     points = device.buffer((PERSONS, 17, 3), np.float32)
 
     def once() -> None:
         frame.upload(pinned_image, stream)
-        cut = ops.Crops.of(crops, PERSONS, flip=True)
-        ops.crop_normalize(device, frames, SPEC, crops=cut, to_frame=matrices, stream=stream)
-        layout = ops.Maps.of(heatmaps, PERSONS, flip=True)
-        ops.decode_flip(device, layout, tables, out=points, to_frame=matrices, stream=stream)
+        cut = Crops.of(crops, PERSONS, flip=True)
+        crop_normalize(device, frames, SPEC, crops=cut, to_frame=matrices, stream=stream)
+        layout = Maps.of(heatmaps, PERSONS, flip=True)
+        decode_flip(device, layout, tables, out=points, to_frame=matrices, stream=stream)
         points.download(pinned_points, stream)
 
     pinned_image[:] = image
     once()
     stream.finish()
-    wanted = twin.decode_flip(maps[:PERSONS], SPEC, mirrored=maps[PERSONS:], to_frame=to_frame)
-    cut, mirrored = twin.crop_normalize([image], SPEC, to_frame=to_frame, frame_of=[0] * PERSONS)
+    wanted = reference.decode_flip(maps[:PERSONS], SPEC, mirrored=maps[PERSONS:], to_frame=to_frame)
+    cut, mirrored = reference.crop_normalize(
+        [image], SPEC, to_frame=to_frame, frame_of=[0] * PERSONS
+    )
     result = {
         "points": float(np.abs(pinned_points - wanted).max()),
         "crops": float(np.abs(crops.download() - np.concatenate([cut, mirrored])).max()),

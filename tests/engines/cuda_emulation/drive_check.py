@@ -19,11 +19,12 @@ import numpy as np
 from posekit import bundle
 from posekit.bundle import Bundle
 from posekit.errors import PosekitError
-from posekit_engines import gpu_check, gpu_rivals, twin
-from posekit_engines.cuda import Device
-from posekit_engines.engine_cache import PlanFile, PlanOptions
-from posekit_engines.gpu_parity import Plans
-from posekit_engines.gpu_times import Effort
+from posekit_engines.cuda.device import Device
+from posekit_engines.gpu_check import baselines, check
+from posekit_engines.gpu_check.plans import Plans
+from posekit_engines.gpu_check.timing import Effort
+from posekit_engines.ops import reference
+from posekit_engines.trt.plan import PlanFile, PlanOptions
 from tests.engines.cuda_emulation import tensorrt_stand_in as trt
 
 SMALL = Effort(persons=(1,), seconds=0.0, launches=3, pool_bytes=1 << 20)
@@ -51,9 +52,9 @@ def no_numpy() -> None:
     calls = itertools.count()
 
     def wrong(*arguments: Any, **more: Any) -> Any:
-        return twin.decode_flip(*arguments, **more) + (0.25 if next(calls) else 0)
+        return reference.decode_flip(*arguments, **more) + (0.25 if next(calls) else 0)
 
-    gpu_rivals.twin = SimpleNamespace(decode_flip=wrong)  # type: ignore[assignment]
+    baselines.reference = SimpleNamespace(decode_flip=wrong)  # type: ignore[assignment]
 
 
 PLANTS: dict[str, Callable[[], None]] = {"": lambda: None, "another decode": no_numpy}
@@ -63,12 +64,12 @@ def main() -> None:
     driver, only, plant = (*sys.argv[1:], "", "")[:3]
     PLANTS.get(plant, lambda: None)()
     parts = tuple(each for each in only.split(",") if each)
-    options = gpu_check.CheckOptions(0, driver, parts, SMALL)  # type: ignore[arg-type]
+    options = check.CheckOptions(0, driver, parts, SMALL)  # type: ignore[arg-type]
     plans = Plans(trt, shifted if plant == "another network" else found)
     model = Bundle.open(bundle.embedded()["movenet-lightning"])
-    result = gpu_check.check(model, options, plans=plans)
+    result = check.check(model, options, plans=plans)
     try:
-        gpu_check.raise_failures(result)
+        check.raise_failures(result)
         verdict = {"code": 0, "said": ""}
     except PosekitError as error:
         verdict = {"code": error.exit_code, "said": str(error)}

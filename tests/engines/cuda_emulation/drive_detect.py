@@ -19,8 +19,8 @@ from posekit.bundle import Bundle
 from posekit.detect import Detector
 from posekit.errors import PosekitError
 from posekit.types import Frame
-from posekit_engines.cuda import open_device
-from posekit_engines.engine_detect import TensorRTDetector
+from posekit_engines.cuda.open import open_device
+from posekit_engines.trt.detector_engine import TensorRTDetector
 from tests.assets import shipped
 from tests.engines.cuda_emulation import tensorrt_stand_in as trt
 

@@ -21,9 +21,10 @@ from posekit.geometry import Warp
 from posekit.runtime import Runtime
 from posekit.types import Boxes
 from posekit.video import Coded
-from posekit_engines import nvdec, twin
-from posekit_engines.gpu_buffers import Layout
-from posekit_engines.gpu_runtime import GpuRuntime
+from posekit_engines.ops import reference
+from posekit_engines.runtime import nvdec
+from posekit_engines.runtime.buffers import Layout
+from posekit_engines.runtime.runtime import GpuRuntime
 from tests.assets import shipped
 from tests.engines.cuda_emulation import drive_runtime, nvdec_stand_in
 
@@ -61,7 +62,7 @@ def pictures(driver: str, model: Bundle) -> dict[str, Any]:
     off_twin, off_cpu, level = [], [], []
     for frame, (place, score) in zip(found, points, strict=True):
         nv12 = frame.pixels.nv12()
-        rgb = twin.rgb_of_nv12(nv12[:height], nv12[height:], Layout.of(surface.coded).color)
+        rgb = reference.rgb_of_nv12(nv12[:height], nv12[height:], Layout.of(surface.coded).color)
         wanted = drive_runtime.twin_answer(model, [rgb], [warp], flip=False, half=True)
         off_twin.append(drive_runtime.strays(place, score, wanted))
         crops = cpu.crop(rgb, warp)

@@ -17,14 +17,14 @@ import numpy as np
 from posekit import bundle, video
 from posekit.bundle import Bundle
 from posekit.errors import PosekitError
-from posekit.geometry import Warp
-from posekit.multiview import Look, MultiView, View, compose, matrix_of
+from posekit.geometry import Warp, compose
 from posekit.runtime import Runtime
+from posekit.tta import Look, MultiView, View, matrix_of
 from posekit.types import Boxes, Float32, UInt8
-from posekit_engines import twin
-from posekit_engines.cuda import open_device
-from posekit_engines.engine_tensorrt import TensorRTEngine
-from posekit_engines.gpu_runtime import GpuRuntime
+from posekit_engines.cuda.open import open_device
+from posekit_engines.ops import reference
+from posekit_engines.runtime.runtime import GpuRuntime
+from posekit_engines.trt.engine import TensorRTEngine
 from tests.assets import shipped
 from tests.engines.cuda_emulation import tensorrt_stand_in as trt
 
@@ -72,7 +72,7 @@ def twin_maps(
     """Maps of the crops, then of their mirrors, without a GPU: numpy crops and ONNX Runtime."""
     frame_of = np.repeat(np.arange(len(images)), [len(warp) for warp in warps])
     to_frame = Warp(np.concatenate([warp.inverse().matrix for warp in warps]))
-    cut = twin.crop_normalize(
+    cut = reference.crop_normalize(
         images, model.pose_spec, to_frame=to_frame, frame_of=frame_of.tolist()
     )
     session = trt.Engine({}, trt.raw_graph(model, half=half).SerializeToString()).session
@@ -85,7 +85,7 @@ def twin_answer(
 ) -> tuple[Float32, Float32]:
     """The same arithmetic without a GPU, decoded in numpy."""
     maps, mirrored = twin_maps(model, images, warps, half=half)
-    points = twin.decode_flip(maps, model.pose_spec, mirrored=mirrored if flip else None)
+    points = reference.decode_flip(maps, model.pose_spec, mirrored=mirrored if flip else None)
     return points[..., :2], points[..., 2]
 
 
@@ -97,7 +97,7 @@ def twin_views(
     each = [Warp(compose(turns[None], w.matrix[:, None]).reshape(-1, 2, 3)) for w in warps]
     maps = next(twin_maps(model, images, each, half=True))
     together = maps.reshape(-1, len(views), *maps.shape[1:])
-    points = twin.decode_flip(twin.fuse_views(together, spec, views), spec)
+    points = reference.decode_flip(reference.fuse_views(together, spec, views), spec)
     return points[..., :2], points[..., 2]
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from posekit_engines.cuda import Device, DeviceInfo, Launch
+from posekit_engines.cuda.device import Device
+from posekit_engines.cuda.driver import DeviceInfo, Launch
 from tests.engines.cuda_emulation import tools
 
 GUARD = 256  # bytes on each side of an allocation that nobody may write

@@ -16,10 +16,10 @@ from tests.assets import ROOT
 from tests.engines.cuda_emulation import tools
 
 TESTS = {
-    "decode_flip.cu": "tests/engines/test_kernels_decode.py",
-    "crop_normalize.cu": "tests/engines/test_kernels_crop.py",
-    "fuse_views.cu": "tests/engines/test_kernels_fuse.py",
-    "device.cuh": "tests/engines/test_kernels_decode.py",
+    "decode_flip.cu": "tests/engines/kernels/test_decode_flip.py",
+    "crop_normalize.cu": "tests/engines/kernels/test_crop_normalize.py",
+    "fuse_views.cu": "tests/engines/kernels/test_fuse_views.py",
+    "device.cuh": "tests/engines/kernels/test_decode_flip.py",
 }
 
 # What the mistake is, what stands in the source, what takes its place.

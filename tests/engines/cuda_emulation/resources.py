@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from posekit_engines import kernels
-from posekit_engines.nvrtc import Compiler
+from posekit_engines.cuda.nvrtc import Compiler
 from tests.engines.cuda_emulation import tools
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")

@@ -1,6 +1,6 @@
 """A stand-in for the module tensorrt: its plans are ONNX graphs, which ONNX Runtime really runs.
 
-It answers to the calls that `posekit_engines.engine_tensorrt` makes, as TensorRT's documentation
+It answers to the calls that `posekit_engines.trt.engine` makes, as TensorRT's documentation
 describes them, and is stricter: a context that is not wholly told, runs on the default stream,
 was not run once before a graph records it or is changed after that refuses with False. Work goes
 into the stream of the stand-in libcuda as a host function, so that it is ordered and recorded
@@ -19,8 +19,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from posekit.bundle import Bundle
-from posekit.runtime import open_session
-from posekit_engines.plan_graph import detector_of
+from posekit.session import open_session
+from posekit_engines.trt.detector_graph import detector_of
 
 __version__ = "0.0.1"
 _MAGIC = b"stand-in plan\n"

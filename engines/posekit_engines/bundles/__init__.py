@@ -1,0 +1,1 @@
+"""Bundles made of checkpoints, of new weights, and of other bundles."""

@@ -1,0 +1,136 @@
+"""From a checkpoint to a bundle: graphs, float16 weights, check crops, and who said what."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save
+from torch import nn
+
+from posekit.bundle import Bundle, Weights
+from posekit.checkpoints import Converted
+from posekit.nets import build
+from posekit.session import open_session
+from posekit.types import ModelSpec
+from posekit.version import __version__
+from posekit_engines.graphs.network import network_graph
+from posekit_engines.graphs.points import heatmaps_graph, points_graph
+from posekit_engines.graphs.weights import bundle_weights, loaded
+from posekit_engines.parity.crops import check_crops
+from posekit_engines.parity.source import compare, source_answer
+
+
+def pack(converted: Converted, name: str, source: Path) -> Bundle:
+    """The bundle of a converted checkpoint; `source` is the file or folder that it came from.
+
+    Weights become float16.  Raises ExportError where one does not fit.
+    """
+    return assembled(unpacked(converted, name, source))
+
+
+def unpacked(converted: Converted, name: str, source: Path) -> Bundle:
+    """A converted checkpoint with float32 weights and without graphs: what `export` starts from.
+
+    Its `sha256` is the checkpoint's.
+    """
+    provenance = _provenance(converted, source)
+    return Bundle(
+        name=name,
+        spec=converted.spec,
+        weights=converted.weights,
+        graphs={},
+        licences={"code": "Apache-2.0", "weights": "unknown: those of the source"},
+        provenance=provenance,
+        sha256=str(provenance["sha256"]),
+    )
+
+
+def assembled(source: Bundle, spec: ModelSpec | None = None) -> Bundle:
+    """`source` with new graphs, float16 weights, check crops and parity, its own spec or `spec`.
+
+    The stored answer is that of the network in torch with the source's own weights, and parity.json
+    says how far each graph is from it, so it holds what float16 costs.
+    Raises ExportError where a weight does not fit.
+    """
+    spec = spec or source.pose_spec
+    exact = loaded(build(spec), source.weights)
+    weights = bundle_weights(exact)
+    network = network_graph(exact, spec)
+    graphs = {
+        view: points_graph(network, spec, flip=view == "flip").SerializeToString()
+        for view in ("flip", "plain")
+    }
+    reference = _reference(exact, spec)
+    parity = _parity(graphs, weights, reference)
+    graphs["maps"] = heatmaps_graph(network, spec, flip=False).SerializeToString()
+    parts = {
+        "reference.safetensors": save(reference),
+        "parity.json": json.dumps(parity, indent=1, sort_keys=True).encode(),
+    }
+    extras = {key: part for key, part in source.extras.items() if not key.endswith(".plan")}
+    return replace(
+        source, spec=spec, weights=weights, graphs=graphs, extras={**extras, **parts}, sha256=""
+    )
+
+
+def _parity(
+    graphs: Mapping[str, bytes], weights: Weights, reference: Weights
+) -> dict[str, dict[str, Any]]:
+    """How far each points graph is from the stored answer; for parity.json."""
+    crops = reference["crops"]
+    found = {}
+    for view, graph in graphs.items():
+        session = open_session(graph, weights, device="cpu", threads=1)
+        points, scores = session.run(["points", "scores"], {"crops": crops})
+        truth = reference[f"{view}_points"], reference[f"{view}_scores"]
+        found[view] = compare(points, scores, truth, crops=len(crops)).to_dict()
+    return found
+
+
+def _provenance(converted: Converted, source: Path) -> dict[str, Any]:
+    """The source's hash, each item with who said it, and versions; `inspect` prints it."""
+    items = {
+        item.name: re.sub(r"^[^:]*: ", "", str(item), count=1)  # the name is the key
+        for item in converted.items
+    }
+    return {
+        "source": source.name,
+        "sha256": _sha256(source),
+        "posekit": __version__,
+        "torch": torch.__version__.split("+")[0],
+        **items,
+    }
+
+
+def _sha256(source: Path) -> str:
+    """Of the file, or of a folder's weight files one after another."""
+    files = [source]
+    if source.is_dir():
+        files = sorted(source.glob("*.safetensors")) or [source / "pytorch_model.bin"]
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _reference(net: nn.Module, spec: ModelSpec) -> dict[str, NDArray[Any]]:
+    """Check crops, and what the network in torch and the numpy codecs find in them."""
+    crops = check_crops(spec)
+    flip, plain = (source_answer(net, crops, spec, flip=flip) for flip in (True, False))
+    return {
+        "crops": crops,
+        "flip_points": flip[0],
+        "flip_scores": flip[1],
+        "plain_points": plain[0],
+        "plain_scores": plain[1],
+    }

@@ -1,0 +1,1 @@
+"""The CUDA driver: devices, buffers, streams, and kernels compiled by NVRTC."""

@@ -1,0 +1,1 @@
+"""Inputs on which each CUDA kernel is compared with its numpy reference."""

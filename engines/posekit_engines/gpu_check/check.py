@@ -1,0 +1,289 @@
+"""Is everything right on this GPU, and how fast: what `posekit gpu-check` does.
+
+First the checks: kernels against their numpy twins, NVIDIA's sanitizer, both TensorRT plans. Then,
+only where the kernels are right, the times. What cannot be run here says why; nothing is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from posekit.atomic import write_atomic
+from posekit.bundle import Bundle
+from posekit.errors import DeviceError, InputError, MissingExtraError, ParityError, PosekitError
+from posekit.providers import versions
+from posekit.version import __version__
+from posekit_engines.cuda import nvrtc
+from posekit_engines.cuda.device import Device
+from posekit_engines.cuda.open import Choice, open_device
+from posekit_engines.gpu_check import plan_parity, timing
+from posekit_engines.gpu_check.cases import run
+from posekit_engines.gpu_check.plans import Plans
+from posekit_engines.gpu_check.targets import targets
+from posekit_engines.gpu_check.timing import Effort
+from posekit_engines.kernels import FUNCTIONS
+
+Status = Literal["passed", "failed", "measured", "emulated", "not run"]
+
+SCHEMA = 1
+STAND_INS = ("posekit's stand-in", "this CPU")
+"""What the tests run in a GPU's place calls itself: none of its times is a figure."""
+PACKAGES = (
+    "numpy",
+    "opencv-python-headless",
+    "opencv-python",
+    "cuda-bindings",
+    "pycuda",
+    "torch",
+    "tensorrt",
+    "tensorrt-rtx",
+    "onnx",
+    "onnxruntime-gpu",
+)
+_QUERY = ("--format=csv,noheader", "--query-gpu=driver_version")
+_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """index: of the GPU.  driver: of `open_device`.  only: names out of PARTS; all if empty.
+
+    Nothing is timed that is not checked: without "kernels" a brief choice of their cases runs.
+    """
+
+    index: int = 0
+    driver: Choice = "auto"
+    only: tuple[str, ...] = ()
+    effort: Effort = field(default_factory=Effort)
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        index: int = 0,
+        driver: Choice = "auto",
+        only: Sequence[str] = (),
+        persons: Sequence[int] = Effort().persons,
+        seconds: float = Effort().seconds,
+    ) -> CheckOptions:
+        """From what the command line gives. Raises InputError."""
+        if not persons or min(persons) < 1 or not 0 <= seconds < np.inf:
+            raise InputError(f"--persons {list(persons)}, --seconds {seconds}: wanted above 0")
+        return cls(index, driver, tuple(only), Effort(tuple(persons), seconds))
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every part is given.  plans: TensorRT; None: as it is installed."""
+
+    device: Device
+    bundle: Bundle
+    options: CheckOptions
+    plans: Plans | None = None
+
+    def tensorrt(self) -> Plans:
+        """Raises MissingExtraError."""
+        return self.plans or Plans.installed()
+
+
+Figures = dict[str, Any]
+Part = Callable[[Job], Figures]
+
+
+def check(
+    bundle: Bundle,
+    options: CheckOptions,
+    *,
+    plans: Plans | None = None,
+    tell: Callable[[str], object] = str,
+) -> dict[str, Any]:
+    """Check and time everything on a GPU; plain data, for JSON; see `failures` for the verdict.
+
+    tell: is called with a line before each part.
+    Raises MissingExtraError, DeviceError (no GPU), InputError.
+    """
+    if unknown := set(options.only) - set(PARTS):
+        raise InputError(f"--only {', '.join(sorted(unknown))}: wanted {', '.join(PARTS)}")
+    job = Job(open_device(options.index, options.driver), bundle, options, plans)
+    emulated = job.device.info.name in STAND_INS
+    parts: dict[str, Figures] = {}
+    for name, part in PARTS.items():
+        tell(f"{name}: {(part.__doc__ or '').splitlines()[0]}")
+        parts[name] = _done(name, part, job, before=parts)
+        if emulated and parts[name]["status"] == "measured":
+            parts[name]["status"] = "emulated"
+    said = {"schema": SCHEMA, "emulated": emulated, **machine(job.device), "model": bundle.name}
+    wanted = {} if emulated else {"targets": targets(parts)}
+    return {**said, "parts": parts, **wanted}
+
+
+def failures(result: Mapping[str, Any]) -> list[str]:
+    """A sentence for each part that failed."""
+    parts = result["parts"].items()
+    return [f"{name}: {part['why']}" for name, part in parts if part["status"] == "failed"]
+
+
+def raise_failures(result: Mapping[str, Any]) -> None:
+    """Raises ParityError where a part failed."""
+    if found := failures(result):
+        engines = result["parts"].get("engines", {})
+        far = plan_parity.strayed(engines) if "raw" in engines else np.inf
+        raise ParityError("; ".join(found), far)
+
+
+def save(result: Mapping[str, Any], path: Path) -> None:
+    """Write the JSON, whole or not at all. Raises SourceError."""
+    write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
+
+
+def _done(name: str, part: Part, job: Job, *, before: Mapping[str, Figures]) -> Figures:
+    """A part's figures with status and why; its errors become one of them."""
+    only = job.options.only
+    if only and name not in (*only, "kernels"):
+        return {"status": "not run", "why": "not asked for (--only)"}
+    kernels = before.get("kernels", {})
+    if kernels.get("status") == "failed":
+        return {"status": "not run", "why": "the kernels are not right on this GPU"}
+    try:
+        return part(job)
+    except (MissingExtraError, DeviceError, InputError) as error:
+        return {"status": "failed" if name == "kernels" else "not run", "why": str(error)}
+    except PosekitError as error:
+        return {"status": "failed", "why": str(error)}
+
+
+def _kernels(job: Job) -> Figures:
+    """the kernels against their numpy twins on all test cases (a brief choice if not asked for)"""
+    brief = bool(job.options.only) and "kernels" not in job.options.only
+    chosen = run.cases(brief=brief)
+    found = run.examine(job.device, chosen)
+    bad = [each for each in found if not each.fine]
+    worst = {
+        kernel: max((each.off for each in found if each.case.kernel == kernel), default=np.nan)
+        for kernel in FUNCTIONS
+    }
+    figures: Figures = {
+        "cases": len(chosen),
+        "brief": brief,
+        "fine": len(found) - len(bad),
+        "not reached": len(chosen) - len(found),
+        "worst": {name: str(round(off, 6)) for name, off in worst.items()},
+        "failures": [each.to_dict() for each in bad],
+    }
+    if not bad:
+        return {"status": "passed", "why": "", **figures}
+    first = bad[0]
+    reason = first.error or f"off by {first.off:.3g} {first.case.unit}"
+    why = f"{len(bad)} of {len(chosen)} cases differ from numpy, first {first.case}: {reason}"
+    return {"status": "failed", "why": why, **figures}
+
+
+def _sanitizer(job: Job) -> Figures:
+    """compute-sanitizer on the kernels: memory, races, barriers"""
+    from posekit_engines.gpu_check import sanitizer
+
+    found = sanitizer.sanitize(job.options.index, job.options.driver)
+    bad = {tool: said for tool, said in found["tools"].items() if said != "clean"}
+    if not bad:
+        return {"status": "passed", "why": "", **found}
+    tool, said = next(iter(bad.items()))
+    return {"status": "failed", "why": f"{tool}: {said.splitlines()[0]}", **found}
+
+
+def _engines(job: Job) -> Figures:
+    """both TensorRT plans against the source network on its check crops (built if need be)"""
+    found = plan_parity.parity(job.device, job.bundle, job.tensorrt())
+    why = plan_parity.over_budget(found)
+    return {"status": "failed" if why else "passed", "why": why, **found}
+
+
+def _times(job: Job) -> Figures:
+    """each kernel by CUDA events, and the bandwidth it reaches"""
+    found = timing.kernels(job.device, job.options.effort)
+    return {"status": "measured", "why": "", **found, "copy_bytes_per_s": _copy_rate(job)}
+
+
+def _copy_rate(job: Job) -> float | str:
+    """What this GPU's memory really gives, by a copy within it; torch does it."""
+    from posekit_engines.gpu_check import baselines
+
+    try:
+        return baselines.copy_rate(job.device, job.options.effort)
+    except MissingExtraError as error:
+        return f"not run: {error}"
+
+
+def _decode(job: Job) -> Figures:
+    """decode against eager torch, torch.compile, and copy to the host + numpy"""
+    from posekit_engines.gpu_check import baselines
+
+    found = baselines.decode(job.device, job.options.effort)
+    return {"status": "measured", "why": "", **found}
+
+
+def _crop(job: Job) -> Figures:
+    """frame upload + crop against OpenCV's crops + their upload"""
+    from posekit_engines.gpu_check import baselines
+
+    return {"status": "measured", "why": "", **baselines.crop(job.device, job.options.effort)}
+
+
+def _end_to_end(job: Job) -> Figures:
+    """frame in, points out: p50 and p99 for each number of persons, and the bare engine"""
+    from posekit_engines.gpu_check import end_to_end
+
+    found = end_to_end.end_to_end(job.device, job.bundle, job.tensorrt(), effort=job.options.effort)
+    return {"status": "measured", "why": "", **found}
+
+
+PARTS: Mapping[str, Part] = {
+    "kernels": _kernels,
+    "sanitizer": _sanitizer,
+    "engines": _engines,
+    "times": _times,
+    "decode": _decode,
+    "crop": _crop,
+    "end-to-end": _end_to_end,
+}
+
+
+def machine(device: Device) -> dict[str, Any]:
+    """GPU, driver, versions, and the commit or the version of posekit."""
+    info = device.info
+    return {
+        "gpu": {
+            "name": info.name,
+            "capability": list(info.capability),
+            "memory_bytes": info.memory_bytes,
+            "cuda": ".".join(map(str, info.driver)),
+            "driver": _said(["nvidia-smi", f"--id={info.index}", *_QUERY]) or "unknown",
+        },
+        "through": device.driver.name,
+        "nvrtc": ".".join(map(str, nvrtc.compiler().version)),
+        "versions": {
+            "posekit": __version__,
+            "python": platform.python_version(),
+            **versions(PACKAGES),
+        },
+        "commit": _said(["git", "-C", str(_FOLDER), "describe", "--always", "--dirty"])
+        if (_FOLDER.parents[2] / ".git").exists()
+        else f"posekit {__version__}",
+        "platform": platform.platform(),
+    }
+
+
+def _said(command: Sequence[str]) -> str:
+    """The first line that a program answers, or "" where it is not there."""
+    if shutil.which(command[0]) is None:
+        return ""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (done.stdout.splitlines() or [""])[0].strip() if done.returncode == 0 else ""

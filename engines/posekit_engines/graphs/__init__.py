@@ -1,0 +1,1 @@
+"""ONNX graphs: the network, the points graph around it, and edits of both."""

@@ -1,0 +1,38 @@
+"""A list of ONNX nodes under construction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import ArrayLike
+from onnx import helper, numpy_helper
+
+_FLOAT = onnx.TensorProto.FLOAT
+
+
+class _Nodes:
+    """Nodes and constants in order; a method call adds a node and returns its output's name."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def add(
+        self, operator: str, *inputs: str | ArrayLike, name: str = "", **attributes: Any
+    ) -> str:
+        """One output; inputs that are not names become constants."""
+        output = name or f"{self._prefix}{len(self.nodes)}_{operator}"
+        names = [each if isinstance(each, str) else self._constant(each) for each in inputs]
+        self.nodes.append(helper.make_node(operator, names, [output], output, **attributes))
+        return output
+
+    def _constant(self, value: ArrayLike) -> str:
+        array = np.asarray(value)
+        if array.dtype == np.float64:
+            array = array.astype(np.float32)
+        name = f"{self._prefix}c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(array, name))
+        return name

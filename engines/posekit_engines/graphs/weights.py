@@ -1,0 +1,119 @@
+"""Weights of an ONNX graph: loaded, inlined, kept outside, or in a safetensors file beside it."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from torch import Tensor, nn
+
+from posekit.errors import ExportError
+
+_LARGEST = float(np.finfo(np.float16).max)
+
+
+def loaded(net: nn.Module, weights: Mapping[str, NDArray[Any]]) -> nn.Module:
+    """`net` with the weights, strictly but for batch norm's counters, in evaluation mode.
+
+    Raises ExportError where a weight does not fit float16.
+    """
+    state: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        if float(np.abs(value).max(initial=0.0)) > _LARGEST:
+            raise ExportError(
+                f"{name}: holds {float(np.abs(value).max()):g}, beyond float16's {_LARGEST:g}, "
+                "in which bundles store weights; rescale that layer"
+            )
+        state[name] = torch.from_numpy(value.astype(np.float32))
+    counters = {name: v for name, v in net.state_dict().items() if not v.is_floating_point()}
+    net.load_state_dict({**counters, **state})
+    return net.eval()
+
+
+_ALIGN = 4096  # so that a runtime may map the file into memory
+
+
+def _write_data(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]], path: Path) -> None:
+    """The weights as a safetensors file at `path`; the model's initialisers point into it.
+
+    So whoever reads ONNX finds them, and `exported.open_model` does without reading ONNX.
+    """
+    values = [(tensor, np.ascontiguousarray(v)) for tensor, v in external_values(model, weights)]
+    values.sort(key=lambda pair: -pair[1].itemsize)  # stable: each stays aligned to its own size
+    with path.open("wb") as file:
+        file.write(_header(values))
+        for tensor, value in values:
+            start = file.tell()
+            file.write(value.tobytes())
+            tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+            del tensor.external_data[:]
+            said = {"location": path.name, "offset": start, "length": value.nbytes}
+            for key, number in said.items():
+                tensor.external_data.add(key=key, value=str(number))
+
+
+def _header(values: Sequence[tuple[onnx.TensorProto, NDArray[Any]]]) -> bytes:
+    """What a safetensors file of these begins with, up to a page's end.
+
+    Source: the format's description in the safetensors project.
+    """
+    entries: dict[str, Any] = {}
+    end = 0
+    for tensor, value in values:
+        dtype = f"{value.dtype.kind.upper()}{8 * value.itemsize}"  # F16, F32
+        place = [end, end + value.nbytes]
+        entries[tensor.name] = {"dtype": dtype, "shape": value.shape, "data_offsets": place}
+        end += value.nbytes
+    text = json.dumps(entries).encode()
+    text += b" " * (-(8 + len(text)) % _ALIGN)
+    return struct.pack("<Q", len(text)) + text
+
+
+def bundle_weights(net: nn.Module) -> dict[str, NDArray[np.float16]]:
+    """What a bundle stores of a network: the floating entries of its state dict, as float16."""
+    state = {name: v for name, v in net.state_dict().items() if v.is_floating_point()}
+    return {name: v.to(torch.float16).cpu().numpy() for name, v in state.items()}
+
+
+def inline_weights(
+    model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]], *, exact: bool = False
+) -> onnx.ModelProto:
+    """A stand-alone copy of `model`: each external initialiser takes its value from `weights`.
+
+    exact: in the value's own type (the Cast behind it takes any) instead of the graph's float16.
+    Raises ExportError where one is missing or differs in shape.
+    """
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    for tensor, value in external_values(whole, weights):
+        dtype = value.dtype if exact else helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value, dtype), tensor.name))
+    return whole
+
+
+def external_values(
+    model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]]
+) -> list[tuple[onnx.TensorProto, NDArray[Any]]]:
+    """Each external initialiser of `model` with its value.
+
+    Raises ExportError where one is missing or differs in shape.
+    """
+    found = []
+    for tensor in model.graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        value = weights.get(tensor.name)
+        if value is None or list(value.shape) != list(tensor.dims):
+            got = "nothing" if value is None else f"shape {list(value.shape)}"
+            want = list(tensor.dims)
+            raise ExportError(f"{tensor.name}: the graph wants shape {want}, weights hold {got}")
+        found.append((tensor, value))
+    return found

@@ -1,0 +1,1 @@
+"""How far an exported file deviates from the source network, measured and judged."""

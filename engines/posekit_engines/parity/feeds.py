@@ -1,0 +1,33 @@
+"""The inputs of an exported graph for a crop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posekit.geometry import Warp
+from posekit.types import ModelSpec
+from posekit_engines.options import ExportOptions
+from posekit_engines.parity.crops import Checks
+from posekit_engines.parity.source import normalised
+
+Feed = dict[str, NDArray[Any]]
+
+
+def feeds(checks: Checks, spec: ModelSpec, options: ExportOptions) -> list[Feed]:
+    """The graph's inputs for each check crop, N = 1."""
+    return [feed(checks, [n], spec, options=options) for n in range(len(checks))]
+
+
+def feed(checks: Checks, rows: Sequence[int], spec: ModelSpec, *, options: ExportOptions) -> Feed:
+    """The graph's inputs for the check crops `rows`."""
+    crops = checks.crops[list(rows)]
+    if options.outputs == "raw":
+        return {"image": normalised(crops, spec)}
+    if not options.affine:
+        return {"crops": crops}
+    warp = Warp(checks.warp.matrix[list(rows)]).inverse().matrix.astype(np.float32)
+    return {"crops": crops, "warp": warp}

@@ -1,0 +1,1 @@
+"""The network in float16, bfloat16 or int8."""

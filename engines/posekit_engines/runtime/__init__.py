@@ -1,0 +1,1 @@
+"""posekit's own runtime on an NVIDIA GPU."""

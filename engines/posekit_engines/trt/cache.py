@@ -1,0 +1,147 @@
+"""TensorRT plans kept in a bundle or on disk: found where they fit this machine, else built anew.
+
+Whether one fits is told by its metadata, before anything is handed to TensorRT. Finding one needs
+neither torch nor onnx; only building does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from posekit.bundle import Bundle
+from posekit_engines.cuda import nvrtc
+from posekit_engines.trt.library import Gpu, check_served, is_rtx, library
+from posekit_engines.trt.plan import (
+    _USE,
+    Metadata,
+    PlanFile,
+    PlanOptions,
+    key_of,
+    misfit,
+    slug,
+    wish,
+)
+
+_TIMING = "timing"
+
+
+def find(
+    bundle: Bundle, gpu: Gpu | None, *, trt: Any = None, options: PlanOptions = PlanOptions()
+) -> PlanFile | None:
+    """A plan in the bundle or the cache that fits, or None; nothing is built or deserialised.
+
+    Raises MissingExtraError, DeviceError.
+    """
+    found, notes = _found(bundle, gpu, library() if trt is None else trt, options=options)
+    return None if found is None else dataclasses.replace(found, notes=notes)
+
+
+def _found(
+    bundle: Bundle, gpu: Gpu | None, trt: Any, *, options: PlanOptions
+) -> tuple[PlanFile | None, tuple[str, ...]]:
+    """The plan that fits, and why others of the same use do not."""
+    check_served(trt, gpu)
+    wanted = wish(bundle, gpu, trt, options=options)
+    notes: list[str] = []
+    for each in (*kept_in(bundle), *_cached(key_of(wanted))):
+        reason = misfit(each.metadata, each.data, wanted)
+        if not reason:
+            return each, tuple(notes)
+        if all(each.metadata.get(name) == wanted[name] for name in _USE):
+            notes.append(f"{each.key}: {reason}")
+    return None, tuple(notes)
+
+
+def kept_in(bundle: Bundle) -> Iterator[PlanFile]:
+    """The plans inside a bundle, with the metadata that its provenance holds."""
+    engines = bundle.provenance.get("engines", {})
+    for key, metadata in sorted(engines.items() if isinstance(engines, Mapping) else ()):
+        data = bundle.extras.get(f"engines/{key}.plan")
+        if data is not None and isinstance(metadata, Mapping):
+            yield PlanFile(key, data, metadata, "bundle")
+
+
+def with_plans(bundle: Bundle, plans: list[PlanFile]) -> Bundle:
+    """The bundle with plans in `engines/`, their metadata in its provenance."""
+    extras = {f"engines/{each.key}.plan": each.data for each in plans}
+    engines = {each.key: dict(each.metadata) for each in plans}
+    kept = {each.key: dict(each.metadata) for each in kept_in(bundle)}
+    provenance = {**bundle.provenance, "engines": {**kept, **engines}}
+    return dataclasses.replace(
+        bundle, extras={**bundle.extras, **extras}, provenance=provenance, sha256=""
+    )
+
+
+def folder() -> Path:
+    """Where plans are kept: under XDG_CACHE_HOME, or ~/.cache."""
+    return nvrtc.cache_folder().with_name("engines")
+
+
+def _cached(key: str) -> Iterator[PlanFile]:
+    path = folder() / f"{key}.plan"
+    with contextlib.suppress(OSError, ValueError):
+        metadata = json.loads(path.with_suffix(".json").read_bytes())
+        if isinstance(metadata, dict):
+            yield PlanFile(key, path.read_bytes(), metadata, "cache", path)
+
+
+def such(bundle: Bundle, wanted: Metadata) -> list[PlanFile]:
+    """Whole plans in the bundle and in this machine's cache whose metadata says all of `wanted`."""
+    found = {each.key: each for each in kept_in(bundle)}
+    for path in sorted(folder().glob("*.json")):
+        with contextlib.suppress(OSError, ValueError):
+            if _says(json.loads(path.read_bytes()), wanted):
+                found |= {each.key: each for each in _cached(path.stem)}
+    return [
+        each
+        for each in found.values()
+        if _says(each.metadata, wanted)
+        and hashlib.sha256(each.data).hexdigest() == each.metadata.get("sha256")
+    ]
+
+
+def _says(metadata: Any, wanted: Metadata) -> bool:
+    return isinstance(metadata, Mapping) and all(
+        metadata.get(name) == value for name, value in wanted.items()
+    )
+
+
+def timing(trt: Any, gpu: Gpu | None) -> tuple[Path, bytes] | None:
+    """TensorRT's timings of earlier builds on this GPU and where they are kept.
+
+    None for TensorRT for RTX, which times nothing before it runs.
+    """
+    if gpu is None or is_rtx(trt):
+        return None
+    name = f"{_TIMING}-{trt.__version__}-{slug(gpu.name)}.cache"
+    try:
+        return folder() / name, (folder() / name).read_bytes()
+    except OSError:
+        return folder() / name, b""
+
+
+def keep_timing(path: Path, data: bytes) -> None:
+    """For the next build; a folder that cannot be written only costs its time."""
+    with contextlib.suppress(OSError):
+        _write(path, data)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all; processes may do this at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,1 @@
+"""Images and videos to persons to learn from."""

@@ -1,0 +1,1 @@
+"""The report of an adaptation, as a page and as JSON."""

@@ -1,0 +1,1 @@
+"""Teachers, losses, the step of the method and the loop around it."""

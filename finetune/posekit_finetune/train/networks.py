@@ -1,0 +1,149 @@
+"""The networks that learn, what they learned from, and how their weights move."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from posekit.bundle import Bundle
+from posekit.errors import AdaptError, InputError
+from posekit.nets import build
+from posekit.nets.movenet import MoveNet
+from posekit.types import ModelSpec
+from posekit_finetune.data.persons import SAME_CROPS
+
+SHARPNESS = 10.0
+"""Of the spatial softmax of maps that are no probabilities: a clean peak of 1 then holds most of
+the mass of a map, and background around 0 next to none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a network says of B crops.
+
+    logits: for a spatial softmax, and maps: heatmaps, both (B, K, h, w).
+    aim: (B, K, 2) x, y in cells, where a gated network expects the joints, or None.
+    """
+
+    logits: Tensor
+    maps: Tensor
+    aim: Tensor | None = None
+
+
+def answer(net: nn.Module, image: Tensor) -> Answer:
+    """Ask a network of `posekit.nets`, wrapped or not."""
+    if isinstance(bare(net), MoveNet):
+        return Answer(*net(image, training=True))
+    maps = net(image)
+    return Answer(maps * SHARPNESS, maps)
+
+
+def early_layers(net: nn.Module, blocks: int = 3) -> list[nn.Module]:
+    """What lies before stride 4 or 8: general features, and the most expensive to learn.
+
+    blocks: of MoveNet's backbone; 10 reach to stride 16.
+    """
+    if isinstance(net, MoveNet):
+        return [net.backbone.stem, *net.backbone.blocks[:blocks]]
+    names = ("conv1", "bn1", "conv2", "bn2", "layer1", "patch_embed")
+    children = dict((getattr(net, "backbone", net)).named_children())
+    return [children[name] for name in names if name in children]
+
+
+def head_layers(net: nn.Module) -> list[nn.Module]:
+    """The last layers, which give the maps."""
+    for name in ("head", "final_layer"):
+        found = getattr(net, name, None)
+        if isinstance(found, nn.Module):
+            return [found]
+    return [list(net.children())[-1]]
+
+
+def choose(net: nn.Module, learn: str) -> list[nn.Parameter]:
+    """The parameters that learn; the others are told to stand still."""
+    net.requires_grad_(learn != "head")
+    if learn == "head":
+        for layer in head_layers(net):
+            layer.requires_grad_(True)
+    if learn in ("deep", "late"):
+        for layer in early_layers(net, 3 if learn == "deep" else 10):
+            layer.requires_grad_(False)
+    return [parameter for parameter in net.parameters() if parameter.requires_grad]
+
+
+def shaken(net: nn.Module, share: float, seed: int) -> None:
+    """Noise on the head, `share` of each tensor's rms: else twins stay twins."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for layer in head_layers(net):
+            for parameter in layer.parameters():
+                noise = torch.randn(parameter.shape, generator=generator).to(parameter.device)
+                parameter.add_(share * parameter.pow(2).mean().sqrt() * noise)
+
+
+def frozen_copy(net: nn.Module) -> nn.Module:
+    """A copy in evaluation mode that never learns."""
+    return copy.deepcopy(net).eval().requires_grad_(False)
+
+
+def bare(net: nn.Module) -> nn.Module:
+    """A network without Fabric's and DDP's wrappers."""
+    while isinstance(inner := getattr(net, "module", None), nn.Module):
+        net = inner
+    return net
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Networks to begin with, where a bundle is not it: one, or two that are not twins.
+
+    spec: of both.  nets: heatmap networks (N, 3, H, W) -> (N, K, h, w); they are copied.
+    """
+
+    spec: ModelSpec
+    nets: tuple[nn.Module, ...]
+
+
+_SHARED = (*SAME_CROPS, "color", "mean", "std")
+"""What two networks of a run must have in common: they see the same crops, and teach each other."""
+
+
+def start_of(*bundles: Bundle) -> Start:
+    """Networks of one or two bundles.
+
+    Raises AdaptError, and InputError where the second's crops or maps are not the first's.
+    """
+    specs = [bundle.pose_spec for bundle in bundles]
+    for bundle, other in zip(bundles[1:], specs[1:], strict=True):
+        differ = [name for name in _SHARED if getattr(other, name) != getattr(specs[0], name)]
+        if differ:
+            raise InputError(
+                f"--second {bundle.name}: takes {other.input_size} px and gives "
+                f"{other.heatmap_size} cells of {other.skeleton.name}; a second network sees and "
+                f"says what {bundles[0].name} does ({specs[0].input_size}, "
+                f"{specs[0].heatmap_size}, {specs[0].skeleton.name}); {', '.join(differ)} differ"
+            )
+    return Start(specs[0], tuple(loaded(bundle) for bundle in bundles))
+
+
+def loaded(bundle: Bundle) -> nn.Module:
+    """A bundle's network in torch, float32, evaluation mode. Raises AdaptError where it misfits."""
+    net = build(bundle.pose_spec)
+    state = {k: torch.from_numpy(v.astype(np.float32)) for k, v in bundle.weights.items()}
+    missing, surplus = net.load_state_dict(state, strict=False)
+    if surplus or any(not name.endswith("num_batches_tracked") for name in missing):
+        raise AdaptError(f"{bundle.name}: weights do not fit: {[*missing, *surplus][:3]}")
+    return net.eval()
+
+
+def mode(net: nn.Module, batch_norm: str) -> None:
+    """Training mode; batch norm's statistics stand still where the recipe says so."""
+    net.train()
+    if batch_norm == "frozen":
+        for module in net.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()

@@ -1,0 +1,26 @@
+"""What there is to learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from posekit.types import Int64
+from posekit_finetune.data.labelled import Labelled
+from posekit_finetune.data.persons import Persons
+from posekit_finetune.train.teacher import Taught
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What there is to learn from.
+
+    persons, rows: those that are learned from.  taught: what the ensemble says of all `persons`,
+    with a teacher that needs it.  source_points: (N, K, 2) crop px, what the source says of them.
+    labelled: labelled persons, or None.
+    """
+
+    persons: Persons
+    rows: Int64
+    taught: Taught | None = None
+    source: Taught | None = None
+    labelled: Labelled | None = None

@@ -1,0 +1,77 @@
+"""A bundle in another precision: what it holds, where it comes from, and that it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from posekit import Bundle, api
+from posekit.bundle import find
+from posekit.errors import BundleError, InputError
+from posekit.runtime import Runtime
+from posekit.verify import verify
+from posekit_engines.export import export
+from posekit_engines.graphs.contents import contained
+from posekit_engines.options import ExportOptions
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Lightning without the flip test, in fp16."""
+    path = tmp_path_factory.mktemp("half") / "half.posekit"
+    source = Bundle.open(find("movenet-lightning"))
+    return path, export(source, path, ExportOptions(flip=False, precision="fp16"))
+
+
+def test_it_holds_one_points_graph_in_its_precision_and_the_maps_in_fp32(
+    half: tuple[Path, dict[str, Any]],
+) -> None:
+    bundle = Bundle.open(half[0])
+    assert set(bundle.graphs) == {"plain", "maps"}
+    graphs = {name: onnx.load_from_string(data) for name, data in bundle.graphs.items()}
+    assert contained(graphs["plain"])["operators"]["float16"] > 60
+    assert set(contained(graphs["maps"])["operators"]) == {"float"}
+    inside = {each.data_location for each in graphs["plain"].graph.initializer}
+    assert onnx.TensorProto.EXTERNAL not in inside
+    assert len(bundle.weights) > 100  # what adapting it starts from
+
+
+def test_its_parity_and_its_parent_are_in_it(half: tuple[Path, dict[str, Any]]) -> None:
+    bundle = Bundle.open(half[0])
+    parity = json.loads(bundle.extras["parity.json"])
+    assert set(parity) == {"plain"}
+    assert parity["plain"]["crop_px"] == half[1]["crop_px"]
+    assert parity["plain"]["crop_px"]["mean"] <= 0.1
+    assert bundle.provenance["parents"] == [Bundle.open(find("movenet-lightning")).sha256]
+    said = bundle.provenance["export"]
+    assert (said["precision"], said["graph"]) == ("fp16", "plain")
+
+
+def test_it_is_verified_and_runs_as_it_was_made(half: tuple[Path, dict[str, Any]]) -> None:
+    bundle = Bundle.open(half[0])
+    assert set(verify(bundle)) == {"plain", "maps"}
+    points, _ = Runtime(bundle, device="cpu", threads=1, flip=False).infer(
+        bundle.reference["crops"][:1]
+    )
+    assert points.shape == (1, 17, 2)
+    with pytest.raises(BundleError, match="pass --no-flip"):
+        api.load(half[0], "cpu", 1)
+
+
+def test_exported_again_it_starts_from_its_weights(
+    half: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Back to fp32: three graphs that take weights, and a parent more."""
+    output = tmp_path / "again.posekit"
+    export(Bundle.open(half[0]), output, ExportOptions())
+    bundle = Bundle.open(output)
+    assert set(bundle.graphs) == {"flip", "maps", "plain"}
+    assert len(bundle.provenance["parents"]) == 2
+    assert bundle.provenance["export"]["precision"] == "fp32"
+    assert set(json.loads(bundle.extras["parity.json"])) == {"flip", "plain"}
+    with pytest.raises(InputError, match="--calibrate"):
+        export(bundle, tmp_path / "x.posekit", ExportOptions(precision="int8"))

@@ -1,0 +1,122 @@
+"""New weights in a bundle: its stored answer follows, and so do graphs that held the old ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import posekit
+from posekit import Bundle
+from posekit.bundle import find
+from posekit.errors import ExportError
+from posekit.nets import build
+from posekit.runtime import Runtime
+from posekit.verify import verify
+from posekit_engines.bundles.refresh import renewed
+from posekit_engines.export import export
+from posekit_engines.graphs.weights import loaded
+from posekit_engines.options import ExportOptions
+from posekit_engines.parity.source import source_answer
+
+
+def changed(bundle: Bundle) -> Bundle:
+    """Every floating weight a little larger or smaller; points move by pixels, few are lost."""
+    random = np.random.default_rng(0)
+    weights = {
+        name: (value * random.normal(1, 0.01, value.shape)).astype(np.float16)
+        for name, value in bundle.weights.items()
+    }
+    return dataclasses.replace(bundle, weights=weights)
+
+
+def truth(bundle: Bundle) -> tuple[Any, Any]:
+    net = loaded(build(bundle.pose_spec), bundle.weights)
+    return source_answer(net, bundle.reference["crops"], bundle.pose_spec, flip=False)
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lightning in fp16: one graph, with its weights inside."""
+    path = tmp_path_factory.mktemp("half") / "half.posekit"
+    source = Bundle.open(find("movenet-lightning"))
+    export(source, path, ExportOptions(flip=False, precision="fp16"))
+    return path
+
+
+def test_graphs_that_take_their_weights_stay_and_the_answer_is_of_the_new_ones() -> None:
+    bundle = Bundle.open(find("movenet-lightning"))
+    new = changed(bundle)
+    done = renewed(new)
+    assert done.graphs == bundle.graphs
+    wanted, scores = truth(new)
+    np.testing.assert_array_equal(done.reference["plain_points"], wanted)
+    moved = np.linalg.norm(wanted - bundle.reference["plain_points"], axis=2)[scores > 0.3]
+    assert moved.mean() > 0.2  # they are other weights
+    assert max(verify(done).values()) <= 0.5
+
+
+def test_a_bundle_whose_graph_holds_old_weights_gets_graphs_of_the_new_ones(half: Path) -> None:
+    """Left alone, its graph would go on to answer as before it was adapted."""
+    bundle = Bundle.open(half)
+    new = changed(bundle)
+    done = renewed(new)
+    assert set(done.graphs) == {"flip", "maps", "plain"}
+    wanted, scores = truth(new)
+    for answer, far in ((done, 0.05), (new, 10.0)):
+        runtime = Runtime(answer, device="cpu", threads=1, flip=False)
+        points, _ = runtime.infer(bundle.reference["crops"])
+        shift = np.linalg.norm(points - wanted, axis=2)[scores > 0.3].mean()
+        assert shift <= far
+        assert (shift > 0.2) == (answer is new)  # the old graph does not follow
+    said = done.provenance["export"]
+    assert said["precision"] == "fp32"
+    assert "its parent was fp16" in said["note"]
+    assert done.provenance["parents"] == bundle.provenance["parents"]
+    assert max(verify(done).values()) <= 0.5
+
+
+def test_weights_that_float16_cannot_hold_are_refused() -> None:
+    bundle = Bundle.open(find("movenet-lightning"))
+    name = "head.heatmap.out.weight"
+    large = {**bundle.weights, name: np.full_like(bundle.weights[name], 1e5, np.float32)}
+    with pytest.raises(ExportError, match=name):
+        renewed(dataclasses.replace(bundle, weights=large))
+
+
+@pytest.mark.slow
+def test_an_fp16_bundle_can_be_adapted(half: Path, tmp_path: Path) -> None:
+    """The whole of `posekit adapt`; what it hands out runs with the flip test and without."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    random = np.random.default_rng(0)
+    for n in range(60):
+        coarse = random.integers(0, 255, (6, 5, 3), np.uint8)
+        image = cv2.resize(coarse, (160, 192), interpolation=cv2.INTER_CUBIC)
+        cv2.circle(image, (80, 60), 18, random.integers(0, 255, 3).tolist(), -1)
+        cv2.imwrite(str(pictures / f"{n:02}.png"), image)
+    settings = ["watch_every=2", "batch=4", "steps=1", "rate=1e-4", "warm_up=1"]
+    out = tmp_path / "mine.posekit"
+    posekit.adapt(
+        half,
+        pictures,
+        out,
+        boxes="full",
+        threads=1,
+        settings=[*settings, "ensemble_views=2"],
+        force=True,
+    )
+    bundle = Bundle.open(out)
+    assert set(bundle.graphs) == {"flip", "maps", "plain"}
+    assert bundle.provenance["parents"][-1] == Bundle.open(half).sha256
+    again = tmp_path / "again.posekit"
+    export(bundle, again, ExportOptions())
+    chain = [Bundle.open(find("movenet-lightning")).sha256, Bundle.open(half).sha256]
+    assert Bundle.open(again).provenance["parents"] == [*chain, bundle.sha256]
+    assert max(verify(bundle).values()) <= 0.5
+    for flip in (True, False):
+        Runtime(bundle, device="cpu", threads=1, flip=flip).infer(bundle.reference["crops"])

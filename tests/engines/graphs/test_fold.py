@@ -1,0 +1,208 @@
+"""Rewrites before quantization change no answer, and touch nothing but what they name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper
+from torch import nn
+
+from posekit.errors import ExportError
+from posekit_engines.graphs.edit import (
+    initializers,
+    network_nodes,
+    readers,
+    set_initializers,
+    set_nodes,
+)
+from posekit_engines.graphs.fold import folded, without_deconvolutions
+from posekit_engines.precision.activations import session
+from tests.engines.plain_graphs import blurred, exported, graph, kinds, lightning, statistics
+
+EXACT = 2e-6
+"""Share of the largest value: a few roundings of float32, whose step is 6e-8, in a sum."""
+
+
+def answer(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
+    """With every operator as it stands: ONNX Runtime folds by itself otherwise."""
+    onnx.checker.check_model(model, full_check=True)
+    result: np.ndarray = session(model, exact=True).run(None, {model.graph.input[0].name: image})[0]
+    return result
+
+
+def assert_same(before: onnx.ModelProto, after: onnx.ModelProto, image: np.ndarray) -> None:
+    wanted, given = answer(before, image), answer(after, image)
+    np.testing.assert_allclose(given, wanted, atol=EXACT * float(np.abs(wanted).max()), rtol=0)
+
+
+def image(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_batch_norm_goes_into_the_convolution_before_it(bias: bool, groups: int) -> None:
+    """Both kinds of convolution, whose weights have their output channels on different axes."""
+    net = nn.Sequential(
+        nn.Conv2d(4, 6, 3, groups=groups, bias=bias),
+        nn.BatchNorm2d(6, eps=1e-3),
+        nn.ReLU(),
+        nn.ConvTranspose2d(6, 8, 4, 2, 1, groups=groups, bias=bias),
+        nn.BatchNorm2d(8),
+    )
+    model = exported(statistics(net), image(1, 4, 9, 7))
+    after = folded(model)
+    assert kinds(after) == {"Conv": 1, "Relu": 1, "ConvTranspose": 1}
+    assert_same(model, after, image(2, 4, 9, 7))
+
+
+def test_weights_become_one_float32_initialiser_each() -> None:
+    """posekit stores float16 behind a Cast; what reads weights from the graph wants neither."""
+    model, crops = lightning()
+    assert kinds(model)["Cast"] > 50
+    after = folded(model)
+    assert kinds(after)["Cast"] <= 8  # what is left is of the crops and of the decoding
+    kind = {each.name: each.data_type for each in after.graph.initializer}
+    weights = [n.input[1] for n in after.graph.node if n.op_type == "Conv"]
+    assert {kind[name] for name in weights} == {onnx.TensorProto.FLOAT}
+    feed = {"crops": crops[:1]}
+    pairs = zip(session(model).run(None, feed), session(after).run(None, feed), strict=True)
+    for wanted, given in pairs:
+        np.testing.assert_allclose(given, wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "shared", ["result", "weight"], ids=["the result is read twice", "the weight is read twice"]
+)
+def test_what_others_read_is_not_folded(shared: str) -> None:
+    values = {
+        "w": np.random.default_rng(1).normal(size=(2, 2, 1, 1)).astype(np.float32),
+        **{name: np.array([0.5, 2.0], np.float32) for name in ("scale", "shift", "mean", "var")},
+    }
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["a"]),
+        helper.make_node("BatchNormalization", ["a", "scale", "shift", "mean", "var"], ["b"]),
+        helper.make_node("Conv", ["b", "w"], ["other"])
+        if shared == "weight"
+        else helper.make_node("Identity", ["a"], ["other"]),
+        helper.make_node("Add", ["b", "other"], ["heatmaps"]),
+    ]
+    model = graph(nodes, values, joints=2, channels=2)
+    after = folded(model)
+    assert kinds(after)["BatchNormalization"] == 1
+    assert_same(model, after, image(1, 2, 6, 4))
+
+
+def test_a_graph_that_does_not_stand_alone_is_refused() -> None:
+    model, _ = lightning()
+    model.graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
+    with pytest.raises(ExportError, match="inline them first"):
+        folded(model)
+    branch = helper.make_graph([], "branch", [], [])
+    node = helper.make_node("If", ["image"], ["heatmaps"], then_branch=branch, else_branch=branch)
+    with pytest.raises(ExportError, match="If, Loop or Scan"):
+        folded(graph([node], {}, joints=1, channels=1))
+
+
+def test_the_source_is_left_alone() -> None:
+    model = exported(statistics(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))))
+    before = model.SerializeToString()
+    folded(model)
+    assert model.SerializeToString() == before
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 6)])
+def test_a_doubling_deconvolution_equals_its_convolution(
+    bias: bool, relu: bool, size: tuple[int, int]
+) -> None:
+    """To the last corner: maps of one cell too, where every tap but four falls outside."""
+    layers: list[nn.Module] = [nn.ConvTranspose2d(3, 5, 4, 2, 1, bias=bias)]
+    if relu:
+        layers.append(nn.ReLU())
+    model = folded(exported(statistics(nn.Sequential(*layers, nn.Conv2d(5, 2, 1)))))
+    after = onnx.ModelProto()
+    after.CopyFrom(model)
+    assert without_deconvolutions(after) == 1
+    assert "ConvTranspose" not in kinds(after)
+    assert kinds(after)["Relu"] == int(relu)
+    assert_same(model, after, image(2, 3, *size))
+
+
+def test_two_in_a_row_and_a_result_that_two_read() -> None:
+    """A rectifier that is not alone behind its deconvolution stays where it is."""
+    rng = np.random.default_rng(2)
+    values = {name: rng.normal(size=(2, 2, 4, 4)).astype(np.float32) for name in ("v", "w")}
+    same = {"kernel_shape": [4, 4], "strides": [2, 2], "pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("ConvTranspose", ["image", "v"], ["a"], **same),
+        helper.make_node("ConvTranspose", ["a", "w"], ["b"], **same),
+        helper.make_node("Relu", ["b"], ["c"]),
+        helper.make_node("Add", ["b", "c"], ["heatmaps"]),
+    ]
+    model = graph(nodes, values, joints=2, channels=2)
+    after = folded(model)
+    assert without_deconvolutions(after) == 2
+    assert_same(model, after, image(1, 2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": 4, "stride": 1, "padding": 1},
+        {"kernel_size": 4, "stride": 2, "padding": 0},
+        {"kernel_size": 4, "stride": 2, "padding": 1, "groups": 3},
+        {"kernel_size": 4, "stride": 2, "padding": 1, "dilation": 2},
+        {"kernel_size": 4, "stride": 2, "padding": 1, "output_padding": 1},
+    ],
+    ids=str,
+)
+def test_other_deconvolutions_stay(other: dict[str, Any]) -> None:
+    model = folded(exported(statistics(nn.Sequential(nn.ConvTranspose2d(3, 3, **other)))))
+    before = model.SerializeToString()
+    assert without_deconvolutions(model) == 0
+    assert kinds(model) == {"ConvTranspose": 1}
+    assert (
+        answer(model, image(1, 3, 5, 5)).shape
+        == answer(onnx.load_from_string(before), image(1, 3, 5, 5)).shape
+    )
+
+
+def test_a_network_is_what_lies_between_image_and_maps() -> None:
+    model, _ = lightning()
+    found = network_nodes(folded(model).graph)
+    count = Counter(node.op_type for node in found)
+    assert count["Conv"] == kinds(model)["Conv"]
+    assert count["ArgMax"] == count["Cast"] == 0
+    assert all(not node.output[0].startswith(("crop/", "decode/")) for node in found)
+    with pytest.raises(ExportError, match="tensors image and heatmaps"):
+        network_nodes(helper.make_graph([], "none", [], []))
+
+
+def test_only_initialisers_that_are_read_stay() -> None:
+    model = blurred(1)
+    values = {**initializers(model.graph), "idle": np.zeros(3, np.float32)}
+    set_initializers(model.graph, values)
+    assert set(initializers(model.graph)) == set(values) - {"idle"}
+    assert readers(model.graph)["heatmaps"] == 1
+    set_nodes(model.graph, list(model.graph.node)[:1])
+    assert len(model.graph.node) == 1
+
+
+def test_torch_agrees_with_the_folded_deconvolution() -> None:
+    """An implementation of its own: torch's transposed convolution, not ONNX Runtime's."""
+    torch.manual_seed(0)
+    net = statistics(nn.Sequential(nn.ConvTranspose2d(3, 4, 4, 2, 1), nn.BatchNorm2d(4)))
+    model = folded(exported(net))
+    without_deconvolutions(model)
+    given = image(2, 3, 5, 6)
+    with torch.no_grad():
+        wanted = net(torch.from_numpy(given)).numpy()
+    np.testing.assert_allclose(answer(model, given), wanted, atol=1e-5)

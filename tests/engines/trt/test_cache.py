@@ -1,0 +1,272 @@
+"""Which plan fits this machine is told by metadata alone; none that does not is ever loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from posekit import bundle
+from posekit.bundle import Bundle
+from posekit.errors import BundleError, DeviceError, MissingExtraError
+from posekit_engines.trt import make
+from posekit_engines.trt import make as trt_make
+from posekit_engines.trt.build import plan_for
+from posekit_engines.trt.cache import find, with_plans
+from posekit_engines.trt.library import RTX_CAPABILITIES, library
+from posekit_engines.trt.plan import PlanFile, PlanOptions, key_of, misfit, wish
+from tests.assets import ROOT
+from tests.engines import tensorrt_tools
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    name: str = "NVIDIA RTX A4000"
+    capability: tuple[int, int] = (8, 6)
+
+
+@pytest.fixture(scope="module")
+def lightning() -> Bundle:
+    return Bundle.open(bundle.find("movenet-lightning"))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "posekit" / "engines"
+
+
+def named(name: str = "tensorrt", version: str = "11.4.0.106") -> Any:
+    """A name and a version: nothing here calls TensorRT."""
+    module = ModuleType(name)
+    module.__version__ = version  # type: ignore[attr-defined]
+    return module
+
+
+def metadata(wanted: dict[str, Any], data: bytes, **changed: Any) -> dict[str, Any]:
+    """What a plan says that is as wanted, but for `changed`."""
+    rest = {"profile": [1, 16, 128], "sha256": hashlib.sha256(data).hexdigest()}
+    rtx = wanted["library"].endswith("_rtx")
+    made = [list(each) for each in RTX_CAPABILITIES] if rtx else None
+    return {**wanted, **rest, "capabilities": made, **changed}
+
+
+def test_every_part_of_the_wish_is_in_the_key(lightning: Bundle) -> None:
+    other = {name: value + np.float16(1) for name, value in lightning.weights.items()}
+    trained = dataclasses.replace(lightning, weights=other)
+    refined = dataclasses.replace(
+        lightning, spec=dataclasses.replace(lightning.pose_spec, decode="argmax")
+    )
+    keys = [
+        key_of(wish(source, gpu, trt, options=options))
+        for source, gpu, trt, options in (
+            (lightning, Card(), named(), PlanOptions()),
+            (trained, Card(), named(), PlanOptions()),
+            (refined, Card(), named(), PlanOptions()),
+            (lightning, Card("NVIDIA H100"), named(), PlanOptions()),
+            (lightning, Card(capability=(8, 9)), named(), PlanOptions()),
+            (lightning, Card(), named("tensorrt_rtx"), PlanOptions()),
+            (lightning, Card(), named(version="11.4.0.107"), PlanOptions()),
+            (lightning, Card(), named(), PlanOptions(kind="points")),
+            (lightning, Card(), named(), PlanOptions(kind="points", flip=False)),
+            (lightning, Card(), named(), PlanOptions(precision="fp32")),
+            (lightning, Card(), named(), PlanOptions(profile=(1, 4, 8))),
+            (lightning, Card(), named(), PlanOptions(refit=True)),
+            (lightning, Card(), named(), PlanOptions(version_compatible=True)),
+        )
+    ]
+    assert len(set(keys)) == len(keys)
+    usual = wish(lightning, Card(), named(), options=PlanOptions(profile=(1, 16, 128)))
+    assert key_of(usual) == keys[0]
+    assert keys[0].startswith("raw-fp16-tensorrt11.4.0.106-nvidia_rtx_a4000-sm86-")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, ""),
+        ({"graph": "0" * 64}, "graph is 0000000000000000…, wanted"),
+        ({"library": "tensorrt_rtx"}, "library is tensorrt_rtx, wanted tensorrt"),
+        ({"version": "10.13.3.9"}, "version is 10.13.3.9, wanted 11.4.0.106"),
+        ({"gpu": {"name": "NVIDIA L4", "capability": [8, 6]}}, "gpu is .*L4.*, wanted .*A4000"),
+        ({"gpu": {"name": "NVIDIA RTX A4000", "capability": [8, 9]}}, "gpu is"),
+        ({"gpu": None}, "gpu is None"),
+        ({"precision": "fp32"}, "precision is fp32, wanted fp16"),
+        ({"profile": [1, 8, 32]}, ""),  # nothing was said about N
+        ({"refit": True}, "refit is True, wanted False"),
+        ({"sha256": "0" * 64}, "damaged"),
+    ],
+    ids=str,
+)
+def test_a_plan_for_something_else_is_told_by_its_metadata(
+    lightning: Bundle, changed: dict[str, Any], told: str
+) -> None:
+    wanted = wish(lightning, Card(), named(), options=PlanOptions())
+    reason = misfit(metadata(wanted, b"plan", **changed), b"plan", wanted)
+    assert re.match(told, reason) if told else not reason, reason
+
+
+def test_a_wanted_profile_is_looked_at(lightning: Bundle) -> None:
+    wanted = wish(lightning, Card(), named(), options=PlanOptions(profile=(1, 4, 8)))
+    said = metadata(wanted, b"plan")
+    assert misfit(said, b"plan", wanted).startswith("profile is [1, 16, 128], wanted [1, 4, 8]")
+
+
+@pytest.mark.parametrize(
+    ("made", "here", "fits"),
+    [
+        ("11.1.0.5", "11.4.0.106", True),
+        ("11.4.0.106", "11.4.0.106", True),
+        ("11.5.0", "11.4.0.106", False),  # forward only
+        ("10.13.3.9", "11.4.0.106", False),
+        ("odd", "11.4.0.106", False),
+    ],
+)
+def test_a_version_compatible_plan_serves_later_versions(
+    lightning: Bundle, made: str, here: str, fits: bool
+) -> None:
+    options = PlanOptions(version_compatible=True)
+    wanted = wish(lightning, Card(), named(version=here), options=options)
+    reason = misfit(metadata(wanted, b"plan", version=made), b"plan", wanted)
+    assert (reason == "") == fits
+
+
+@pytest.mark.parametrize(
+    ("capability", "fits"),
+    [((8, 6), True), ((8, 9), True), ((12, 0), True), ((12, 1), True), ((7, 5), False)],
+)
+def test_a_plan_of_tensorrt_for_rtx_serves_its_capabilities(
+    lightning: Bundle, capability: tuple[int, int], fits: bool
+) -> None:
+    here = Card("another card", capability)
+    wanted = wish(lightning, here, named("tensorrt_rtx"), options=PlanOptions())
+    assert (misfit(metadata(wanted, b"x", gpu=None), b"x", wanted) == "") == fits
+
+
+@pytest.mark.parametrize("capability", [(9, 0), (10, 0)])
+def test_tensorrt_for_rtx_is_refused_where_it_has_no_code(
+    lightning: Bundle, capability: tuple[int, int]
+) -> None:
+    with pytest.raises(DeviceError, match=r"H100.*does not serve it.*posekit\[tensorrt\]"):
+        find(lightning, Card("H100", capability), trt=named("tensorrt_rtx"))
+
+
+def test_a_plan_inside_the_bundle_is_found_and_one_of_another_gpu_is_named(
+    lightning: Bundle, cache: Path
+) -> None:
+    here, trt = Card(), named()
+    assert find(lightning, here, trt=trt) is None
+    plans = []
+    for gpu, data in ((Card("NVIDIA L4", (8, 9)), b"one"), (here, b"two")):
+        wanted = wish(lightning, gpu, trt, options=PlanOptions())
+        plans.append(PlanFile(key_of(wanted), data, metadata(wanted, data), "built"))
+    packed = with_plans(lightning, plans)
+    packed.save(cache / "packed.posekit")
+    opened = Bundle.open(cache / "packed.posekit")
+    found = find(opened, here, trt=trt)
+    assert found is not None
+    assert (found.data, found.origin) == (b"two", "bundle")
+    assert len(found.notes) == 1
+    assert "gpu is" in found.notes[0]
+    assert find(opened, here, trt=named(version="11.5")) is None
+    weights = {name: value * 2 for name, value in opened.weights.items()}
+    adapted = dataclasses.replace(opened, weights=weights)
+    assert find(adapted, here, trt=trt) is None  # of the old weights
+
+
+@pytest.mark.verifies("TensorRT plans", "built ahead of time")
+def test_built_once_then_found_and_built_again_where_it_is_damaged(
+    lightning: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt = tensorrt_tools.rtx()
+    made = []
+    make = trt_make.make
+    monkeypatch.setattr(make, "make", lambda *a, **k: made.append(1) or make(*a, **k))
+    first = plan_for(lightning, None, trt=trt)
+    assert first.origin == "built"
+    assert first.path is not None
+    assert first.path.read_bytes() == first.data  # as trtexec reads it, nothing in front
+    assert first.metadata["read_back"].startswith("not read: no GPU here")
+    assert first.metadata["parity"]["mean_px"] <= 0.1
+    second = plan_for(lightning, None, trt=trt)
+    assert (second.origin, second.data) == ("cache", first.data)
+    assert second.metadata == json.loads(json.dumps(first.metadata))
+    first.path.write_bytes(first.data[:-1])
+    third = plan_for(lightning, None, trt=trt)
+    assert third.origin == "built"
+    assert "damaged" in third.notes[0]
+    assert len(made) == 2
+    assert not [each for each in cache.iterdir() if each.name.startswith(".")]
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(
+    lightning: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.parent.write_text("a file where the folder should be")
+    made = (b"plan", {"sha256": "0"})
+    monkeypatch.setattr(make, "make", lambda *a, **k: made)
+    found = plan_for(lightning, Card(), trt=named())
+    assert (found.data, found.path) == (b"plan", None)
+
+
+def test_a_bundle_without_its_maps_is_refused(cache: Path, lightning: Bundle) -> None:
+    bare = dataclasses.replace(lightning, graphs={"flip": lightning.graphs["flip"]})
+    with pytest.raises(BundleError, match="has no graph 'maps'"):
+        plan_for(bare, None, trt=tensorrt_tools.rtx())
+
+
+def test_without_tensorrt_the_mend_is_named() -> None:
+    with pytest.raises(
+        MissingExtraError, match=r"not installed: pip install 'posekit\[tensorrt\]'"
+    ):
+        library()
+    with pytest.raises(MissingExtraError, match=r"tensorrt_rtx not .*posekit\[rtx\]"):
+        library("rtx")
+
+
+def test_a_tensorrt_whose_libraries_are_missing_is_named_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "raise ImportError('libnvinfer.so.11: cannot open shared object file')"
+    (tmp_path / "tensorrt.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(MissingExtraError, match=r"tensorrt cannot be loaded \(libnvinfer"):
+        library()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["build", "movenet-lightning"], ["export", "movenet-lightning", "-o", "x.plan"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_the_command_ends_with_3_before_any_work(arguments: list[str], tmp_path: Path) -> None:
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'engines'}", "HOME": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-m", "posekit", *arguments],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 3, run.stderr
+    assert "pip install 'posekit[tensorrt]'" in run.stderr
+    assert run.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("x.plan*"))
+
+
+def test_finding_a_plan_needs_neither_torch_nor_onnx() -> None:
+    code = (
+        "import sys; import posekit_engines.build, posekit_engines.trt.cache;"
+        "sys.exit(bool({'torch', 'onnx', 'tensorrt', 'onnxruntime'} & set(sys.modules)))"
+    )
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'engines'}"}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0

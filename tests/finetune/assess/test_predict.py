@@ -1,0 +1,60 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from posekit.bundle import Bundle
+from posekit.errors import BundleError
+from posekit_finetune.assess.predict import of_bundle, of_network
+from posekit_finetune.train.networks import loaded
+from tests.assets import shipped
+
+
+@pytest.fixture(scope="module")
+def lightning():
+    return Bundle.open(shipped("posekit/models/movenet-lightning.posekit"))
+
+
+@pytest.fixture(scope="module")
+def crops():
+    return np.random.default_rng(0).integers(0, 255, (3, 192, 192, 3), np.uint8)
+
+
+def test_the_bundle_and_its_network_in_torch_give_the_same_maps(lightning, crops):
+    net = loaded(lightning).train()
+    told, again = of_bundle(lightning)(crops), of_network(net, lightning.pose_spec)(crops)
+    assert told.shape == (3, 17, 48, 48)
+    assert told.dtype == again.dtype == np.float32
+    np.testing.assert_allclose(told, again, atol=1e-4)
+    assert net.training  # as it was before
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_batch_norm_neither_sees_nor_keeps_what_is_only_looked_at(lightning, crops):
+    net = torch.nn.Sequential(loaded(lightning), torch.nn.BatchNorm2d(17))
+    net.train()
+    before = net[1].running_mean.clone()
+    of_network(net, lightning.pose_spec)(crops)
+    assert torch.equal(net[1].running_mean, before)
+
+
+def test_other_weights_of_the_network_are_what_runs(lightning, crops):
+    zero = {name: np.zeros_like(value) for name, value in lightning.weights.items()}
+    told = of_bundle(lightning, weights=zero)(crops)
+    # A network of nothing says the same of every picture and every keypoint.
+    np.testing.assert_allclose(told, np.broadcast_to(told[:1, :1], told.shape))
+    assert np.ptp(of_bundle(lightning)(crops), axis=0).max() > 0.01
+
+
+def test_many_crops_are_answered_as_few_are_and_none_with_none(lightning, crops):
+    predict = of_bundle(lightning)
+    many = predict(np.concatenate([crops] * 6))
+    np.testing.assert_allclose(many[-3:], predict(crops), atol=1e-6)
+    assert predict(crops[:0]).shape == (0, 17, 48, 48)
+
+
+def test_a_bundle_without_the_maps_graph_is_refused(lightning):
+    old = dataclasses.replace(lightning, graphs={"plain": lightning.graphs["plain"]})
+    with pytest.raises(BundleError, match="maps graph"):
+        of_bundle(old)

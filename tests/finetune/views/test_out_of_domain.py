@@ -1,0 +1,39 @@
+"""Far views: other views than those that teach, and the same for the same generators."""
+
+import numpy as np
+
+from benchmarks.stick_figures import SPEC, figures
+from posekit_finetune.recipe import Recipe
+from posekit_finetune.views.out_of_domain import far_views
+from posekit_finetune.views.warps import Strength
+
+COUNT = 64
+
+
+def seen(stream: int, strength: Strength) -> np.ndarray:
+    persons = figures(COUNT, 1, "none").persons
+    randoms = [np.random.default_rng((stream, n)) for n in range(COUNT)]
+    patches = persons.patches[:]
+    return far_views(randoms, patches, persons.offset, strength=strength, spec=SPEC).crops
+
+
+def test_the_generators_alone_decide() -> None:
+    strength = Recipe().far
+    assert np.array_equal(seen(1, strength), seen(1, strength))
+    assert not np.array_equal(seen(1, strength), seen(2, strength))
+
+
+def test_a_quarter_of_the_views_is_left_as_it_is() -> None:
+    """A piece of a neighbour in half of them, blur in half: both miss 64 x 1/4 = 16, and a
+    binomial of that lies within 5 and 29 in all but one of 10,000 draws."""
+    crops = seen(1, Strength())
+    plain = figures(COUNT, 1, "none").persons.crops(slice(None))
+    same = sum(np.array_equal(a, b) for a, b in zip(crops, plain, strict=True))
+    assert 5 <= same <= 29
+
+
+def test_patches_are_not_written_to() -> None:
+    persons = figures(COUNT, 1, "none").persons
+    before = np.array(persons.patches[:])
+    seen(3, Recipe().far)
+    assert np.array_equal(before, figures(COUNT, 1, "none").persons.patches[:])
