@@ -45,6 +45,7 @@ def load(
     Raises BundleError, DeviceError, EngineError, MissingExtraError, InputError.
     """
     providers.check_device(device, runtime)
+    providers.check_threads(threads)
     pose = _opened(model)
     look = Look(flip, options.views)
     runner = _runtime(pose, device, threads, look=look, runtime=runtime)
@@ -295,6 +296,7 @@ def adapt(
     Needs `posekit[adapt]`.  Raises DataError, RecipeError, CollapsedError, DivergedError,
     BundleError, ParityError, SourceError, InputError, MissingExtraError.
     """
+    providers.check_threads(options.get("threads"))
     source = bundle.Bundle.open(path := bundle.find(model))
     try:
         from posekit_engines.bundles.refresh import renewed

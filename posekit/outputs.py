@@ -21,8 +21,7 @@ from posekit.mjpeg import MjpegServer
 from posekit.types import Frame, Poses
 from posekit.write import Header, Writers
 
-QUEUE = 8  # frames between inference and writing, and
-QUEUE_BYTES = 250_000_000  # as much of them, of very large ones: eight of 4K
+QUEUE = 8  # frames between inference and writing, where they are not very large
 
 Timed = Callable[[str], AbstractContextManager[None]]
 
@@ -95,7 +94,7 @@ class Outputs:
         """Queue a frame; waits while many are under way, raises what writing raised."""
         self._pending.append(self._pool.submit(self._write, frame, poses))
         width, height = frame.size
-        while len(self._pending) > max(1, min(QUEUE, QUEUE_BYTES // (3 * width * height))):
+        while len(self._pending) > max(1, min(QUEUE, video.QUEUE_BYTES // (3 * width * height))):
             self._written()
 
     def _written(self) -> None:
@@ -214,8 +213,7 @@ class _Film:
     def write(self, frame: Frame) -> None:
         if self._writer is None:
             height, width = frame.image.shape[:2]
-            queue = max(1, min(QUEUE, QUEUE_BYTES // frame.image.nbytes))
-            wanted = video.WriteOptions(codec=self._codec, queue=queue)
+            wanted = video.WriteOptions(codec=self._codec)
             self._writer = video.VideoWriter(
                 self._path, size=(width, height), fps=self._fps, options=wanted
             )

@@ -44,7 +44,9 @@ class VideoWriter:
         self.path = Path(path)
         options = options or WriteOptions()
         self._encoding = Encoding(self.path, size=size, fps=Fraction(fps), options=options)
-        self._channel: Channel[tuple[UInt8, float]] = Channel(options.queue)
+        self._channel: Channel[tuple[UInt8, float]] = Channel(
+            options.queue, lambda item: item[0].nbytes
+        )
         self._results: Channel[None] = Channel(1)
         work = (self._channel, self._results, self._encoding)
         self._thread = threading.Thread(
