@@ -30,7 +30,7 @@ def start(
         text=True,
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": SOURCES},
-        preexec_fn=_default_signals,  # noqa: PLW1509  # no thread of this process holds a lock here
+        preexec_fn=_default_signals,  # no thread of this process holds a lock here
     )
 
 

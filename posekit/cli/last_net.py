@@ -35,6 +35,8 @@ def run(app: Callable[[], object]) -> None:
         app()
     except PosekitError as error:
         _end(error, str(error), error.exit_code)
+    except KeyboardInterrupt as error:
+        _end(error, "interrupted", signals.INTERRUPTED)
     except Exception as error:  # the last net, and the only one: see CONTRIBUTING.md
         _end(error, _described(error), 1)
     finally:
