@@ -1,6 +1,7 @@
 """Runs that are ended at many moments: whatever has its final name is whole.
 
-A few moments of kill -9 in the plain suite, where they are cheap; with --slow 20 of each signal for each command.
+A few moments of kill -9 in the plain suite, where they are cheap; with --slow 20 of each signal
+for each command.
 """
 
 from __future__ import annotations
