@@ -34,11 +34,11 @@ from posekit.atomic import write_atomic
 from posekit.bundle import embedded
 from posekit.evaluate.bootstrap import paired_bootstrap
 from posekit.runtime import Runtime
-from posekit.tta import MultiView
+from posekit.tta import TtaRuntime
 from posekit_finetune import recipe
 from posekit_finetune.adapt import Outcome, adapt
 from posekit_finetune.assess import gate
-from posekit_finetune.assess.compare import Finding
+from posekit_finetune.assess.compare import MetricChange
 from posekit_finetune.options import AdaptOptions, Hooks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -231,7 +231,7 @@ def rejudged(row: dict[str, Any]) -> dict[str, Any]:
     if "verdict" not in row:
         return row
     told = row["verdict"]["findings"]
-    passed, reasons = gate.decide([Finding.from_dict(each) for each in told])
+    passed, reasons = gate.decide([MetricChange.from_dict(each) for each in told])
     return {**row, "verdict": {"passed": passed, "reasons": list(reasons), "findings": told}}
 
 
@@ -240,7 +240,7 @@ def views(data: Data, threads: int) -> dict[str, Any]:
     told = {}
     for name in ("movenet-lightning", "movenet-thunder"):
         bundle = Bundle.open(embedded()[name])
-        many = MultiView(bundle, views=8, device="cpu", threads=threads)
+        many = TtaRuntime(bundle, views=8, device="cpu", threads=threads)
         before, after = data.measure(plain(bundle, threads)), data.measure(many)
         told[name] = {
             "pck": change(before["pck"], after["pck"], names_of(data.check)),

@@ -33,14 +33,14 @@ from stick_figures import SKELETON, SPEC, figures, fresh
 from posekit import codecs
 from posekit.atomic import write_atomic
 from posekit_finetune import recipe
-from posekit_finetune.assess.ensemble import Member, members
+from posekit_finetune.assess.ensemble import Member, load_members
 from posekit_finetune.assess.predict import of_network
 from posekit_finetune.data.labelled import Labelled
 from posekit_finetune.train import networks
-from posekit_finetune.train.loop import Loop, Reached
+from posekit_finetune.train.loop import Loop, Snapshot
 from posekit_finetune.train.networks import Start
-from posekit_finetune.train.state import Material
-from posekit_finetune.train.teacher import Taught
+from posekit_finetune.train.state import TrainingData
+from posekit_finetune.train.teacher import PseudoLabels
 from posekit_finetune.views import warps
 
 NEAR_PX = 3.2  # 5 % of the crop's height
@@ -185,7 +185,7 @@ def source(labels: int, beginning: int, steps: int) -> torch.nn.Module:
         net.load_state_dict(torch.load(path, weights_only=True))
         return net.eval()
     labelled = figures(labels, 1, "none")
-    material = Material(labelled.persons, np.arange(labels), labelled=labelled)
+    material = TrainingData(labelled.persons, np.arange(labels), labelled=labelled)
     for reached in Loop(Start(SPEC, (net,)), material, made, seed=beginning):
         net = reached.net
     if steps == BEFORE:
@@ -196,14 +196,14 @@ def source(labels: int, beginning: int, steps: int) -> torch.nn.Module:
     return net
 
 
-def material_of(case: Case, made: recipe.Recipe, start: torch.nn.Module) -> Material:
+def material_of(case: Case, made: recipe.Recipe, start: torch.nn.Module) -> TrainingData:
     """Unlabelled persons of the target, labelled ones of the source, and the frozen teacher."""
     target = figures(UNLABELLED, 2, case.shift).persons
     taught = distilled(start) if made.teacher == "ensemble" else None
     if taught is not None:
         taught = taught(target)
     labelled = figures(case.labels, 1, "none") if case.supervised else None
-    return Material(target, np.arange(UNLABELLED), taught, labelled=labelled)
+    return TrainingData(target, np.arange(UNLABELLED), taught, labelled=labelled)
 
 
 def distilled(net: torch.nn.Module) -> Any:
@@ -216,20 +216,22 @@ def distilled(net: torch.nn.Module) -> Any:
         linear = np.array([[cos, -sin], [sin, cos]])
         matrices.append(np.concatenate([linear, (middle - linear @ middle)[:, None]], 1))
 
-    def taught(persons: Any) -> Taught:
+    def taught(persons: Any) -> PseudoLabels:
         blocks = []
         for start in range(0, len(persons), 100):
             patches = persons.patches[start : start + 100]
             total = torch.zeros(())
             for matrix in matrices:
                 there = np.repeat(matrix[None], len(patches), 0)
-                seen = warps.cut(patches, persons.offset, there, spec=SPEC)
-                back = warps.between(there, warps.identity(len(patches)))
-                total = total + warps.carry(torch.from_numpy(predict(seen.crops)), back, SPEC)[0]
+                seen = warps.cut_view(patches, persons.offset, there, spec=SPEC)
+                back = warps.relative_warp(there, warps.identity(len(patches)))
+                total = (
+                    total + warps.warp_maps(torch.from_numpy(predict(seen.crops)), back, SPEC)[0]
+                )
             blocks.append((total / len(matrices)).numpy())
         maps = np.concatenate(blocks)
         points, scores = codecs.decode(maps, SPEC)
-        return Taught(maps.astype(np.float16), points, scores)
+        return PseudoLabels(maps.astype(np.float16), points, scores)
 
     return taught
 
@@ -269,18 +271,18 @@ def run(name: str, arm: str, seed: int, *, quick: int = 0) -> dict[str, Any]:
     }
 
 
-def everyone(reached: Reached) -> list[torch.nn.Module]:
+def everyone(reached: Snapshot) -> list[torch.nn.Module]:
     """Students, or where averages are kept, those: they are what is handed out."""
     return reached.networks.averages or list(reached.networks.students)
 
 
-def measured(nets: Any, material: Material, test: Labelled) -> dict[str, dict[str, float]]:
+def measured(nets: Any, material: TrainingData, test: Labelled) -> dict[str, dict[str, float]]:
     """PCK on the test persons and response on unlabelled ones, each network and the ensemble."""
-    nets = [networks.bare(net) for net in nets]
-    probe = members(nets, material.persons, np.arange(PROBE))
+    nets = [networks.unwrap(net) for net in nets]
+    probe = load_members(nets, material.persons, np.arange(PROBE))
     return {
         seen.name: {"pck": round(pck(seen, test), 4), "response": round(other.response, 4)}
-        for seen, other in zip(members(nets, test.persons), probe, strict=True)
+        for seen, other in zip(load_members(nets, test.persons), probe, strict=True)
     }
 
 
@@ -289,8 +291,8 @@ def pck(seen: Member, test: Labelled) -> float:
     return float(near[test.weights > 0].mean())
 
 
-def histogram(net: torch.nn.Module, material: Material) -> list[float]:
-    seen = members([net], material.persons, np.arange(PROBE))[0]
+def histogram(net: torch.nn.Module, material: TrainingData) -> list[float]:
+    seen = load_members([net], material.persons, np.arange(PROBE))[0]
     return [float(share) for share in seen.histogram]
 
 
@@ -307,10 +309,10 @@ def gap(net: torch.nn.Module, test: Labelled, made: recipe.Recipe) -> dict[str, 
         easy, hard = hard, easy
     found = {}
     for role, matrix in (("teaches", easy), ("learns", hard)):
-        seen = warps.cut(test.persons.patches[:], test.persons.offset, matrix, spec=SPEC)
-        points = warps.carry_points(test.points, matrix, SPEC)
+        seen = warps.cut_view(test.persons.patches[:], test.persons.offset, matrix, spec=SPEC)
+        points = warps.warp_points(test.points, matrix, SPEC)
         if role == "learns":
-            seen = warps.spoil(randoms, seen, points, strength=made.hard, spec=SPEC)
+            seen = warps.augment(randoms, seen, points, strength=made.hard, spec=SPEC)
         answered = codecs.decode(of_network(net, SPEC)(seen.crops), SPEC)[0]
         inside = ((points >= 0) & (points < np.array(SPEC.input_size))).all(2)
         size = np.sqrt(np.abs(np.linalg.det(matrix[:, :, :2])))[:, None]

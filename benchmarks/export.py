@@ -36,7 +36,7 @@ def measure(name: str, size: tuple[int, int], *, parity: bool) -> dict[str, Any]
     from posekit.types import ModelSpec
     from posekit_engines import onnx_file
     from posekit_engines.export import export
-    from posekit_engines.graphs.weights import loaded
+    from posekit_engines.graphs.weights import load_weights
     from posekit_engines.options import ExportOptions
 
     torch.manual_seed(0)
@@ -53,7 +53,7 @@ def measure(name: str, size: tuple[int, int], *, parity: bool) -> dict[str, Any]
         if parity:
             report = export(source, path, dataclasses.replace(options, force=True))
         else:
-            net = loaded(build(spec), source.weights)
+            net = load_weights(build(spec), source.weights)
             onnx_file.write(source, net, spec, options=options, path=path)
         found = {
             "wall_s": round(time.perf_counter() - start, 1),

@@ -26,7 +26,7 @@ import numpy as np
 from results_file import FOLDER, save
 from scipy.stats import rankdata
 
-from posekit_finetune.assess.compare import Finding
+from posekit_finetune.assess.compare import MetricChange
 from posekit_finetune.assess.gate import decide
 
 KINDS = ("harmful", "no evidence", "helpful")
@@ -57,7 +57,7 @@ def judged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each row with the rule's present answer; labels are never shown to it."""
     result = []
     for row in rows:
-        findings = [Finding.from_dict(each) for each in row["verdict"]["findings"]]
+        findings = [MetricChange.from_dict(each) for each in row["verdict"]["findings"]]
         passed, reasons = decide(findings)
         result.append(
             {

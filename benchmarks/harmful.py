@@ -33,8 +33,8 @@ from posekit_finetune.assess.gate import Verdict, judge
 from posekit_finetune.assess.indicators import measure
 from posekit_finetune.assess.predict import Predict, of_bundle
 from posekit_finetune.data.find import FindOptions, find_persons
-from posekit_finetune.train.networks import loaded
-from posekit_finetune.train.teacher import look, with_turned
+from posekit_finetune.train.networks import load_network
+from posekit_finetune.train.teacher import predict_pseudo_labels, with_turned
 
 NAME = "harmful"
 
@@ -108,7 +108,7 @@ def main() -> None:
     persons = find_persons(files, spec, FindOptions(threads=1), work=options.work)
     index = np.arange(min(options.persons, len(persons)))
     persons = persons.select(index)
-    teacher = look(persons, bundle, views=16, threads=1)
+    teacher = predict_pseudo_labels(persons, bundle, views=16, threads=1)
     teacher = with_turned(teacher, persons, index, bundle=bundle, threads=1)
     right = remembered(of_bundle(bundle))
     before = measure(right, persons, index, teacher=teacher)
@@ -117,7 +117,7 @@ def main() -> None:
     models = {
         "the source itself": right,
         "its ensemble of 4 views": ensemble(right, spec, 4),
-        **all_harmful(bundle, right, loaded(bundle), crops=persons.crops(index[:64])),
+        **all_harmful(bundle, right, load_network(bundle), crops=persons.crops(index[:64])),
     }
     done = {(row["run"], row["model"], row["persons"]) for row in rows}
     for name, predict in models.items():

@@ -21,7 +21,7 @@ from posekit.tta import VIEWS, Reader, fuse, matrix_of
 from posekit.types import Float32, ModelSpec, UInt8
 from posekit_finetune.assess.predict import Predict, of_bundle, of_network
 from posekit_finetune.train import losses
-from posekit_finetune.train.networks import answer
+from posekit_finetune.train.networks import network_output
 from posekit_finetune.views import warps
 
 Change = Callable[[Float32], Float32]
@@ -94,7 +94,9 @@ def mistaught(net: nn.Module, spec: ModelSpec, *, steps: int, rate: float, seed:
         maps = torch.from_numpy(codecs.encode(places, spec))
         target = losses.Target(maps, torch.ones(8, 1, *maps.shape[2:]), torch.ones(maps.shape[:2]))
         optimizer.zero_grad()
-        loss = losses.spatial_kl(answer(student, warps.to_image(crops, spec)).logits, target)
+        loss = losses.spatial_kl(
+            network_output(student, warps.to_image(crops, spec)).logits, target
+        )
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return of_network(student, spec)
@@ -109,7 +111,9 @@ def ensemble(predict: Predict, spec: ModelSpec, count: int = 4) -> Predict:
     def run(crops: UInt8) -> Float32:
         each = [
             predict(
-                warps.cut(crops, (0.0, 0.0), np.repeat(m[None], len(crops), 0), spec=spec).crops
+                warps.cut_view(
+                    crops, (0.0, 0.0), np.repeat(m[None], len(crops), 0), spec=spec
+                ).crops
             )
             for m in matrices
         ]

@@ -32,17 +32,17 @@ from posekit.errors import ParityError
 from posekit.nets import build
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
-from posekit_engines.graphs.contents import contained
+from posekit_engines.graphs.contents import dtype_summary
 from posekit_engines.graphs.network import network_graph
 from posekit_engines.graphs.points import points_graph
-from posekit_engines.graphs.weights import inline_weights, loaded
-from posekit_engines.parity.crops import crops_of
-from posekit_engines.parity.crops import embedded as check_crops
+from posekit_engines.graphs.weights import inline_weights, load_weights
+from posekit_engines.parity.crops import embedded_crops as check_crops
+from posekit_engines.parity.crops import load_check_crops
 from posekit_engines.parity.source import SURE, source_maps
 from posekit_engines.precision.activations import session
 from posekit_engines.precision.fp16 import to_fp16
 from posekit_engines.precision.int8 import to_int8
-from posekit_engines.precision.int8_error import Answers, answers
+from posekit_engines.precision.int8_error import TrialOutputs, trial_outputs
 
 ROOT = Path(__file__).resolve().parents[1]
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -66,9 +66,9 @@ def movenet(name: str, assets: Path, count: int) -> Case:
     """An embedded model; of COCO's persons every third judges, the others calibrate."""
     bundle = Bundle.open(embedded()[name])
     kept = bundle.pose_spec
-    crops = crops_of(assets / "coco_kpts" / "images", kept, count=3 * count).crops
+    crops = load_check_crops(assets / "coco_kpts" / "images", kept, count=3 * count).crops
     given = np.delete(crops, np.s_[::3], 0)
-    net = loaded(build(kept), bundle.weights)
+    net = load_weights(build(kept), bundle.weights)
     return Case(kept, net, dict(bundle.weights), crops[::3], given, "embedded; COCO's persons")
 
 
@@ -110,15 +110,15 @@ def cases(assets: Path, count: int) -> dict[str, Callable[[], Case]]:
     return found
 
 
-def truth(case: Case) -> Answers:
+def truth(case: Case) -> TrialOutputs:
     """What torch in float32 and the numpy codecs say."""
     maps = np.concatenate(
         [source_maps(case.net, crop[None], case.spec, flip=False) for crop in case.judged]
     )
-    return Answers(maps, *codecs.decode(maps, case.spec))
+    return TrialOutputs(maps, *codecs.decode(maps, case.spec))
 
 
-def far(found: Answers, source: Answers) -> dict[str, Any]:
+def far(found: TrialOutputs, source: TrialOutputs) -> dict[str, Any]:
     """Shifts in crop px, maps' difference as a share of the highest peak, and moved argmaxes.
 
     gap: by how much the source's own map prefers its cell to the one found, at most.
@@ -169,8 +169,8 @@ def measured(case: Case, seconds: float) -> dict[str, Any]:
     for name, (model, told) in made.items():
         row[name] = {
             "bytes": model.ByteSize(),
-            **far(answers(model, feeds), source),
-            "operators": contained(model)["operators"],
+            **far(trial_outputs(model, feeds), source),
+            "operators": dtype_summary(model)["operators"],
             **told,
         }
         run = session(model).run

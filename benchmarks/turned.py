@@ -20,13 +20,13 @@ from results_file import FOLDER, save
 from posekit import Boxes, Bundle, Warp
 from posekit.bundle import embedded
 from posekit.geometry import compose
-from posekit.tta import VIEWS, MultiView, View, matrix_of
+from posekit.tta import VIEWS, TtaRuntime, View, matrix_of
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("movenet-lightning", "movenet-thunder")
 
 
-def estimate(runtime: MultiView, persons: Persons, angles: Array) -> Array:
+def estimate(runtime: TtaRuntime, persons: Persons, angles: Array) -> Array:
     """Points (N, 17, 2), frame px, of crops turned by `angles` (N,), degrees."""
     points = np.zeros((len(angles), len(runtime.spec.skeleton), 2), np.float32)
     for n, path in enumerate(persons.images):
@@ -48,7 +48,7 @@ def measure(name: str, coco: Persons) -> dict[str, Any]:
     turned = np.random.default_rng(5).uniform(-180, 180, len(coco.boxes))
     figures: dict[str, Any] = {}
     for views in VIEWS:
-        runtime = MultiView(bundle, views=views, device="cpu", threads=1)
+        runtime = TtaRuntime(bundle, views=views, device="cpu", threads=1)
         row = {
             posture: recall(similarity(estimate(runtime, coco, angles), coco))
             for posture, angles in (("upright", 0 * turned), ("turned", turned))

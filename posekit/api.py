@@ -16,7 +16,7 @@ from posekit.estimate import EstimateOptions, Estimator, Finder
 from posekit.infer import Hooks, InferOptions, run
 from posekit.model_file import open_model
 from posekit.runtime import PoseRuntime, Runtime
-from posekit.tta import Look, MultiView
+from posekit.tta import TtaOptions, TtaRuntime
 
 if TYPE_CHECKING:
     from posekit.checkpoints import Converted, Overrides
@@ -47,7 +47,7 @@ def load(
     providers.check_device(device, runtime)
     providers.check_threads(threads)
     pose = _opened(model)
-    look = Look(flip, options.views)
+    look = TtaOptions(flip, options.views)
     runner = _runtime(pose, device, threads, look=look, runtime=runtime)
     if callable(boxes):
         name = getattr(boxes, "__name__", "function")
@@ -99,7 +99,7 @@ def _runtime(
     device: str,
     threads: int | None,
     *,
-    look: Look,
+    look: TtaOptions,
     runtime: providers.Choice,
 ) -> PoseRuntime:
     """What runs the model: what was asked for, or for auto the first that can, with a note.
@@ -128,7 +128,7 @@ def _runtime(
 
 
 def _by_onnxruntime(
-    pose: bundle.Bundle, device: str, threads: int | None, *, look: Look, tensorrt: bool
+    pose: bundle.Bundle, device: str, threads: int | None, *, look: TtaOptions, tensorrt: bool
 ) -> Runtime:
     """What runs the model on ONNX Runtime. Raises InputError, DeviceError, BundleError."""
     if look.views is None:
@@ -138,7 +138,7 @@ def _by_onnxruntime(
             f"--views {look.views} runs natively or on ONNX Runtime's own CUDA provider: leave out "
             "--runtime ort-tensorrt"
         )
-    return MultiView(pose, views=look.views, device=device, threads=threads)
+    return TtaRuntime(pose, views=look.views, device=device, threads=threads)
 
 
 def convert(
@@ -177,7 +177,7 @@ def export(model: str | Path, output: str | Path, **options: Any) -> dict[str, A
         from posekit_engines.export import outputs_of
         from posekit_engines.options import ExportOptions
     check_apart(outputs_of(Path(output)), [path, options.get("check"), options.get("calibrate")])
-    source = convert.read(path) if _is_checkpoint(path) else bundle.Bundle.open(path)
+    source = convert.read_checkpoint(path) if _is_checkpoint(path) else bundle.Bundle.open(path)
     return write(source, output, ExportOptions(**options))
 
 
@@ -195,7 +195,7 @@ def build(
     `posekit_engines.build.BuildOptions`; building needs `posekit[tensorrt]` and `posekit[export]`.
     Raises BundleError, DeviceError, EngineError, InputError, MissingExtraError, SourceError.
     """
-    from posekit_engines.build import BuildOptions, build, told
+    from posekit_engines.build import BuildOptions, build, to_dict
 
     on = providers.Device.of(device)
     if on.kind != "cuda":
@@ -204,7 +204,7 @@ def build(
     target, path = None if output is None else Path(output), bundle.find(model)
     check_apart([target], [path])
     source = bundle.Bundle.open(path)
-    return [told(each) for each in build(source, target, wanted, overwrite=overwrite)]
+    return [to_dict(each) for each in build(source, target, wanted, overwrite=overwrite)]
 
 
 def gpu_check(
@@ -266,7 +266,7 @@ def _opened(model: str | Path) -> bundle.Bundle:
     with _making(f"{model}: a checkpoint (`posekit convert` makes a bundle of it once): this"):
         from posekit_engines import convert
         from posekit_engines.bundles import assemble
-    return assemble.assembled(convert.read(model))
+    return assemble.assemble_bundle(convert.read_checkpoint(model))
 
 
 @contextlib.contextmanager
@@ -299,7 +299,7 @@ def adapt(
     providers.check_threads(options.get("threads"))
     source = bundle.Bundle.open(path := bundle.find(model))
     try:
-        from posekit_engines.bundles.refresh import renewed
+        from posekit_engines.bundles.refresh import refresh_bundle
         from posekit_finetune import job
         from posekit_finetune.options import Hooks as AdaptHooks
     except ModuleNotFoundError as error:
@@ -314,7 +314,7 @@ def adapt(
             options[name] = bundle.Bundle.open(found)
     check_apart(job.outputs_of(Path(out), options.get("work")), [path, *paths, *given])
     calls = AdaptHooks(**(hooks or {}))
-    return job.run(source, paths, out, job=job.Job(**options), finish=renewed, hooks=calls)
+    return job.run(source, paths, out, job=job.Job(**options), finish=refresh_bundle, hooks=calls)
 
 
 def infer(

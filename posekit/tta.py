@@ -48,7 +48,7 @@ VIEWS = {
 asked whether it was right."""
 
 
-class Look(NamedTuple):
+class TtaOptions(NamedTuple):
     """How each person is looked at: `flip`, the mirrored crop too, or in so many `views`."""
 
     flip: bool = True
@@ -137,7 +137,7 @@ def _tap(
     return index, np.where(inside, shares, 0).astype(np.float32)
 
 
-class MultiView(Runtime):
+class TtaRuntime(Runtime):
     """A Runtime that looks at each person in `views` ways: 1, 2 (mirrored), 4 (turned), 8 or 16.
 
     Takes `views` times the network's time. The bundle must hold the `maps` graph.
@@ -149,7 +149,7 @@ class MultiView(Runtime):
     ) -> None:
         if views not in VIEWS:
             raise InputError(f"views {views}: wanted one of {', '.join(map(str, VIEWS))}")
-        look = Look(views=views)
+        look = TtaOptions(views=views)
         super().__init__(
             bundle, device=device, threads=threads, flip=look.mirrored, graph=look.graph
         )

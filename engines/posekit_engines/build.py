@@ -9,9 +9,9 @@ from typing import Any, Literal
 from posekit.atomic import AtomicFiles
 from posekit.bundle import Bundle, check_name
 from posekit.errors import InputError
-from posekit_engines.trt.build import built, plan_for
+from posekit_engines.trt.build import build_and_keep, plan_for
 from posekit_engines.trt.cache import with_plans
-from posekit_engines.trt.library import Library, library, machine
+from posekit_engines.trt.library import Library, gpu_context, library
 from posekit_engines.trt.plan import DETECT, USUAL, Kind, PlanFile, PlanOptions
 
 KINDS: tuple[Kind, ...] = ("raw", "points")
@@ -75,15 +75,15 @@ def build(
     with AtomicFiles([output], overwrite=overwrite) as files:
         wanted = options.plans(source)
         trt = library(options.library)
-        with machine(trt, options.device) as gpu:
-            make = built if options.rebuild else plan_for
+        with gpu_context(trt, options.device) as gpu:
+            make = build_and_keep if options.rebuild else plan_for
             plans = [make(source, gpu, trt=trt, options=each) for each in wanted]
         if output is not None:
             with_plans(source, plans).save(files.place(output))
     return plans
 
 
-def told(plan: PlanFile) -> dict[str, Any]:
+def to_dict(plan: PlanFile) -> dict[str, Any]:
     """What a summary says of a plan: its metadata, where it comes from and where it is."""
     path = None if plan.path is None else str(plan.path)
     found = {"key": plan.key, "origin": plan.origin, "path": path, "notes": list(plan.notes)}

@@ -12,7 +12,7 @@ from posekit import checkpoints
 from posekit.atomic import AtomicFile, explained
 from posekit.bundle import Bundle, check_name
 from posekit.checkpoints import Converted, Overrides, hub
-from posekit_engines.bundles.assemble import pack, unpacked
+from posekit_engines.bundles.assemble import bundle_of_checkpoint, pack
 
 
 def convert(
@@ -48,10 +48,10 @@ def _converted(
     return converted, replace(packed, provenance={**packed.provenance, **fetched})
 
 
-def read(source: str | Path) -> Bundle:
+def read_checkpoint(source: str | Path) -> Bundle:
     """A checkpoint with each family's defaults, as `export` takes it: float32, no graphs.
 
     Raises CheckpointError.
     """
     path = Path(source)
-    return unpacked(checkpoints.load(source), path.stem, path)
+    return bundle_of_checkpoint(checkpoints.load(source), path.stem, path)

@@ -13,10 +13,10 @@ from posekit.bundle import Bundle
 from posekit.nets import build
 from posekit_engines import triton
 from posekit_engines.bundles import reexport
-from posekit_engines.graphs.weights import bundle_weights, loaded
+from posekit_engines.graphs.weights import bundle_weights, load_weights
 from posekit_engines.onnx_file import write
 from posekit_engines.options import ExportOptions
-from posekit_engines.parity.judge import METADATA, PAGE, REPORT, Job, Report, judged
+from posekit_engines.parity.judge import METADATA, PAGE, REPORT, ParityJob, Report, measure_parity
 from posekit_engines.trt.library import check_ready
 
 
@@ -36,7 +36,7 @@ def export(source: Bundle, output: str | Path, options: ExportOptions) -> Report
     if options.decode is not None:
         spec = replace(spec, decode=options.decode)
     build_plan = _plan_builder(options) if target == "tensorrt" else None
-    job = Job(source, spec, loaded(build(spec), source.weights), options)
+    job = ParityJob(source, spec, load_weights(build(spec), source.weights), options)
     outputs = outputs_of(output, target)
     with AtomicFiles(outputs, overwrite=options.overwrite) as files, explained(output):
         path = files.place(output)
@@ -54,7 +54,7 @@ def outputs_of(output: Path, target: str | None = None) -> list[Path]:
     return [output.with_name(output.name + end) for end in ends]
 
 
-def _plan_builder(options: ExportOptions) -> Callable[[Job, Path], Report]:
+def _plan_builder(options: ExportOptions) -> Callable[[ParityJob, Path], Report]:
     """The maker of plans, once it is known that one can be made here.
 
     Raises MissingExtraError, DeviceError.
@@ -65,14 +65,14 @@ def _plan_builder(options: ExportOptions) -> Callable[[Job, Path], Report]:
     return export.build
 
 
-def _onnx(job: Job, path: Path) -> Report:
+def _onnx(job: ParityJob, path: Path) -> Report:
     start = perf_counter()
     told = write(job.source, job.net, job.spec, options=job.options, path=path)
     told["export_s"] = round(perf_counter() - start, 1)
-    return {"to": "onnx", **judged(job, path, told, page=path.with_name(path.name + PAGE))}
+    return {"to": "onnx", **measure_parity(job, path, told, page=path.with_name(path.name + PAGE))}
 
 
-def _triton(job: Job, path: Path) -> Report:
+def _triton(job: ParityJob, path: Path) -> Report:
     name = triton.model_name(path.name)
     version = path / name / "1"
     version.mkdir(parents=True)
@@ -80,20 +80,20 @@ def _triton(job: Job, path: Path) -> Report:
     start = perf_counter()
     told = write(job.source, job.net, job.spec, options=job.options, path=file)
     told["export_s"] = round(perf_counter() - start, 1)
-    report = judged(job, file, told, page=path.with_name(path.name + PAGE))
+    report = measure_parity(job, file, told, page=path.with_name(path.name + PAGE))
     plans = triton.describe(path, name, job.source, spec=job.spec, options=job.options)
     return {"to": "triton", **report, "plans": plans}
 
 
-def _bundle(job: Job, path: Path) -> Report:
+def _bundle(job: ParityJob, path: Path) -> Report:
     """The points graph in its precision is judged alone, then packed with the rest."""
     start = perf_counter()
     file = path.with_name("points.onnx")
     stored = replace(job.source, weights=bundle_weights(job.net))  # float16, as a bundle has them
     told = write(stored, job.net, job.spec, options=job.options, path=file)
     told["export_s"] = round(perf_counter() - start, 1)
-    report = judged(job, file, told, page=path.with_name(path.name + PAGE))
-    packed = reexport.repacked(
+    report = measure_parity(job, file, told, page=path.with_name(path.name + PAGE))
+    packed = reexport.reexport_bundle(
         job.source, job.spec, options=job.options, points=file, parity=report
     )
     path.write_bytes(packed.to_bytes())

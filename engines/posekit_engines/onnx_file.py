@@ -13,12 +13,12 @@ from posekit.bundle import Bundle
 from posekit.errors import ExportError, InputError
 from posekit.types import ModelSpec
 from posekit.version import __version__
-from posekit_engines.graphs.contents import contained
+from posekit_engines.graphs.contents import dtype_summary
 from posekit_engines.graphs.network import network_graph
 from posekit_engines.graphs.points import heatmaps_graph, points_graph
-from posekit_engines.graphs.weights import _write_data, external_values, inline_weights
+from posekit_engines.graphs.weights import external_values, inline_weights, write_data
 from posekit_engines.options import ExportOptions
-from posekit_engines.parity.crops import crops_of
+from posekit_engines.parity.crops import load_check_crops
 from posekit_engines.parity.feeds import feeds
 
 LIMIT = 1_900_000_000
@@ -52,7 +52,7 @@ def write(
                 f"{source.name}: {total / 1e9:.1f} GB of weights; --precision "
                 f"{options.precision} needs a graph in one piece, up to {LIMIT / 1e9:g} GB"
             )
-        _write_data(model, source.weights, path.with_name(path.name + ".data"))
+        write_data(model, source.weights, path.with_name(path.name + ".data"))
     else:
         model, told = precise(inline_weights(model, source.weights, exact=True), source, options)
     if options.batch is not None:
@@ -61,7 +61,7 @@ def write(
     onnx.helper.set_model_props(model, _metadata(source, spec, options))
     path.write_bytes(model.SerializeToString())
     check(path, source.name)
-    return {**told, "contained": contained(model)}
+    return {**told, "contained": dtype_summary(model)}
 
 
 def precise(
@@ -77,13 +77,13 @@ def precise(
     if options.precision == "fp16":
         from posekit_engines.precision.fp16 import to_fp16
 
-        done, told = to_fp16(model, feeds(crops_of(options.check, spec), spec, options))
+        done, told = to_fp16(model, feeds(load_check_crops(options.check, spec), spec, options))
         return done, {"decided": told}
     from posekit_engines.precision.int8 import LEAST, to_int8
 
     # What judges the file is not what it is made with.
-    checks = crops_of(options.calibrate, spec, count=_CALIBRATE)
-    checks = checks.without(crops_of(options.check, spec))
+    checks = load_check_crops(options.calibrate, spec, count=_CALIBRATE)
+    checks = checks.without(load_check_crops(options.check, spec))
     if len(checks) < LEAST:
         raise InputError(
             f"--calibrate {options.calibrate}: {len(checks)} crops beside those of --check, which "

@@ -67,7 +67,7 @@ def fitting(source: Bundle, options: ExportOptions) -> list[PlanFile]:
         "flip": options.flip,
         "graph": graph_hash(source),
     }
-    return cache.such(source, wanted)
+    return cache.find_matching(source, wanted)
 
 
 def _named(name: str, plans: Sequence[PlanFile]) -> list[tuple[str, PlanFile]]:

@@ -17,19 +17,19 @@ from posekit.bundle import Bundle
 from posekit.errors import AdaptError, CollapsedError, DivergedError, RecipeError
 from posekit_finetune.assess import gate
 from posekit_finetune.assess.gate import Verdict
-from posekit_finetune.assess.held_out import Watched, learn
+from posekit_finetune.assess.held_out import HeldOut, learn
 from posekit_finetune.assess.indicators import Indicators
 from posekit_finetune.assess.label_check import Checker
-from posekit_finetune.assess.monitor import Monitor, Reading
+from posekit_finetune.assess.monitor import Monitor, MonitorReading
 from posekit_finetune.data.find import find_persons
 from posekit_finetune.data.persons import Persons, split
 from posekit_finetune.options import AdaptOptions, Hooks
 from posekit_finetune.recipe import Recipe
-from posekit_finetune.report.provenance import facts, networks, provenance, spent
-from posekit_finetune.targets import _key, _taught
+from posekit_finetune.report.provenance import networks, provenance, run_cost, run_facts
+from posekit_finetune.targets import content_key, training_targets
 from posekit_finetune.train.loop import Loop
-from posekit_finetune.train.networks import Start, start_of
-from posekit_finetune.train.state import Material
+from posekit_finetune.train.networks import Start, start_networks
+from posekit_finetune.train.state import TrainingData
 from posekit_finetune.train.teacher import with_turned
 
 AGREED = 0.95
@@ -52,7 +52,7 @@ class Outcome:
     reason: str
     before: Indicators
     after: Indicators | None
-    history: tuple[Reading, ...]
+    history: tuple[MonitorReading, ...]
     facts: Mapping[str, Any]
     persons: Persons
     recipe: Recipe
@@ -75,13 +75,15 @@ def adapt(source: Bundle, options: AdaptOptions, hooks: Hooks = Hooks()) -> Outc
     )
     rows, held = split(persons, seed=options.seed)
     hooks.on_stage(f"{len(rows)} persons to learn from, {len(held)} held out; asking the teacher")
-    material, teacher = _taught(source, persons, (rows, held), options=options, hooks=hooks)
+    material, teacher = training_targets(
+        source, persons, (rows, held), options=options, hooks=hooks
+    )
     if options.teacher is None:  # another model's views do not flatter the source
         teacher = with_turned(teacher, persons, held, bundle=source, threads=options.threads)
-    watched = Watched(source, persons, held, teacher, options.threads)
+    watched = HeldOut(source, persons, held, teacher, options.threads)
     before = watched.measure(source.weights, None)
     agreed = before.mean("teacher")
-    told = facts(source, persons, options, signal=agreed)
+    told = run_facts(source, persons, options, signal=agreed)
     outcome = Outcome(None, None, "", before, None, (), told, persons, options.recipe)
     if options.teacher is None and options.labelled is None and agreed > AGREED:
         reason = (
@@ -96,7 +98,7 @@ def adapt(source: Bundle, options: AdaptOptions, hooks: Hooks = Hooks()) -> Outc
     if learned.error is None:
         hooks.on_stage("judging")
         learned = _judged(learned, loop, watched, checks=options.checks)
-    return dataclasses.replace(learned, facts={**learned.facts, **spent(started, loop)})
+    return dataclasses.replace(learned, facts={**learned.facts, **run_cost(started, loop)})
 
 
 def _agreeing(options: AdaptOptions) -> None:
@@ -115,7 +117,11 @@ def _agreeing(options: AdaptOptions) -> None:
 
 
 def _learned(
-    outcome: Outcome, loop: Loop, watched: Watched, *, on_reading: Callable[[Reading, float], None]
+    outcome: Outcome,
+    loop: Loop,
+    watched: HeldOut,
+    *,
+    on_reading: Callable[[MonitorReading, float], None],
 ) -> Outcome:
     """The outcome with the best weights in it, or with why learning was stopped."""
     monitor = Monitor(outcome.before, labelled=loop.material.labelled is not None)
@@ -138,7 +144,7 @@ def _learned(
 
 
 def _judged(
-    outcome: Outcome, loop: Loop, watched: Watched, *, checks: Sequence[Checker]
+    outcome: Outcome, loop: Loop, watched: HeldOut, *, checks: Sequence[Checker]
 ) -> Outcome:
     """The outcome with the gate's verdict."""
     if outcome.adapted is None:
@@ -159,21 +165,21 @@ def _judged(
     )
 
 
-def _told(material: Material, options: AdaptOptions) -> str:
+def _told(material: TrainingData, options: AdaptOptions) -> str:
     """All that decides what a run learns, beside the source."""
-    models = [_key("", each, 0) for each in (options.teacher, options.second) if each]
+    models = [content_key("", each, 0) for each in (options.teacher, options.second) if each]
     labelled = options.labelled.persons.fingerprint if options.labelled else ""
     numbers = [options.recipe.to_dict(), options.seed, options.budget_s]
     return material.persons.fingerprint + json.dumps([numbers, models, labelled], sort_keys=True)
 
 
 def _start(source: Bundle, options: AdaptOptions) -> Start:
-    return start_of(source, *([options.second] if options.second else []))
+    return start_networks(source, *([options.second] if options.second else []))
 
 
-def _loop(source: Bundle, material: Material, options: AdaptOptions) -> Loop:
+def _loop(source: Bundle, material: TrainingData, options: AdaptOptions) -> Loop:
     """The loop, as long as the budget allows; a resumed one goes on."""
-    key = _key(_told(material, options), source, 0)
+    key = content_key(_told(material, options), source, 0)
     state = options.work / f"state-{key}.pt"
     if not options.resume:
         state.unlink(missing_ok=True)
@@ -186,11 +192,11 @@ def _loop(source: Bundle, material: Material, options: AdaptOptions) -> Loop:
 
 
 def _within(
-    source: Bundle, material: Material, options: AdaptOptions, *, budget_s: float
+    source: Bundle, material: TrainingData, options: AdaptOptions, *, budget_s: float
 ) -> Recipe:
     """The recipe with as many steps as fit; remembered, so that a resumed run has as many."""
     recipe = options.recipe
-    path = options.work / f"steps-{_key(_told(material, options), source, 0)}.txt"
+    path = options.work / f"steps-{content_key(_told(material, options), source, 0)}.txt"
     if options.resume and path.exists():
         return dataclasses.replace(recipe, steps=int(path.read_text()))
     trial = dataclasses.replace(recipe, steps=6, watch_every=6)

@@ -16,7 +16,7 @@ from posekit.session import usable_threads
 from posekit_finetune import recipe
 from posekit_finetune.adapt import Outcome, adapt
 from posekit_finetune.assess.label_check import SHARE, Checker, LabelCheck
-from posekit_finetune.assess.monitor import Reading
+from posekit_finetune.assess.monitor import MonitorReading
 from posekit_finetune.data.find import FindOptions
 from posekit_finetune.data.labelled import Labelled, read_labelled
 from posekit_finetune.options import AdaptOptions, Hooks
@@ -186,7 +186,7 @@ def _followed(hooks: Hooks, folder: str | Path | None) -> Hooks:
     with explained(Path(folder)):
         writer = SummaryWriter(str(folder))
 
-    def look(reading: Reading, seconds: float) -> None:
+    def look(reading: MonitorReading, seconds: float) -> None:
         figures = {**reading.values, **reading.losses, "score": reading.score}
         for name, value in figures.items():
             writer.add_scalar(name, value, reading.step)

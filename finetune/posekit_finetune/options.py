@@ -9,7 +9,7 @@ from pathlib import Path
 
 from posekit.bundle import Bundle
 from posekit_finetune.assess.label_check import Checker
-from posekit_finetune.assess.monitor import Reading
+from posekit_finetune.assess.monitor import MonitorReading
 from posekit_finetune.data.find import FindOptions
 from posekit_finetune.data.labelled import Labelled
 from posekit_finetune.recipe import Recipe
@@ -51,6 +51,6 @@ class Hooks:
 
     on_stage: Callable[[str], None] = lambda _: None
     on_count: Callable[[int, int], None] = lambda _done, _all: None
-    on_reading: Callable[[Reading, float], None] = lambda _reading, _seconds: None
+    on_reading: Callable[[MonitorReading, float], None] = lambda _reading, _seconds: None
     stopped: Callable[[], bool] = lambda: False
     deferred: Callable[[], AbstractContextManager[None]] = nullcontext

@@ -13,39 +13,39 @@ from posekit_finetune.data.persons import Persons
 from posekit_finetune.options import AdaptOptions, Hooks
 from posekit_finetune.recipe import Recipe
 from posekit_finetune.train import teacher_transfer
-from posekit_finetune.train.state import Material
-from posekit_finetune.train.teacher import Taught, look
+from posekit_finetune.train.state import TrainingData
+from posekit_finetune.train.teacher import PseudoLabels, predict_pseudo_labels
 
 
-def _taught(
+def training_targets(
     source: Bundle,
     persons: Persons,
     parts: tuple[Int64, Int64],
     *,
     options: AdaptOptions,
     hooks: Hooks,
-) -> tuple[Material, Taught]:
+) -> tuple[TrainingData, PseudoLabels]:
     """What is learned from, and the frozen teacher's answer, which the monitor and the gate ask.
 
     parts: rows to learn from, rows held out.
     """
     (rows, held), recipe = parts, options.recipe
 
-    def asked(bundle: Bundle, whom: Persons, views: int) -> Taught:
-        path = options.work / f"maps-{_key(whom.fingerprint, bundle, views)}.npy"
-        return look(
+    def asked(bundle: Bundle, whom: Persons, views: int) -> PseudoLabels:
+        path = options.work / f"maps-{content_key(whom.fingerprint, bundle, views)}.npy"
+        return predict_pseudo_labels(
             whom, bundle, views=views, threads=options.threads, path=path, progress=hooks.on_count
         )
 
     if not _all_are_taught(recipe):
         few = _asked_few(source, persons, held, options=options)
-        return Material(persons, rows, labelled=options.labelled), few
+        return TrainingData(persons, rows, labelled=options.labelled), few
     plain = asked(source, persons, 1)
     teacher = options.teacher or source
     if teacher_transfer.same_crops(teacher.pose_spec, source.pose_spec):
         taught = asked(teacher, persons, recipe.ensemble_views)
     else:
-        theirs = teacher_transfer.recut(
+        theirs = teacher_transfer.recrop(
             persons,
             options.unlabeled,
             teacher.pose_spec,
@@ -54,13 +54,13 @@ def _taught(
             progress=hooks.on_count,
         )
         told = asked(teacher, theirs, recipe.ensemble_views)
-        taught = teacher_transfer.retold(
+        taught = teacher_transfer.remap(
             told,
             theirs,
             persons,
-            path=options.work / f"maps-{_key(theirs.fingerprint, teacher, 0)}-retold.npy",
+            path=options.work / f"maps-{content_key(theirs.fingerprint, teacher, 0)}-retold.npy",
         )
-    return Material(persons, rows, taught, plain, options.labelled), taught
+    return TrainingData(persons, rows, taught, plain, options.labelled), taught
 
 
 def _all_are_taught(recipe: Recipe) -> bool:
@@ -69,17 +69,20 @@ def _all_are_taught(recipe: Recipe) -> bool:
     return bool(recipe.teacher == "ensemble" or weighs or recipe.loss == "kl")
 
 
-def _asked_few(source: Bundle, persons: Persons, held: Int64, *, options: AdaptOptions) -> Taught:
+def _asked_few(
+    source: Bundle, persons: Persons, held: Int64, *, options: AdaptOptions
+) -> PseudoLabels:
     """The source's own views on the held-out persons; points of the others are NaN."""
     views = options.recipe.ensemble_views
-    seen = look(persons.select(held), source, views=views, threads=options.threads)
+    seen = predict_pseudo_labels(persons.select(held), source, views=views, threads=options.threads)
     points = np.full((len(persons), *seen.points.shape[1:]), np.nan, np.float32)
     scores = np.zeros(points.shape[:2], np.float32)
     points[held], scores[held] = seen.points, seen.scores
-    return Taught(seen.maps, points, scores)
+    return PseudoLabels(seen.maps, points, scores)
 
 
-def _key(fingerprint: str, bundle: Bundle, views: int) -> str:
+def content_key(fingerprint: str, bundle: Bundle, views: int) -> str:
+    """16 hex digits of persons, weights, views and spec: names what can be made again."""
     digest = hashlib.sha256()
     for name, value in sorted(bundle.weights.items()):
         digest.update(name.encode() + value.tobytes())

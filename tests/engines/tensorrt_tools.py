@@ -19,7 +19,7 @@ from posekit import bundle, nets
 from posekit.bundle import Bundle
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
-from posekit_engines.graphs.weights import bundle_weights, loaded
+from posekit_engines.graphs.weights import bundle_weights, load_weights
 from tests.engines.cuda_emulation import tools
 
 FOLDER = tools.TOOLCHAIN / "tensorrt"
@@ -55,7 +55,7 @@ def small_spec(architecture: str) -> ModelSpec:
 def lively(spec: ModelSpec) -> nn.Module:
     """A network with fresh weights whose values are neither tiny nor huge in any layer."""
     if spec.architecture in bundle.embedded():
-        return loaded(nets.build(spec), Bundle.open(bundle.find(spec.architecture)).weights)
+        return load_weights(nets.build(spec), Bundle.open(bundle.find(spec.architecture)).weights)
     torch.manual_seed(0)
     net = nets.build(spec)
     for layer in net.modules():

@@ -27,7 +27,7 @@ from posekit.runtime import Runtime
 from posekit_engines import onnx_file
 from posekit_engines.export import export
 from posekit_engines.options import BUDGETS, ExportOptions
-from posekit_engines.parity.crops import embedded
+from posekit_engines.parity.crops import embedded_crops
 from tests.full_disk import full_disk
 
 PLAIN = ExportOptions(flip=False)
@@ -109,7 +109,7 @@ def test_points_in_frame_pixels_are_the_crop_points_moved(
     options = dataclasses.replace(PLAIN, affine=True, batch=2)
     report = export(lightning, path, options)
     assert report["crop_px"]["max"] < 0.01
-    checks = embedded(lightning.pose_spec)
+    checks = embedded_crops(lightning.pose_spec)
     warp = Warp(checks.warp.matrix[:2]).inverse()
     given = {"crops": checks.crops[:2], "warp": warp.matrix.astype(np.float32)}
     points, _ = session(path).run(None, given)

@@ -171,10 +171,10 @@ def test_plans_of_the_cache_are_found_and_two_of_one_gpu_have_two_names(
     planned: Bundle, tmp_path: Path
 ) -> None:
     kept = plan(planned, "points-fp16-a1b2c3d4", version="10.1.0")
-    cache.folder().mkdir(parents=True)
-    path = cache.folder() / f"{kept.key}.plan"
+    cache.cache_dir().mkdir(parents=True)
+    path = cache.cache_dir() / f"{kept.key}.plan"
     path.write_bytes(kept.data)
     path.with_suffix(".json").write_text(json.dumps(kept.metadata))
-    (cache.folder() / "broken.json").write_text("{")
+    (cache.cache_dir() / "broken.json").write_text("{")
     models = laid_out(planned, tmp_path / "repository", ExportOptions(to="triton"))
     assert models == ["poses_fp16_nvidia_l4", "poses_fp16_nvidia_l4_a1b2c3d4"]

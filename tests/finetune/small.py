@@ -10,7 +10,7 @@ from posekit_finetune import recipe
 from posekit_finetune.recipe import Recipe
 from posekit_finetune.train.loop import Loop
 from posekit_finetune.train.networks import Start
-from posekit_finetune.train.state import Material
+from posekit_finetune.train.state import TrainingData
 
 PERSONS = 48
 ALIKE = (
@@ -40,9 +40,9 @@ def lively_start(count: int) -> Start:
     return Start(SPEC, tuple(nets))
 
 
-def material(*, labels: bool = False) -> Material:
+def material(*, labels: bool = False) -> TrainingData:
     made = figures(PERSONS, 1, "none")
-    return Material(made.persons, np.arange(PERSONS), labelled=made if labels else None)
+    return TrainingData(made.persons, np.arange(PERSONS), labelled=made if labels else None)
 
 
 def small(name: str, steps: int, *settings: str) -> Recipe:

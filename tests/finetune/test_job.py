@@ -17,7 +17,7 @@ from posekit import Bundle
 from posekit.bundle import find
 from posekit.errors import DataError, InputError, ParityError, RecipeError, SourceError
 from posekit.verify import verify
-from posekit_engines.bundles.refresh import renewed
+from posekit_engines.bundles.refresh import refresh_bundle
 
 
 def picture(number: int) -> np.ndarray:
@@ -113,7 +113,7 @@ def test_labels_and_a_second_network_take_part(pictures: Path, tmp_path: Path) -
     bundle = Bundle.open(find("movenet-lightning"))
     name = "head.heatmap.out.weight"
     weights = {**bundle.weights, name: (bundle.weights[name] * np.float16(0.95))}
-    renewed(dataclasses.replace(bundle, weights=weights, name="other")).save(other)
+    refresh_bundle(dataclasses.replace(bundle, weights=weights, name="other")).save(other)
     labels, folder = labelled(tmp_path, 6)
     out = tmp_path / "mine.posekit"
     settings = ["watch_every=2", "batch=4", "labelled_batch=4", "steps=2", "ensemble_views=1"]
@@ -216,9 +216,9 @@ def test_graphs_that_do_not_follow_their_weights_are_not_handed_out() -> None:
     stale = dataclasses.replace(
         bundle, weights=other, graphs={**bundle.graphs, "flip": bundle.graphs["plain"]}
     )
-    assert "flip_points" in renewed(dataclasses.replace(bundle, weights=other)).reference
+    assert "flip_points" in refresh_bundle(dataclasses.replace(bundle, weights=other)).reference
     with pytest.raises(ParityError):
-        renewed(stale)
+        refresh_bundle(stale)
 
 
 @pytest.mark.slow

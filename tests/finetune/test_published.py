@@ -19,7 +19,7 @@ from posekit.bundle import Bundle
 from posekit.nets import build
 from posekit.skeletons import COCO_17, MPII_16
 from posekit.types import ModelSpec, Skeleton
-from posekit_engines.bundles.assemble import assembled
+from posekit_engines.bundles.assemble import assemble_bundle
 from tests.assets import shared
 from tests.finetune.material import blobs, write_blobs
 
@@ -36,7 +36,7 @@ def resnet(folder: Path, seed: int, skeleton: Skeleton) -> Path:
         net.head.final_layer.weight.normal_(0, 0.001)
         net.head.final_layer.bias.zero_()
     weights = {name: value.numpy() for name, value in net.state_dict().items()}
-    assembled(Bundle(path.stem, spec, weights, {}, {"weights": "none"}, {})).save(path)
+    assemble_bundle(Bundle(path.stem, spec, weights, {}, {"weights": "none"}, {})).save(path)
     return path
 
 

@@ -17,7 +17,7 @@ from posekit.nets import build
 from posekit.runtime import Runtime
 from posekit.session import WEIGHTS_OUTSIDE
 from posekit_engines import onnx_file
-from posekit_engines.graphs.weights import loaded
+from posekit_engines.graphs.weights import load_weights
 from posekit_engines.options import ExportOptions
 from tests.states import saved
 
@@ -34,7 +34,7 @@ def apart(lightning: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Lightning as an .onnx whose weights stand beside it, as those above 1.9 GB do."""
     path = tmp_path_factory.mktemp("apart") / "net.onnx"
     spec = lightning.pose_spec
-    net = loaded(build(spec), lightning.weights)
+    net = load_weights(build(spec), lightning.weights)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_file, "LIMIT", 1000)
         options = ExportOptions(flip=False)

@@ -12,7 +12,7 @@ from posekit.bundle import find
 from posekit.errors import InputError
 from posekit.geometry import Warp
 from posekit.runtime import Runtime
-from posekit.tta import VIEWS, MultiView, Reader, View, matrix_of
+from posekit.tta import VIEWS, Reader, TtaRuntime, View, matrix_of
 from posekit.types import Boxes, ModelSpec
 
 
@@ -74,7 +74,7 @@ def test_one_view_is_the_plain_runtime() -> None:
     boxes = Boxes(np.array([[60, 20, 240, 280]], np.float32))
     warp = Warp.from_boxes(boxes, bundle.pose_spec)
     plain = Runtime(bundle, device="cpu", threads=1, flip=False)
-    one = MultiView(bundle, views=1, device="cpu", threads=1)
+    one = TtaRuntime(bundle, views=1, device="cpu", threads=1)
     for (points, scores), (expected, heights) in [
         (one.infer(one.crop(image(), warp)), plain.infer(plain.crop(image(), warp)))
     ]:
@@ -89,7 +89,7 @@ def test_two_views_are_nearly_the_flip_test() -> None:
     bundle = Bundle.open(find("movenet-lightning"))
     crops = bundle.reference["crops"]
     flip = Runtime(bundle, device="cpu", threads=1, flip=True)
-    two = MultiView(bundle, views=2, device="cpu", threads=1)
+    two = TtaRuntime(bundle, views=2, device="cpu", threads=1)
     both = np.stack([crops, crops[:, :, ::-1]], 1).reshape(-1, *crops.shape[1:])
     points, _ = two.infer(np.ascontiguousarray(both))
     expected, heights = flip.infer(crops)
@@ -107,5 +107,5 @@ def test_an_estimator_takes_views(tmp_path: Path) -> None:
 
 def test_other_numbers_of_views_are_refused() -> None:
     with pytest.raises(InputError, match="1, 2, 4, 8, 14, 16"):
-        MultiView(Bundle.open(find("movenet-lightning")), views=3)
+        TtaRuntime(Bundle.open(find("movenet-lightning")), views=3)
     assert [len(views) for views in VIEWS.values()] == list(VIEWS)

@@ -23,9 +23,9 @@ from posekit.types import ModelSpec
 from posekit.version import __version__
 from posekit_engines.graphs.network import network_graph
 from posekit_engines.graphs.points import heatmaps_graph, points_graph
-from posekit_engines.graphs.weights import bundle_weights, loaded
-from posekit_engines.parity.crops import check_crops
-from posekit_engines.parity.source import compare, source_answer
+from posekit_engines.graphs.weights import bundle_weights, load_weights
+from posekit_engines.parity.crops import reference_crops
+from posekit_engines.parity.source import compare, source_points
 
 
 def pack(converted: Converted, name: str, source: Path) -> Bundle:
@@ -33,10 +33,10 @@ def pack(converted: Converted, name: str, source: Path) -> Bundle:
 
     Weights become float16.  Raises ExportError where one does not fit.
     """
-    return assembled(unpacked(converted, name, source))
+    return assemble_bundle(bundle_of_checkpoint(converted, name, source))
 
 
-def unpacked(converted: Converted, name: str, source: Path) -> Bundle:
+def bundle_of_checkpoint(converted: Converted, name: str, source: Path) -> Bundle:
     """A converted checkpoint with float32 weights and without graphs: what `export` starts from.
 
     Its `sha256` is the checkpoint's.
@@ -53,7 +53,7 @@ def unpacked(converted: Converted, name: str, source: Path) -> Bundle:
     )
 
 
-def assembled(source: Bundle, spec: ModelSpec | None = None) -> Bundle:
+def assemble_bundle(source: Bundle, spec: ModelSpec | None = None) -> Bundle:
     """`source` with new graphs, float16 weights, check crops and parity, its own spec or `spec`.
 
     The stored answer is that of the network in torch with the source's own weights, and parity.json
@@ -61,7 +61,7 @@ def assembled(source: Bundle, spec: ModelSpec | None = None) -> Bundle:
     Raises ExportError where a weight does not fit.
     """
     spec = spec or source.pose_spec
-    exact = loaded(build(spec), source.weights)
+    exact = load_weights(build(spec), source.weights)
     weights = bundle_weights(exact)
     network = network_graph(exact, spec)
     graphs = {
@@ -125,8 +125,8 @@ def _sha256(source: Path) -> str:
 
 def _reference(net: nn.Module, spec: ModelSpec) -> dict[str, NDArray[Any]]:
     """Check crops, and what the network in torch and the numpy codecs find in them."""
-    crops = check_crops(spec)
-    flip, plain = (source_answer(net, crops, spec, flip=flip) for flip in (True, False))
+    crops = reference_crops(spec)
+    flip, plain = (source_points(net, crops, spec, flip=flip) for flip in (True, False))
     return {
         "crops": crops,
         "flip_points": flip[0],

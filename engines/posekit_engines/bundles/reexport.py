@@ -10,11 +10,11 @@ from typing import Any
 from posekit.bundle import Bundle
 from posekit.types import ModelSpec
 from posekit.version import __version__
-from posekit_engines.bundles.assemble import assembled
+from posekit_engines.bundles.assemble import assemble_bundle
 from posekit_engines.options import ExportOptions
 
 
-def repacked(
+def reexport_bundle(
     source: Bundle,
     spec: ModelSpec,
     *,
@@ -28,7 +28,7 @@ def repacked(
     it holds the one points graph at `points`, which has its weights inside, and maps in fp32 with
     the float16 weights that further work starts from.  Raises ExportError.
     """
-    packed = assembled(source, spec)
+    packed = assemble_bundle(source, spec)
     graphs, extras = dict(packed.graphs), dict(packed.extras)
     if options.precision != "fp32":
         view = "flip" if options.flip else "plain"

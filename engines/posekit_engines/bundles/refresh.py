@@ -13,16 +13,16 @@ from posekit.errors import ParityError
 from posekit.nets import build
 from posekit.session import open_session
 from posekit.types import Float32
-from posekit_engines.bundles.assemble import assembled
-from posekit_engines.graphs.weights import loaded
-from posekit_engines.parity.crops import check_crops
-from posekit_engines.parity.source import Parity, compare, source_answer
+from posekit_engines.bundles.assemble import assemble_bundle
+from posekit_engines.graphs.weights import load_weights
+from posekit_engines.parity.crops import reference_crops
+from posekit_engines.parity.source import Parity, compare, source_points
 
 BUDGET_PX = 0.05
 _MARK = b"weights.safetensors"  # in each graph that takes its weights from the bundle
 
 
-def renewed(bundle: Bundle) -> Bundle:
+def refresh_bundle(bundle: Bundle) -> Bundle:
     """The bundle with reference and parity of its own weights; graphs that take them stay.
 
     A bundle exported in fp16 or int8 has a graph with its old weights inside: its graphs are made
@@ -33,12 +33,12 @@ def renewed(bundle: Bundle) -> Bundle:
         bundle = _in_fp32(bundle)
     spec = bundle.pose_spec
     crops = bundle.reference.get("crops")
-    crops = check_crops(spec) if crops is None else crops
-    net = loaded(build(spec), bundle.weights)
+    crops = reference_crops(spec) if crops is None else crops
+    net = load_weights(build(spec), bundle.weights)
     reference: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = {"crops": crops}
     told = {}
     for view in ("flip", "plain"):
-        answer = source_answer(net, crops, spec, flip=view == "flip")
+        answer = source_points(net, crops, spec, flip=view == "flip")
         reference[f"{view}_points"], reference[f"{view}_scores"] = answer
         parity = _measured(bundle, view, crops, answer=answer)
         if not parity.mean_px <= BUDGET_PX:
@@ -62,7 +62,7 @@ def _in_fp32(bundle: Bundle) -> Bundle:
     note = f"its parent was {was}; export it again in that precision"
     said = {"precision": "fp32", "decode": bundle.pose_spec.decode, "note": note}
     provenance = {**bundle.provenance, "export": said}
-    return dataclasses.replace(assembled(bundle), provenance=provenance)
+    return dataclasses.replace(assemble_bundle(bundle), provenance=provenance)
 
 
 def _measured(

@@ -25,7 +25,7 @@ Compiled = Callable[[str, tuple[int, int]], bytes]
 class Device:
     """A GPU in use. What it hands out is released when nobody holds it any more."""
 
-    def __init__(self, driver: Driver, compiled: Compiled = nvrtc.compiled) -> None:
+    def __init__(self, driver: Driver, compiled: Compiled = nvrtc.compile_kernel) -> None:
         self.driver = driver
         self.info = driver.info
         self._compiled = compiled

@@ -138,7 +138,7 @@ def candidates() -> Iterator[str]:
     yield "libnvrtc.so"
 
 
-def compiled(name: str, capability: Capability, folder: Path | None = None) -> bytes:
+def compile_kernel(name: str, capability: Capability, folder: Path | None = None) -> bytes:
     """The kernel for a GPU, from the cache in `folder` or newly compiled.
 
     The file's name holds a hash of source, options and compiler version: nothing stale is ever
@@ -147,7 +147,7 @@ def compiled(name: str, capability: Capability, folder: Path | None = None) -> b
     """
     found = compiler()
     target = found.target(capability)
-    path = (folder or cache_folder()) / f"{name}-{target}-{_key(name, target, found)}.bin"
+    path = (folder or cache_dir()) / f"{name}-{target}-{_key(name, target, found)}.bin"
     image = _read(path)
     if image is None:
         image = found.compile(name, target)
@@ -156,7 +156,7 @@ def compiled(name: str, capability: Capability, folder: Path | None = None) -> b
     return image
 
 
-def cache_folder() -> Path:
+def cache_dir() -> Path:
     """Under XDG_CACHE_HOME, or ~/.cache."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(home).expanduser() / "posekit" / "kernels"

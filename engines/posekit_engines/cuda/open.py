@@ -17,10 +17,10 @@ def open_device(index: int = 0, driver: Choice = "auto") -> Device:
 
     Raises MissingExtraError (no such package), DeviceError (no driver, no such GPU).
     """
-    return Device(open_driver(chosen(driver), index))
+    return Device(open_driver(choose_driver(driver), index))
 
 
-def chosen(driver: Choice) -> Choice:
+def choose_driver(driver: Choice) -> Choice:
     """The package that `driver` names, or for auto the first that is installed.
 
     Raises MissingExtraError, InputError.

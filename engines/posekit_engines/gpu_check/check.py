@@ -82,7 +82,7 @@ class CheckOptions:
 
 
 @dataclass(frozen=True)
-class Job:
+class CheckJob:
     """What every part is given.  plans: TensorRT; None: as it is installed."""
 
     device: Device
@@ -96,7 +96,7 @@ class Job:
 
 
 Figures = dict[str, Any]
-Part = Callable[[Job], Figures]
+Part = Callable[[CheckJob], Figures]
 
 
 def check(
@@ -113,7 +113,7 @@ def check(
     """
     if unknown := set(options.only) - set(PARTS):
         raise InputError(f"--only {', '.join(sorted(unknown))}: wanted {', '.join(PARTS)}")
-    job = Job(open_device(options.index, options.driver), bundle, options, plans)
+    job = CheckJob(open_device(options.index, options.driver), bundle, options, plans)
     emulated = job.device.info.name in STAND_INS
     parts: dict[str, Figures] = {}
     for name, part in PARTS.items():
@@ -136,7 +136,7 @@ def raise_failures(result: Mapping[str, Any]) -> None:
     """Raises ParityError where a part failed."""
     if found := failures(result):
         engines = result["parts"].get("engines", {})
-        far = plan_parity.strayed(engines) if "raw" in engines else np.inf
+        far = plan_parity.deviates(engines) if "raw" in engines else np.inf
         raise ParityError("; ".join(found), far)
 
 
@@ -145,7 +145,7 @@ def save(result: Mapping[str, Any], path: Path) -> None:
     write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
 
 
-def _done(name: str, part: Part, job: Job, *, before: Mapping[str, Figures]) -> Figures:
+def _done(name: str, part: Part, job: CheckJob, *, before: Mapping[str, Figures]) -> Figures:
     """A part's figures with status and why; its errors become one of them."""
     only = job.options.only
     if only and name not in (*only, "kernels"):
@@ -161,7 +161,7 @@ def _done(name: str, part: Part, job: Job, *, before: Mapping[str, Figures]) -> 
         return {"status": "failed", "why": str(error)}
 
 
-def _kernels(job: Job) -> Figures:
+def _kernels(job: CheckJob) -> Figures:
     """the kernels against their numpy twins on all test cases (a brief choice if not asked for)"""
     brief = bool(job.options.only) and "kernels" not in job.options.only
     chosen = run.cases(brief=brief)
@@ -187,7 +187,7 @@ def _kernels(job: Job) -> Figures:
     return {"status": "failed", "why": why, **figures}
 
 
-def _sanitizer(job: Job) -> Figures:
+def _sanitizer(job: CheckJob) -> Figures:
     """compute-sanitizer on the kernels: memory, races, barriers"""
     from posekit_engines.gpu_check import sanitizer
 
@@ -199,20 +199,20 @@ def _sanitizer(job: Job) -> Figures:
     return {"status": "failed", "why": f"{tool}: {said.splitlines()[0]}", **found}
 
 
-def _engines(job: Job) -> Figures:
+def _engines(job: CheckJob) -> Figures:
     """both TensorRT plans against the source network on its check crops (built if need be)"""
     found = plan_parity.parity(job.device, job.bundle, job.tensorrt())
     why = plan_parity.over_budget(found)
     return {"status": "failed" if why else "passed", "why": why, **found}
 
 
-def _times(job: Job) -> Figures:
+def _times(job: CheckJob) -> Figures:
     """each kernel by CUDA events, and the bandwidth it reaches"""
     found = timing.kernels(job.device, job.options.effort)
     return {"status": "measured", "why": "", **found, "copy_bytes_per_s": _copy_rate(job)}
 
 
-def _copy_rate(job: Job) -> float | str:
+def _copy_rate(job: CheckJob) -> float | str:
     """What this GPU's memory really gives, by a copy within it; torch does it."""
     from posekit_engines.gpu_check import baselines
 
@@ -222,7 +222,7 @@ def _copy_rate(job: Job) -> float | str:
         return f"not run: {error}"
 
 
-def _decode(job: Job) -> Figures:
+def _decode(job: CheckJob) -> Figures:
     """decode against eager torch, torch.compile, and copy to the host + numpy"""
     from posekit_engines.gpu_check import baselines
 
@@ -230,14 +230,14 @@ def _decode(job: Job) -> Figures:
     return {"status": "measured", "why": "", **found}
 
 
-def _crop(job: Job) -> Figures:
+def _crop(job: CheckJob) -> Figures:
     """frame upload + crop against OpenCV's crops + their upload"""
     from posekit_engines.gpu_check import baselines
 
     return {"status": "measured", "why": "", **baselines.crop(job.device, job.options.effort)}
 
 
-def _end_to_end(job: Job) -> Figures:
+def _end_to_end(job: CheckJob) -> Figures:
     """frame in, points out: p50 and p99 for each number of persons, and the bare engine"""
     from posekit_engines.gpu_check import end_to_end
 

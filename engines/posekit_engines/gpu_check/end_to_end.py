@@ -13,7 +13,7 @@ from posekit.bundle import Bundle
 from posekit.geometry import Warp
 from posekit.types import UInt8
 from posekit_engines.cuda.device import Device, Stream
-from posekit_engines.gpu_check.plans import Plans, opened, told_of
+from posekit_engines.gpu_check.plans import Plans, open_gpu_runtime, plan_summary
 from posekit_engines.gpu_check.timing import Effort, graph_ms, quantiles, repeated, scene, wall_ms
 from posekit_engines.runtime.runtime import GpuRuntime
 from posekit_engines.trt.engine import TensorRTEngine
@@ -27,7 +27,7 @@ def end_to_end(device: Device, bundle: Bundle, plans: Plans, *, effort: Effort) 
 
     Raises EngineError, DeviceError, MissingExtraError.
     """
-    runtime, plan = opened(device, bundle, plans)
+    runtime, plan = open_gpu_runtime(device, bundle, plans)
     engine = TensorRTEngine(plans.trt, plans.find(bundle, device, PlanOptions()).data, device)
     rows = {}
     for persons in effort.persons:
@@ -39,7 +39,7 @@ def end_to_end(device: Device, bundle: Bundle, plans: Plans, *, effort: Effort) 
         "model": bundle.name,
         "architecture": runtime.spec.architecture,
         "provider": runtime.provider,
-        "plan": told_of(plan),
+        "plan": plan_summary(plan),
         "notes": list(runtime.notes),
         "rows": rows,
     }

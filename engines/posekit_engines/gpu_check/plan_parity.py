@@ -17,7 +17,7 @@ from posekit.errors import InputError
 from posekit.geometry import Warp
 from posekit.types import Float32, UInt8
 from posekit_engines.cuda.device import Device
-from posekit_engines.gpu_check.plans import Plans, opened, told_of
+from posekit_engines.gpu_check.plans import Plans, open_gpu_runtime, plan_summary
 from posekit_engines.options import BUDGETS
 from posekit_engines.trt.plan import PlanOptions
 from posekit_engines.trt.points_engine import PointsEngine
@@ -43,13 +43,13 @@ def parity(device: Device, bundle: Bundle, plans: Plans) -> dict[str, Any]:
     return {
         "crops": len(crops),
         "budget_px": budget(bundle),
-        "raw": {**told, **strays(raw, source)},
-        "points": {**told_points, **strays(points, source)},
-        "points against raw": strays(points, raw),
+        "raw": {**told, **deviation(raw, source)},
+        "points": {**told_points, **deviation(points, source)},
+        "points against raw": deviation(points, raw),
     }
 
 
-def strayed(figures: dict[str, Any]) -> float:
+def deviates(figures: dict[str, Any]) -> float:
     """The largest mean shift from the source, or inf where one is no number."""
     means = [figures[kind]["mean_px"] for kind in ("raw", "points")]
     return float(np.nan_to_num(np.max(means), nan=np.inf))
@@ -72,7 +72,7 @@ def over_budget(figures: dict[str, Any]) -> str:
     return ""
 
 
-def strays(
+def deviation(
     found: tuple[Float32, Float32], source: tuple[NDArray[Any], NDArray[Any]]
 ) -> dict[str, Any]:
     """Shifts of the keypoints that the source is sure of, px, and of all scores.
@@ -95,10 +95,10 @@ def strays(
 def _raw(
     device: Device, bundle: Bundle, crops: UInt8, *, plans: Plans
 ) -> tuple[tuple[Float32, Float32], dict[str, Any]]:
-    runtime, plan = opened(device, bundle, plans)
+    runtime, plan = open_gpu_runtime(device, bundle, plans)
     stay = [Warp(np.eye(2, 3)[None]) for _ in crops]  # a crop is a frame of its own
     answer = runtime.infer(runtime.crops(list(crops), stay))
-    return answer, {**told_of(plan), "notes": list(runtime.notes)}
+    return answer, {**plan_summary(plan), "notes": list(runtime.notes)}
 
 
 def _points(
@@ -110,4 +110,4 @@ def _points(
         engine(crops[start : start + engine.most]) for start in range(0, len(crops), engine.most)
     ]
     points, scores = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return (points, scores), told_of(plan)
+    return (points, scores), plan_summary(plan)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from posekit.bundle import Bundle
-from posekit.tta import Look
+from posekit.tta import TtaOptions
 from posekit_engines.cuda.device import Device
 from posekit_engines.runtime.runtime import GpuRuntime
 from posekit_engines.trt.build import plan_for
@@ -38,14 +38,14 @@ class Plans:
         return cls(trt, find)
 
 
-def told_of(plan: PlanFile) -> dict[str, Any]:
+def plan_summary(plan: PlanFile) -> dict[str, Any]:
     """What the report says of a plan."""
     names = ("library", "version", "precision", "profile", "read_back")
     return {"origin": plan.origin, **{n: plan.metadata[n] for n in names if n in plan.metadata}}
 
 
-def opened(device: Device, bundle: Bundle, plans: Plans) -> tuple[GpuRuntime, PlanFile]:
+def open_gpu_runtime(device: Device, bundle: Bundle, plans: Plans) -> tuple[GpuRuntime, PlanFile]:
     """The GPU runtime on the plan `raw`. Raises EngineError, DeviceError, MissingExtraError."""
     plan = plans.find(bundle, device, PlanOptions())
     engine = TensorRTEngine(plans.trt, plan.data, device)
-    return GpuRuntime(bundle, device, engine, look=Look()), plan
+    return GpuRuntime(bundle, device, engine, look=TtaOptions()), plan

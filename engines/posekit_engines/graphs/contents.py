@@ -12,7 +12,7 @@ import onnx.version_converter
 _COMPUTE = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
-def contained(model: onnx.ModelProto) -> dict[str, dict[str, int]]:
+def dtype_summary(model: onnx.ModelProto) -> dict[str, dict[str, int]]:
     """What really is in a file, by type: numbers in initialisers, tensors that flow, operators.
 
     operators: convolutions and matrix products by the type that they multiply; int8 where both

@@ -8,10 +8,12 @@ import numpy as np
 
 from posekit import codecs
 from posekit.types import ModelSpec
-from posekit_engines.graphs.nodes import _FLOAT, _Nodes
+from posekit_engines.graphs.nodes import FLOAT, NodeBuilder
 
 
-def _decode(g: _Nodes, maps: str, spec: ModelSpec, *, scale: float, name: str = "points") -> None:
+def decode_nodes(
+    g: NodeBuilder, maps: str, spec: ModelSpec, *, scale: float, name: str = "points"
+) -> None:
     """`codecs.decode`: argmax, refinement, cells to crop pixels."""
     width, height = spec.heatmap_size
     flat = g.add("Reshape", maps, np.array([0, 0, height * width]))
@@ -21,7 +23,7 @@ def _decode(g: _Nodes, maps: str, spec: ModelSpec, *, scale: float, name: str = 
         peak = g.add("Mul", peak, scale)
     row = g.add("Div", index, np.array(width))
     column = g.add("Sub", index, g.add("Mul", row, np.array(width)))
-    cells = g.add("Cast", g.add("Concat", column, row, axis=2), to=_FLOAT)
+    cells = g.add("Cast", g.add("Concat", column, row, axis=2), to=FLOAT)
     if spec.decode != "argmax":
         where = _Peak(maps, row, column, peak, scale, width, height)
         positive = g.add("Greater", peak, 0.0)
@@ -46,7 +48,7 @@ class _Peak:
     height: int
 
 
-def _quarter_step(g: _Nodes, at: _Peak, _: int) -> str:
+def _quarter_step(g: NodeBuilder, at: _Peak, _: int) -> str:
     """`codecs._quarter_step`."""
     around = _patch(g, at, 1, inside_only=True)
     slope = g.add("MatMul", around, _SLOPES)
@@ -54,7 +56,7 @@ def _quarter_step(g: _Nodes, at: _Peak, _: int) -> str:
     return g.add("Where", _inside(g, at, 1), step, 0.0)
 
 
-def _quarter_axis_step(g: _Nodes, at: _Peak, _: int) -> str:
+def _quarter_axis_step(g: NodeBuilder, at: _Peak, _: int) -> str:
     """`codecs._quarter_step`, each axis for itself."""
     step = g.add("Mul", g.add("Sign", g.add("MatMul", _patch(g, at, 1), _SLOPES)), 0.25)
     across, down = _inside_each(g, at, 1)
@@ -67,7 +69,7 @@ def _quarter_axis_step(g: _Nodes, at: _Peak, _: int) -> str:
     return g.add("Concat", *kept, axis=2)
 
 
-def _dark_step(g: _Nodes, at: _Peak, blur: int) -> str:
+def _dark_step(g: NodeBuilder, at: _Peak, blur: int) -> str:
     """`codecs._dark_step`."""
     blurred = _blurred(g, at, reach=2, blur=blur)
     logs = g.add("Log", g.add("Max", blurred, codecs.TINY))
@@ -75,7 +77,7 @@ def _dark_step(g: _Nodes, at: _Peak, blur: int) -> str:
     return g.add("Where", _inside(g, at, 2), step, 0.0)
 
 
-def _udp_step(g: _Nodes, at: _Peak, blur: int) -> str:
+def _udp_step(g: NodeBuilder, at: _Peak, blur: int) -> str:
     """`codecs._udp_step`."""
     blurred = _blurred(g, at, reach=1, blur=blur)
     middle = g.add("Max", g.add("Gather", blurred, np.array([4]), axis=2), codecs.TINY)
@@ -91,18 +93,18 @@ def _udp_step(g: _Nodes, at: _Peak, blur: int) -> str:
     return _newton(g, g.add("MatMul", g.add("GatherElements", logs, index, axis=2), codecs.UDP))
 
 
-def _existing(g: _Nodes, place: str, size: int) -> str:
+def _existing(g: NodeBuilder, place: str, size: int) -> str:
     """0, 1, 2 for the neighbours before, at and after; 1 for those that do not exist."""
     near = _clipped(g, g.add("Add", place, np.array([-1, 0, 1])), size - 1)
     return g.add("Add", g.add("Sub", near, place), np.array(1))
 
 
-def _inside(g: _Nodes, at: _Peak, margin: int) -> str:
+def _inside(g: NodeBuilder, at: _Peak, margin: int) -> str:
     """Whether 1 < x < w - margin and 1 < y < h - margin, (N, K, 1)."""
     return g.add("And", *_inside_each(g, at, margin))
 
 
-def _inside_each(g: _Nodes, at: _Peak, margin: int) -> list[str]:
+def _inside_each(g: NodeBuilder, at: _Peak, margin: int) -> list[str]:
     """Whether 1 < x < w - margin, and whether 1 < y < h - margin, each (N, K, 1)."""
     tests = [
         g.add("Greater", at.column, np.array(1)),
@@ -113,7 +115,7 @@ def _inside_each(g: _Nodes, at: _Peak, margin: int) -> list[str]:
     return [g.add("And", tests[0], tests[1]), g.add("And", tests[2], tests[3])]
 
 
-def _patch(g: _Nodes, at: _Peak, radius: int, *, inside_only: bool = False) -> str:
+def _patch(g: NodeBuilder, at: _Peak, radius: int, *, inside_only: bool = False) -> str:
     """The square around each peak, (N, K, P²); zero beyond the borders.
 
     inside_only: squares that cross a border may hold anything, which saves a copy of the maps.
@@ -132,12 +134,12 @@ def _patch(g: _Nodes, at: _Peak, radius: int, *, inside_only: bool = False) -> s
     return g.add("GatherElements", flat, g.add("Add", corner, offsets), axis=2)
 
 
-def _clipped(g: _Nodes, place: str, last: int) -> str:
+def _clipped(g: NodeBuilder, place: str, last: int) -> str:
     """`place` (int64) within 0 and `last`."""
     return g.add("Min", g.add("Max", place, np.array(0)), np.array(last))
 
 
-def _blurred(g: _Nodes, at: _Peak, *, reach: int, blur: int) -> str:
+def _blurred(g: NodeBuilder, at: _Peak, *, reach: int, blur: int) -> str:
     """`codecs._blurred`, (N, K, (2 reach + 1)²); the views' mean where maps are a sum."""
     if blur == 1:  # DARK does not refine near a border, and UDP repeats it
         patch = _patch(g, at, reach, inside_only=reach == 2)
@@ -146,7 +148,7 @@ def _blurred(g: _Nodes, at: _Peak, *, reach: int, blur: int) -> str:
     return g.add("MatMul", patch, codecs.blur_matrix(reach, blur) * np.float32(at.scale))
 
 
-def _newton(g: _Nodes, differences: str) -> str:
+def _newton(g: NodeBuilder, differences: str) -> str:
     """`codecs._newton` of (N, K, 5): slopes x and y, second differences xx, yy and xy."""
     x, y, xx, yy, xy = (g.add("Gather", differences, np.array([k]), axis=2) for k in range(5))
     determinant = g.add("Sub", g.add("Mul", xx, yy), g.add("Mul", xy, xy))

@@ -24,7 +24,7 @@ from posekit_engines.graphs.edit import (
 _CONSTANT = {"Cast", "Constant", "Identity", "Transpose"}
 
 
-def folded(model: onnx.ModelProto) -> onnx.ModelProto:
+def fold_network(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy whose weights are plain initialisers, with batch norm inside the convolutions.
 
     Tensors keep their names; those between a convolution and its batch norm are gone.

@@ -9,10 +9,10 @@ import onnx
 from numpy.typing import ArrayLike
 from onnx import helper, numpy_helper
 
-_FLOAT = onnx.TensorProto.FLOAT
+FLOAT = onnx.TensorProto.FLOAT
 
 
-class _Nodes:
+class NodeBuilder:
     """Nodes and constants in order; a method call adds a node and returns its output's name."""
 
     def __init__(self, prefix: str) -> None:

@@ -16,8 +16,8 @@ from onnx import helper
 from posekit import codecs
 from posekit.errors import ExportError
 from posekit.types import ModelSpec
-from posekit_engines.graphs.decode import _decode
-from posekit_engines.graphs.nodes import _FLOAT, _Nodes
+from posekit_engines.graphs.decode import decode_nodes
+from posekit_engines.graphs.nodes import FLOAT, NodeBuilder
 
 
 def points_graph(
@@ -29,10 +29,10 @@ def points_graph(
     input gives the same bytes.  affine: a second input `warp` float32 (N, 2, 3), crop px to frame
     px, and points in frame px. Raises ExportError.
     """
-    after = _Nodes("decode/")
+    after = NodeBuilder("decode/")
     maps = _merge_flip(after, spec) if flip else "heatmaps"
     name = "crop_points" if affine else "points"
-    _decode(after, maps, spec, scale=0.5 if flip else 1.0, name=name)
+    decode_nodes(after, maps, spec, scale=0.5 if flip else 1.0, name=name)
     count = len(spec.skeleton)
     outputs = [_value("points", [count, 2]), _value("scores", [count])]
     if not affine:
@@ -48,7 +48,7 @@ def heatmaps_graph(network: onnx.ModelProto, spec: ModelSpec, *, flip: bool) -> 
 
     The network's own output is renamed where the merge takes its name. Raises ExportError.
     """
-    after = _Nodes("decode/")
+    after = NodeBuilder("decode/")
     network = _renamed(network, "heatmaps", "network/heatmaps")
     maps = _merge_flip(after, spec, "network/heatmaps") if flip else "network/heatmaps"
     after.add("Mul", maps, 0.5 if flip else 1.0, name="heatmaps")
@@ -69,7 +69,7 @@ def _renamed(network: onnx.ModelProto, old: str, new: str) -> onnx.ModelProto:
 def _wrapped(
     network: onnx.ModelProto,
     spec: ModelSpec,
-    after: _Nodes,
+    after: NodeBuilder,
     *,
     flip: bool,
     outputs: list[onnx.ValueInfoProto],
@@ -78,7 +78,7 @@ def _wrapped(
     if [v.name for v in network.graph.input] != ["image"]:
         found = [v.name for v in network.graph.input]
         raise ExportError(f"network graph: wanted one input 'image', got {found}")
-    before = _Nodes("crop/")
+    before = NodeBuilder("crop/")
     _crops_to_image(before, spec, flip=flip)
     width, height = spec.input_size
     graph = helper.make_graph(
@@ -94,18 +94,18 @@ def _wrapped(
     return model
 
 
-def _value(name: str, sizes: Sequence[int], kind: int = _FLOAT) -> onnx.ValueInfoProto:
+def _value(name: str, sizes: Sequence[int], kind: int = FLOAT) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, ["N", *sizes])
 
 
-def _crops_to_image(g: _Nodes, spec: ModelSpec, *, flip: bool) -> None:
+def _crops_to_image(g: NodeBuilder, spec: ModelSpec, *, flip: bool) -> None:
     """uint8 (N, H, W, 3) RGB to the network's `image`, float32 (N or 2N, 3, H, W).
 
     The Cast comes first because TensorRT takes uint8 nowhere else; the normalisation is a batch
     normalisation, one pass where Mul and Add are two; columns are reversed while each is one run.
     """
     width = spec.input_size[0]
-    pixels = g.add("Cast", "crops", to=_FLOAT)
+    pixels = g.add("Cast", "crops", to=FLOAT)
     image = g.add("Transpose", pixels, perm=[0, 3, 1, 2])
     if flip:
         columns = g.add("Transpose", pixels, perm=[0, 2, 3, 1])
@@ -119,7 +119,7 @@ def _crops_to_image(g: _Nodes, spec: ModelSpec, *, flip: bool) -> None:
     g.add("BatchNormalization", image, scale, bias, *statistics, name="image", epsilon=0.0)
 
 
-def _merge_flip(g: _Nodes, spec: ModelSpec, maps: str = "heatmaps") -> str:
+def _merge_flip(g: NodeBuilder, spec: ModelSpec, maps: str = "heatmaps") -> str:
     """The sum (not the mean: the caller halves what it reads) of both views' maps.
 
     Mirroring back and shifting are one small matrix product; exact for whole cells.
@@ -133,7 +133,7 @@ def _merge_flip(g: _Nodes, spec: ModelSpec, maps: str = "heatmaps") -> str:
     return g.add("Add", upright, back)
 
 
-def _to_frame(g: _Nodes) -> None:
+def _to_frame(g: NodeBuilder) -> None:
     """`Warp.to_frame`: crop_points (N, K, 2) by `warp` (N, 2, 3) to points."""
     linear = g.add("Transpose", g.add("Gather", "warp", np.array([0, 1]), axis=2), perm=[0, 2, 1])
     offset = g.add("Transpose", g.add("Gather", "warp", np.array([2]), axis=2), perm=[0, 2, 1])

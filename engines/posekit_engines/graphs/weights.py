@@ -20,7 +20,7 @@ from posekit.errors import ExportError
 _LARGEST = float(np.finfo(np.float16).max)
 
 
-def loaded(net: nn.Module, weights: Mapping[str, NDArray[Any]]) -> nn.Module:
+def load_weights(net: nn.Module, weights: Mapping[str, NDArray[Any]]) -> nn.Module:
     """`net` with the weights, strictly but for batch norm's counters, in evaluation mode.
 
     Raises ExportError where a weight does not fit float16.
@@ -41,7 +41,7 @@ def loaded(net: nn.Module, weights: Mapping[str, NDArray[Any]]) -> nn.Module:
 _ALIGN = 4096  # so that a runtime may map the file into memory
 
 
-def _write_data(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]], path: Path) -> None:
+def write_data(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]], path: Path) -> None:
     """The weights as a safetensors file at `path`; the model's initialisers point into it.
 
     So whoever reads ONNX finds them, and `exported.open_model` does without reading ONNX.

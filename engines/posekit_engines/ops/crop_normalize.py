@@ -13,7 +13,7 @@ from posekit.types import ModelSpec
 from posekit_engines.cuda.device import Buffer, Device, Stream
 from posekit_engines.cuda.driver import Launch
 from posekit_engines.kernels import THREADS
-from posekit_engines.ops.launch import _SUFFIX, _check_rows, _persons
+from posekit_engines.ops.launch import DTYPE_SUFFIX, check_rows, person_count
 
 Format = Literal["rgb", "nv12"]
 CROP_NORMALIZE = np.dtype(
@@ -142,9 +142,9 @@ def crop_normalize(
     to_frame: float32 (N, 2, 3), crop px to frame px (`Warp.inverse`).
     Raises InputError, KernelError.
     """
-    if crops.dtype not in _SUFFIX:
+    if crops.dtype not in DTYPE_SUFFIX:
         raise InputError(f"crops: wanted float16 or float32, got {crops.dtype}")
-    _check_rows("to_frame", to_frame, (crops.count, 2, 3))
+    check_rows("to_frame", to_frame, (crops.count, 2, 3))
     if frames.frame_of.dtype != np.int32 or frames.frame_of.nbytes < 4 * crops.count:
         raise InputError(f"frame_of: wanted int32 ({crops.count},), got {frames.frame_of}")
     if crops.count == 0:
@@ -159,6 +159,6 @@ def crop_normalize(
     argument["scale"], argument["bias"] = 1 / std, -mean / std
     argument["luma"], argument["chroma"] = frames.color.luma, frames.color.chroma
     blocks = -(-(-(-width // _QUAD) * height) // THREADS)
-    launch = Launch((blocks, _persons(crops.count), 1), THREADS, 0, argument.tobytes())
-    name = f"crop_normalize_{frames.format}_{_SUFFIX[crops.dtype]}"
+    launch = Launch((blocks, person_count(crops.count), 1), THREADS, 0, argument.tobytes())
+    name = f"crop_normalize_{frames.format}_{DTYPE_SUFFIX[crops.dtype]}"
     device.launch("crop_normalize", name, launch=launch, stream=stream)

@@ -17,7 +17,13 @@ from posekit.types import ModelSpec
 from posekit_engines.cuda.device import Buffer, Device, Stream
 from posekit_engines.cuda.driver import Launch
 from posekit_engines.kernels import THREADS
-from posekit_engines.ops.launch import _MOST_SHARED, _SUFFIX, Maps, _check_rows, _persons
+from posekit_engines.ops.launch import (
+    DTYPE_SUFFIX,
+    MAX_SHARED_BYTES,
+    Maps,
+    check_rows,
+    person_count,
+)
 
 # The kernels' structs; a test compares their sizes and meaning with the sources.
 DECODE_FLIP = np.dtype(
@@ -81,14 +87,14 @@ def decode_flip(
     """
     spec, (persons, keypoints, height, width) = tables.spec, maps.shape
     wanted = (len(spec.skeleton), spec.heatmap_size[1], spec.heatmap_size[0])
-    if maps.shape[1:] != wanted or maps.dtype not in _SUFFIX:
+    if maps.shape[1:] != wanted or maps.dtype not in DTYPE_SUFFIX:
         raise InputError(
             f"heatmaps: wanted float16 or float32 (N, {', '.join(map(str, wanted))}), got "
             f"{maps.dtype} {maps.shape}"
         )
-    _check_rows("out", out, (persons, keypoints, 3))
+    check_rows("out", out, (persons, keypoints, 3))
     if to_frame is not None:
-        _check_rows("to_frame", to_frame, (persons, 2, 3))
+        check_rows("to_frame", to_frame, (persons, 2, 3))
     if persons == 0:
         return
     argument = np.zeros((), DECODE_FLIP)
@@ -103,9 +109,9 @@ def decode_flip(
     argument["whole"] = max(1 - width, min(width - 1, whole))
     argument["toward"], argument["share"] = (part > 0) - (part < 0), abs(part)
     argument["scale"], argument["offset"] = spec.map_scale, spec.map_offset
-    grid = (keypoints, _persons(persons), 1)
+    grid = (keypoints, person_count(persons), 1)
     launch = Launch(grid, THREADS, _decode_shared(spec), argument.tobytes())
-    name = f"decode_flip_{_SUFFIX[maps.dtype]}"
+    name = f"decode_flip_{DTYPE_SUFFIX[maps.dtype]}"
     device.launch("decode_flip", name, launch=launch, stream=stream)
 
 
@@ -116,9 +122,9 @@ def _decode_shared(spec: ModelSpec) -> int:
         reach = 2 if spec.decode == "dark" else 1
         side, kept = 2 * (reach + spec.blur // 2) + 1, 2 * reach + 1
         size += 4 * (side * side + side * kept + 2 * kept * kept)
-    if size > _MOST_SHARED:
+    if size > MAX_SHARED_BYTES:
         raise InputError(
             f"spec: blurring over {spec.blur} cells needs {size} bytes of shared memory, a GPU "
-            f"gives {_MOST_SHARED}; choose a smaller blur"
+            f"gives {MAX_SHARED_BYTES}; choose a smaller blur"
         )
     return size

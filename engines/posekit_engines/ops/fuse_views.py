@@ -13,7 +13,7 @@ from posekit.types import ModelSpec
 from posekit_engines.cuda.device import Buffer, Device, Stream
 from posekit_engines.cuda.driver import Launch
 from posekit_engines.kernels import THREADS
-from posekit_engines.ops.launch import _SUFFIX, Maps, _check_rows, _persons
+from posekit_engines.ops.launch import DTYPE_SUFFIX, Maps, check_rows, person_count
 
 FUSE_VIEWS = np.dtype(
     [
@@ -65,20 +65,25 @@ def fuse_views(
     """
     images, keypoints, height, width = maps.shape
     views = tables.holder.shape[0]
-    if images % views or maps.strides is not None or maps.mirrored or maps.dtype not in _SUFFIX:
+    if (
+        images % views
+        or maps.strides is not None
+        or maps.mirrored
+        or maps.dtype not in DTYPE_SUFFIX
+    ):
         raise InputError(
             f"views: wanted dense float16 or float32 maps of {views} views a person, got "
             f"{maps.dtype} {maps.shape}"
         )
-    _check_rows("found", found, (images, keypoints, 3))
-    _check_rows("out", out, (images // views, keypoints, height, width))
+    check_rows("found", found, (images, keypoints, 3))
+    check_rows("out", out, (images // views, keypoints, height, width))
     if images == 0:
         return
     argument = np.zeros((), FUSE_VIEWS)
     argument["maps"], argument["found"] = maps.address, found.address
     argument["to_view"], argument["holder"] = tables.to_view.address, tables.holder.address
     argument["out"], argument["views"], argument["size"] = out.address, views, (height, width)
-    grid = (-(-height * width // THREADS), keypoints, _persons(images // views))
+    grid = (-(-height * width // THREADS), keypoints, person_count(images // views))
     launch = Launch(grid, THREADS, 4 * views, argument.tobytes())
-    name = f"fuse_views_{_SUFFIX[maps.dtype]}"
+    name = f"fuse_views_{DTYPE_SUFFIX[maps.dtype]}"
     device.launch("fuse_views", name, launch=launch, stream=stream)

@@ -10,9 +10,9 @@ import numpy as np
 from posekit.errors import InputError
 from posekit_engines.cuda.device import Buffer
 
-_SUFFIX = {np.dtype(np.float16): "f16", np.dtype(np.float32): "f32"}
+DTYPE_SUFFIX = {np.dtype(np.float16): "f16", np.dtype(np.float32): "f32"}
 _MOST_PERSONS = 65535  # blocks along a grid's second or third axis
-_MOST_SHARED = 48 << 10  # bytes that any GPU gives a block without being asked
+MAX_SHARED_BYTES = 48 << 10  # bytes that any GPU gives a block without being asked
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,14 @@ class Maps:
         return self.strides or (keypoints * height * width, height * width, width)
 
 
-def _persons(count: int) -> int:
+def person_count(count: int) -> int:
+    """The number of persons of a launch. Raises InputError: more than one launch can take."""
     if count > _MOST_PERSONS:
         raise InputError(f"persons: {count} in one batch, at most {_MOST_PERSONS}; split it")
     return count
 
 
-def _check_rows(name: str, buffer: Buffer, wanted: tuple[int, ...]) -> None:
+def check_rows(name: str, buffer: Buffer, wanted: tuple[int, ...]) -> None:
     """The buffer is float32 of the shape `wanted`, or has more rows."""
     fits = buffer.shape[1:] == wanted[1:] and buffer.shape[0] >= wanted[0]
     if buffer.dtype != np.float32 or not fits:

@@ -16,12 +16,12 @@ from posekit_engines.parity.source import source_maps
 
 T = TypeVar("T")
 _CHUNK = 4  # crops at a time: bounds memory
-_TIMED = 3
+TIMED_RUNS = 3
 _PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True, eq=False)
-class Truth:
+class SourceOutputs:
     """What the torch network in float32 and the numpy codecs say of N crops.
 
     maps: merged heatmaps (N, K, h, w).  points: (N, K, 2) crop px.  scores: (N, K).
@@ -33,15 +33,15 @@ class Truth:
     scores: Float32
     crop_s: float
 
-    def __add__(self, more: Truth) -> Truth:
+    def __add__(self, more: SourceOutputs) -> SourceOutputs:
         """These crops and then those of `more`, which are as slow."""
         ends = ((self.maps, more.maps), (self.points, more.points), (self.scores, more.scores))
         maps, points, scores = (np.concatenate(pair) for pair in ends)
-        return Truth(maps, points, scores, self.crop_s)
+        return SourceOutputs(maps, points, scores, self.crop_s)
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class ExportOutputs:
     """What the exported file says: points in crop px, scores, seconds a crop; maps of some crops.
 
     maps: the network's own heatmaps of the crops `tapped`, upright view, or merged ones of all.
@@ -56,9 +56,9 @@ class Given:
     not_finite: int
 
 
-def truth(
+def source_outputs(
     net: nn.Module, crops: UInt8, spec: ModelSpec, *, flip: bool, crop_s: float | None = None
-) -> Truth:
+) -> SourceOutputs:
     """The source's answer to crops uint8 (N, H, W, 3) RGB, a few at a time.
 
     crop_s: as measured before. None: now, of a slow network the mean of these crops.
@@ -74,14 +74,14 @@ def truth(
     if crop_s is None and spent > _PATIENCE_S:
         crop_s = spent
     elif crop_s is None:
-        crop_s, _ = least_s(lambda: source_maps(net, crops[:1], spec, flip=flip))
-    return Truth(maps, points, scores, crop_s)
+        crop_s, _ = best_time_s(lambda: source_maps(net, crops[:1], spec, flip=flip))
+    return SourceOutputs(maps, points, scores, crop_s)
 
 
-def least_s(work: Callable[[], T]) -> tuple[float, T]:
+def best_time_s(work: Callable[[], T]) -> tuple[float, T]:
     """Seconds of the quickest of a few runs, of what is slow of the first; and its answer."""
     times: list[float] = []
-    while len(times) <= _TIMED and sum(times) < _PATIENCE_S:
+    while len(times) <= TIMED_RUNS and sum(times) < _PATIENCE_S:
         start = perf_counter()
         answer = work()
         times.append(perf_counter() - start)

@@ -39,7 +39,7 @@ class Cost:
         return self.spent_s + ahead
 
 
-def affordable(cost: Cost) -> tuple[int, int]:
+def crops_within_time(cost: Cost) -> tuple[int, int]:
     """How many crops fit the room, 8 to 16, and of how many to read the maps inside, 4.
 
     Where 8 do not fit it is 8 with fewer maps, at the least of one.
@@ -52,7 +52,7 @@ def affordable(cost: Cost) -> tuple[int, int]:
     return LEAST, max(taps, default=1)
 
 
-def within(found: dict[str, Any], budget: Budget) -> str:
+def violation(found: dict[str, Any], budget: Budget) -> str:
     """Why a report is over its budget, in half a sentence; empty where it is not."""
     if found["not_finite"]:
         return f"gives {found['not_finite']} numbers that are not finite"
@@ -71,9 +71,9 @@ def within(found: dict[str, Any], budget: Budget) -> str:
     return ""
 
 
-def refuse(found: dict[str, Any], budget: Budget, what: str) -> None:
+def raise_over_budget(found: dict[str, Any], budget: Budget, what: str) -> None:
     """Raises ParityError where a report is over its budget."""
-    if reason := within(found, budget):
+    if reason := violation(found, budget):
         raise ParityError(
             f"{what}: {reason}, on {found['crops']} check crops against the source network in "
             "torch float32; nothing is written (--force hands it out all the same)",

@@ -25,7 +25,7 @@ _Edit = Callable[[UInt8], UInt8]
 
 
 @dataclass(frozen=True, eq=False)
-class Checks:
+class CheckCrops:
     """crops: uint8 (N, h, w, 3) RGB.  warp: N maps, frame px to crop px.  names: N.
 
     where: what they are, in a few words, for the report.
@@ -53,19 +53,21 @@ class Checks:
         return type(self)(self.crops[rows], Warp(self.warp.matrix[rows]), names, self.where)
 
 
-def crops_of(source: str | Path | None, spec: ModelSpec, *, count: int = MOST) -> Checks:
+def load_check_crops(
+    source: str | Path | None, spec: ModelSpec, *, count: int = MOST
+) -> CheckCrops:
     """`count` crops of a folder, image or video, or fewer; of None the embedded ones.
 
     Persons are those of the embedded detector, else the whole picture.
     Raises InputError (live source, nothing there), SourceError.
     """
     if source is None:
-        return embedded(spec).first(count)
+        return embedded_crops(spec).first(count)
     if is_live(source):
         raise InputError(f"{source}: wanted a folder, images or a video, not a live source")
     parts = list(_persons(str(source), spec, count))
     crops, matrices, names = zip(*parts, strict=True)
-    return Checks(np.stack(crops), Warp(np.stack(matrices)), names, str(source)).first(count)
+    return CheckCrops(np.stack(crops), Warp(np.stack(matrices)), names, str(source)).first(count)
 
 
 def _persons(source: str, spec: ModelSpec, count: int) -> Iterator[tuple[UInt8, UInt8, str]]:
@@ -78,7 +80,7 @@ def _persons(source: str, spec: ModelSpec, count: int) -> Iterator[tuple[UInt8, 
         warp = Warp.from_boxes(boxes, spec)
         for n, matrix in enumerate(warp.matrix):
             name = f"{frame.name or f'frame {frame.index}'}, person {n + 1}"
-            yield cut(frame.image, matrix, spec), matrix, name
+            yield cut_crops(frame.image, matrix, spec), matrix, name
         found += len(boxes)
         if found >= count:
             return
@@ -93,13 +95,13 @@ def _spread(source: str, count: int) -> Iterator[Frame]:
             yield from reader
 
 
-def cut(image: UInt8, matrix: UInt8, spec: ModelSpec) -> UInt8:
+def cut_crops(image: UInt8, matrix: UInt8, spec: ModelSpec) -> UInt8:
     """A crop uint8 (h, w, 3) of the image, black beyond it, as the plain runtime cuts it."""
     crop = cv2.warpAffine(image, matrix, spec.input_size, flags=cv2.INTER_LINEAR)
     return np.asarray(crop, np.uint8)
 
 
-def embedded(spec: ModelSpec) -> Checks:
+def embedded_crops(spec: ModelSpec) -> CheckCrops:
     """16 crops of the embedded MoveNet's check pictures (256 px a side: the frame here).
 
     The first 8 hold each kind: persons, cut by a border, beside it, saturated, flat, noise.
@@ -109,10 +111,10 @@ def embedded(spec: ModelSpec) -> Checks:
     for name, index, edit, zoom, aside in _CASES:
         image = edit(pictures[index])
         matrix = Warp.from_boxes(_box(zoom, aside, spec), spec).matrix[0]
-        crops.append(cut(image, matrix, spec))
+        crops.append(cut_crops(image, matrix, spec))
         matrices.append(matrix)
         names.append(f"{name} {index + 1}")
-    return Checks(np.stack(crops), Warp(np.stack(matrices)), tuple(names), "embedded")
+    return CheckCrops(np.stack(crops), Warp(np.stack(matrices)), tuple(names), "embedded")
 
 
 def _box(zoom: float, aside: float, spec: ModelSpec) -> Boxes:
@@ -175,7 +177,7 @@ _CASES: tuple[tuple[str, int, _Edit, float, float], ...] = (
 )
 
 
-def check_crops(spec: ModelSpec) -> UInt8:
+def reference_crops(spec: ModelSpec) -> UInt8:
     """The embedded MoveNet's check crops, uint8 (N, H, W, 3) RGB, cut to this input's size."""
     crops = Bundle.open(bundle.find("movenet-thunder")).reference["crops"]
     width, height = spec.input_size

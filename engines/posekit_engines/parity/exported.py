@@ -13,15 +13,15 @@ import onnxruntime
 from posekit import codecs
 from posekit.types import Float32, ModelSpec
 from posekit_engines.options import ExportOptions
-from posekit_engines.parity.answers import Given, least_s
+from posekit_engines.parity.answers import ExportOutputs, best_time_s
 from posekit_engines.parity.budget import TAPPED
-from posekit_engines.parity.crops import Checks
+from posekit_engines.parity.crops import CheckCrops
 from posekit_engines.parity.feeds import feed
 
 _CHUNK = 4  # crops at a time: bounds memory
 
 
-class Exported:
+class ExportedModel:
     """The file at `path`, open; called with crops it gives its answer, maps decoded by codecs.
 
     A fixed batch is filled up with repeated crops. The network's own maps of a few crops are read
@@ -30,21 +30,21 @@ class Exported:
     """
 
     def __init__(
-        self, path: Path, checks: Checks, spec: ModelSpec, *, options: ExportOptions
+        self, path: Path, checks: CheckCrops, spec: ModelSpec, *, options: ExportOptions
     ) -> None:
         self._path, self._spec, self._options = path, spec, options
         start = perf_counter()
         self._session = _session(path)
         self.opening_s = perf_counter() - start
-        seconds, self._first = least_s(lambda: self._answer(checks, [0]))
+        seconds, self._first = best_time_s(lambda: self._answer(checks, [0]))
         self.crop_s = seconds / (options.batch or 1)
 
-    def _answer(self, checks: Checks, rows: Sequence[int]) -> list[Float32]:
+    def _answer(self, checks: CheckCrops, rows: Sequence[int]) -> list[Float32]:
         spec, options = self._spec, self._options
         names = ["points", "scores"] if options.outputs == "points" else ["heatmaps"]
         return _run(self._session, names, checks, rows=rows, spec=spec, options=options)
 
-    def __call__(self, checks: Checks, taps: int = TAPPED) -> Given:
+    def __call__(self, checks: CheckCrops, taps: int = TAPPED) -> ExportOutputs:
         """The answer to `checks`, of which the first was there when it was opened.
 
         taps: of how many the maps are read inside.
@@ -57,12 +57,12 @@ class Exported:
         broken = _not_finite(outputs)
         if options.outputs != "points":
             points, scores = codecs.decode(outputs[0], spec)
-            return Given(points, scores, self.crop_s, outputs[0], every, broken)
+            return ExportOutputs(points, scores, self.crop_s, outputs[0], every, broken)
         points = checks.warp.to_crop(outputs[0]) if options.affine else outputs[0]
         tapped: list[int] = np.unique(np.linspace(0, len(checks) - 1, taps).astype(int)).tolist()
         maps = _maps_inside(self._path, checks, tapped, spec=spec, options=options)
         broken += _not_finite([maps])
-        return Given(points, outputs[1], self.crop_s, maps, tapped, broken)
+        return ExportOutputs(points, outputs[1], self.crop_s, maps, tapped, broken)
 
 
 def _not_finite(arrays: Sequence[Float32]) -> int:
@@ -78,7 +78,7 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
 def _run(
     session: onnxruntime.InferenceSession,
     names: list[str],
-    checks: Checks,
+    checks: CheckCrops,
     *,
     rows: Sequence[int],
     spec: ModelSpec,
@@ -99,7 +99,7 @@ def _run(
 
 
 def _maps_inside(
-    path: Path, checks: Checks, rows: Sequence[int], *, spec: ModelSpec, options: ExportOptions
+    path: Path, checks: CheckCrops, rows: Sequence[int], *, spec: ModelSpec, options: ExportOptions
 ) -> Float32:
     """The network's heatmaps of some crops, merged if the flip test is inside: (n, K, h, w)."""
     model = onnx.load(str(path), load_external_data=False)

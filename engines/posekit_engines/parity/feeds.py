@@ -11,18 +11,20 @@ from numpy.typing import NDArray
 from posekit.geometry import Warp
 from posekit.types import ModelSpec
 from posekit_engines.options import ExportOptions
-from posekit_engines.parity.crops import Checks
+from posekit_engines.parity.crops import CheckCrops
 from posekit_engines.parity.source import normalised
 
 Feed = dict[str, NDArray[Any]]
 
 
-def feeds(checks: Checks, spec: ModelSpec, options: ExportOptions) -> list[Feed]:
+def feeds(checks: CheckCrops, spec: ModelSpec, options: ExportOptions) -> list[Feed]:
     """The graph's inputs for each check crop, N = 1."""
     return [feed(checks, [n], spec, options=options) for n in range(len(checks))]
 
 
-def feed(checks: Checks, rows: Sequence[int], spec: ModelSpec, *, options: ExportOptions) -> Feed:
+def feed(
+    checks: CheckCrops, rows: Sequence[int], spec: ModelSpec, *, options: ExportOptions
+) -> Feed:
     """The graph's inputs for the check crops `rows`."""
     crops = checks.crops[list(rows)]
     if options.outputs == "raw":

@@ -17,20 +17,20 @@ from posekit.version import __version__
 from posekit_engines.options import ExportOptions
 from posekit_engines.parity import metrics
 from posekit_engines.parity import page as parity_page
-from posekit_engines.parity.answers import Given, Truth, truth
-from posekit_engines.parity.budget import Cost, affordable, refuse, within
-from posekit_engines.parity.crops import LEAST, Checks, crops_of
-from posekit_engines.parity.exported import Exported
+from posekit_engines.parity.answers import ExportOutputs, SourceOutputs, source_outputs
+from posekit_engines.parity.budget import Cost, crops_within_time, raise_over_budget, violation
+from posekit_engines.parity.crops import LEAST, CheckCrops, load_check_crops
+from posekit_engines.parity.exported import ExportedModel
 from posekit_engines.parity.page import rows
 
 Report = dict[str, Any]
-Ask = Callable[[Checks], Given]
+Ask = Callable[[CheckCrops], ExportOutputs]
 REPORT, PAGE = ".parity.json", ".parity.html"
 METADATA = ".json"  # of a TensorRT plan
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class ParityJob:
     """A model on its way out: its source, the spec with the options in it, and the network."""
 
     source: Bundle
@@ -39,8 +39,8 @@ class Job:
     options: ExportOptions
 
 
-def judged(
-    job: Job, path: Path, told: Mapping[str, Any], *, page: Path, ask: Ask | None = None
+def measure_parity(
+    job: ParityJob, path: Path, told: Mapping[str, Any], *, page: Path, ask: Ask | None = None
 ) -> Report:
     """Measure the stand-alone file at `path`, write the page of pictures, return the report.
 
@@ -49,13 +49,13 @@ def judged(
     start = perf_counter()
     checks, source, given = _answers(job, path, ask)
     parity, found = metrics.report(given, source, checks, spec=job.spec)
-    found["within_budget"] = not within(found, job.options.budget)
+    found["within_budget"] = not violation(found, job.options.budget)
     found["forced"] = job.options.force and not found["within_budget"]
     if not job.options.force:
-        refuse(found, job.options.budget, str(job.source.name))
+        raise_over_budget(found, job.options.budget, str(job.source.name))
     size = sum(each.stat().st_size for each in path.parent.glob(f"{path.name}*"))
     said = {
-        **head(job),
+        **report_header(job),
         **parity.to_dict(),
         **found,
         "bytes": size,
@@ -67,18 +67,20 @@ def judged(
     return said
 
 
-def _answers(job: Job, path: Path, ask: Ask | None) -> tuple[Checks, Truth, Given]:
+def _answers(
+    job: ParityJob, path: Path, ask: Ask | None
+) -> tuple[CheckCrops, SourceOutputs, ExportOutputs]:
     """As many check crops as time allows, and what the source and the file answer to them.
 
     The source answers the least that there must be; how long that took decides on the others. An
     `ask` is taken to be as slow as the source.
     """
     start = perf_counter()
-    checks, flip = crops_of(job.options.check, job.spec), job.options.merges
+    checks, flip = load_check_crops(job.options.check, job.spec), job.options.merges
     sure = checks.first(LEAST)
-    source = truth(job.net, sure.crops, job.spec, flip=flip)
-    asked = ask or Exported(path, checks, job.spec, options=job.options)
-    file = asked if isinstance(asked, Exported) else None
+    source = source_outputs(job.net, sure.crops, job.spec, flip=flip)
+    asked = ask or ExportedModel(path, checks, job.spec, options=job.options)
+    file = asked if isinstance(asked, ExportedModel) else None
     cost = Cost(
         source_s=source.crop_s,
         export_s=file.crop_s if file else source.crop_s,
@@ -87,15 +89,15 @@ def _answers(job: Job, path: Path, ask: Ask | None) -> tuple[Checks, Truth, Give
         done=len(sure),
         opening_s=file.opening_s if file else 0.0,
     )
-    count, taps = affordable(cost)
+    count, taps = crops_within_time(cost)
     checks = checks.first(count)
     if len(checks) > len(sure):
         more = checks.crops[len(sure) :]
-        source += truth(job.net, more, job.spec, flip=flip, crop_s=source.crop_s)
+        source += source_outputs(job.net, more, job.spec, flip=flip, crop_s=source.crop_s)
     return checks, source, file(checks, taps) if file else asked(checks)
 
 
-def head(job: Job) -> Report:
+def report_header(job: ParityJob) -> Report:
     """What was exported, and where it was measured."""
     options, budget = job.options, job.options.budget
     return {

@@ -8,15 +8,15 @@ import numpy as np
 
 from posekit import geometry
 from posekit.types import Float32, ModelSpec
-from posekit_engines.parity.answers import _TIMED, Given, Truth
-from posekit_engines.parity.crops import LEAST, Checks
+from posekit_engines.parity.answers import TIMED_RUNS, ExportOutputs, SourceOutputs
+from posekit_engines.parity.crops import LEAST, CheckCrops
 from posekit_engines.parity.source import SURE, Parity, compare
 
 _FLIP_CELLS = 2.0
 
 
 def report(
-    given: Given, source: Truth, checks: Checks, *, spec: ModelSpec
+    given: ExportOutputs, source: SourceOutputs, checks: CheckCrops, *, spec: ModelSpec
 ) -> tuple[Parity, dict[str, Any]]:
     """The numbers of `Parity`, and with them all others by name, for JSON."""
     parity = compare(given.points, given.scores, (source.points, source.scores), crops=len(checks))
@@ -44,20 +44,20 @@ def report(
             "source_ms": round(source.crop_s * 1e3, 2),
             "export_ms": round(given.crop_s * 1e3, 2),
             "ratio": round(given.crop_s / max(source.crop_s, 1e-9), 3),
-            "note": f"a crop, least of {_TIMED} runs on this machine: noisy",
+            "note": f"a crop, least of {TIMED_RUNS} runs on this machine: noisy",
         },
     }
     return parity, found
 
 
-def maps_relative(given: Given, source: Truth) -> float:
+def maps_relative(given: ExportOutputs, source: SourceOutputs) -> float:
     """Largest difference of a heatmap, as a share of the source's highest peak."""
     wanted = source.maps[list(given.tapped)]
     peak = float(np.abs(wanted).max()) or 1.0
     return _round(np.abs(given.maps - wanted).max() / peak, 8)
 
 
-def _frame_shift(given: Given, source: Truth, checks: Checks) -> Float32:
+def _frame_shift(given: ExportOutputs, source: SourceOutputs, checks: CheckCrops) -> Float32:
     """(N, K), frame px."""
     ends = [checks.warp.to_frame(each) for each in (given.points, source.points)]
     shift: Float32 = np.linalg.norm(ends[0] - ends[1], axis=2)
@@ -71,7 +71,7 @@ def _spread(shift: Float32) -> dict[str, float]:
     return {"mean": _round(shift.mean()), "p99": _round(p99), "max": _round(shift.max())}
 
 
-def _worst(n: int, far: Float32, checks: Checks, *, spec: ModelSpec) -> dict[str, Any]:
+def _worst(n: int, far: Float32, checks: CheckCrops, *, spec: ModelSpec) -> dict[str, Any]:
     """The keypoint of crop n that moved most."""
     k = int(far[n].argmax())
     px = max(0.0, _round(far[n, k]))
@@ -79,7 +79,7 @@ def _worst(n: int, far: Float32, checks: Checks, *, spec: ModelSpec) -> dict[str
 
 
 def _oks(
-    given: Given, source: Truth, sure: np.ndarray[Any, Any], *, spec: ModelSpec
+    given: ExportOutputs, source: SourceOutputs, sure: np.ndarray[Any, Any], *, spec: ModelSpec
 ) -> dict[str, float | None]:
     """Between both, of crops with a sure keypoint; a person's area is half of the unpadded box."""
     width, height = spec.input_size
@@ -94,7 +94,7 @@ def _oks(
 
 
 def _flips(
-    given: Given, source: Truth, sure: np.ndarray[Any, Any], *, spec: ModelSpec
+    given: ExportOutputs, source: SourceOutputs, sure: np.ndarray[Any, Any], *, spec: ModelSpec
 ) -> dict[str, float]:
     """Keypoints that lie on another peak: more than 2 cells away.
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from posekit.parity import SURE
 from posekit.types import Float32, UInt8
-from posekit_engines.parity.answers import Given, Truth
-from posekit_engines.parity.crops import Checks
+from posekit_engines.parity.answers import ExportOutputs, SourceOutputs
+from posekit_engines.parity.crops import CheckCrops
 
 _SIDE_PX = 320
 _SOURCE, _EXPORT = (46, 160, 67), (218, 54, 51)
@@ -23,7 +23,9 @@ border-bottom:1px solid #d8dee4}td+td{text-align:right}figure{display:inline-blo
 font-size:12px}figcaption{max-width:26em}.n{color:#59636e}.bad{color:#cf222e;font-weight:600}"""
 
 
-def page(report: Mapping[str, Any], given: Given, source: Truth, *, checks: Checks) -> str:
+def page(
+    report: Mapping[str, Any], given: ExportOutputs, source: SourceOutputs, *, checks: CheckCrops
+) -> str:
     """HTML without a single reference to the outside; `report` is what parity.json holds."""
     model = report["model"]
     title = f"{model['name']} in {report['precision']}, against its source"
@@ -101,7 +103,9 @@ def _verdict(report: Mapping[str, Any]) -> str:
     return '<p class="bad">Over its budget, and handed out all the same: forced.</p>'
 
 
-def _figure(worst: Mapping[str, Any], given: Given, source: Truth, *, checks: Checks) -> str:
+def _figure(
+    worst: Mapping[str, Any], given: ExportOutputs, source: SourceOutputs, *, checks: CheckCrops
+) -> str:
     n = int(worst["crop"])
     sure = source.scores[n] > SURE
     crop = checks.crops[n]

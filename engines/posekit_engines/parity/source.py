@@ -10,7 +10,7 @@ from posekit import codecs
 from posekit.parity import SURE, Parity, compare
 from posekit.types import Float32, ModelSpec, UInt8
 
-__all__ = ["SURE", "Parity", "compare", "normalised", "source_answer", "source_maps"]
+__all__ = ["SURE", "Parity", "compare", "normalised", "source_maps", "source_points"]
 
 
 def normalised(crops: UInt8, spec: ModelSpec) -> Float32:
@@ -33,7 +33,7 @@ def source_maps(net: nn.Module, crops: UInt8, spec: ModelSpec, *, flip: bool) ->
     return codecs.merge_flip(maps[0], maps[1], mirror=mirror, shift=shift)
 
 
-def source_answer(
+def source_points(
     net: nn.Module, crops: UInt8, spec: ModelSpec, *, flip: bool
 ) -> tuple[Float32, Float32]:
     """What the torch network and the numpy codecs find in crops uint8 (N, H, W, 3) RGB."""

@@ -39,7 +39,7 @@ def single(feeds: Sequence[Feed]) -> list[Arrays]:
     return parts
 
 
-def observed(
+def record_activations(
     model: onnx.ModelProto, feeds: Sequence[Feed], names: Iterable[str]
 ) -> Iterator[Arrays]:
     """The float32 tensors `names` of each crop in turn; one crop's at a time are in memory."""

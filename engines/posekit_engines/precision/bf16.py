@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from posekit.errors import ExportError
 from posekit_engines.graphs.edit import network_nodes
-from posekit_engines.graphs.fold import folded, without_deconvolutions
-from posekit_engines.precision.cast import _ACCUMULATE, _float_tensors, _rewrite
+from posekit_engines.graphs.fold import fold_network, without_deconvolutions
+from posekit_engines.precision.cast import ACCUMULATING, float_tensors, rewrite_types
 
 _BFLOAT, _BFLOAT_OPSET = onnx.TensorProto.BFLOAT16, 22
 
@@ -24,12 +24,12 @@ def to_bf16(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, Any]]:
     bfloat16 reaches as far as float32, so no picture decides: what sums stays float32, as torch's
     autocast keeps it. The opset is the first whose convolutions take bfloat16. Raises ExportError.
     """
-    plain = folded(model)
+    plain = fold_network(model)
     without_deconvolutions(plain)  # TensorRT for RTX has none in bfloat16
     nodes = network_nodes(plain.graph)
-    kept = [node for node in nodes if node.op_type in _ACCUMULATE]
+    kept = [node for node in nodes if node.op_type in ACCUMULATING]
     half = {node.output[0] for node in nodes} - {node.output[0] for node in kept}
-    _rewrite(plain.graph, half, _float_tensors(plain), to=_BFLOAT)
+    rewrite_types(plain.graph, half, float_tensors(plain), to=_BFLOAT)
     try:
         done = onnx.version_converter.convert_version(plain, _BFLOAT_OPSET)
     except (RuntimeError, onnx.version_converter.ConvertError) as error:
@@ -40,7 +40,7 @@ def to_bf16(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, Any]]:
         "precision": "bf16",
         "half": len(half),
         "kept": [
-            {"operator": n.output[0], "kind": n.op_type, "reason": _ACCUMULATE[n.op_type]}
+            {"operator": n.output[0], "kind": n.op_type, "reason": ACCUMULATING[n.op_type]}
             for n in kept
         ],
     }

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 
 from posekit_engines.precision import qdq
-from posekit_engines.precision.activations import Feed, observed
+from posekit_engines.precision.activations import Feed, record_activations
 from posekit_engines.precision.qdq import Range
 
 _SAMPLES = 2048  # values kept of each tensor and crop
@@ -17,7 +17,7 @@ _FACTORS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the largest values; what is
 Ranges = dict[str, Range]
 
 
-def calibrated(model: onnx.ModelProto, feeds: Sequence[Feed]) -> dict[str, Ranges]:
+def calibrate_ranges(model: onnx.ModelProto, feeds: Sequence[Feed]) -> dict[str, Ranges]:
     """Ranges of every tensor of a folded model that may become uint8, by two methods.
 
     `largest values` takes the least and the largest value seen; `least error` narrower limits
@@ -26,7 +26,7 @@ def calibrated(model: onnx.ModelProto, feeds: Sequence[Feed]) -> dict[str, Range
     names = qdq.observed_tensors(model)
     largest: Ranges = dict.fromkeys(names, (0.0, 0.0))
     samples: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
-    for tensors in observed(model, feeds, names):
+    for tensors in record_activations(model, feeds, names):
         for name, value in tensors.items():
             low, high = largest[name]
             largest[name] = min(low, float(value.min())), max(high, float(value.max()))

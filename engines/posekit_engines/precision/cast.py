@@ -8,17 +8,17 @@ from onnx import helper
 
 from posekit_engines.graphs.edit import initializers, set_initializers, set_nodes
 
-_ACCUMULATE = {
+ACCUMULATING = {
     "LayerNormalization": "sums squares, on a GPU in the tensor's own type",
     "Softmax": "sums exponentials, on a GPU in the tensor's own type",
     "ReduceMean": "sums, on a GPU in the tensor's own type",
     "ReduceSum": "sums, on a GPU in the tensor's own type",
     "Pow": "squares lose half the range",
 }
-_HALF, _FLOAT = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+HALF, _FLOAT = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
 
 
-def _float_tensors(model: onnx.ModelProto) -> set[str]:
+def float_tensors(model: onnx.ModelProto) -> set[str]:
     """Names of all float32 tensors, initialisers too."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     values = (*inferred.value_info, *inferred.input, *inferred.output)
@@ -26,7 +26,7 @@ def _float_tensors(model: onnx.ModelProto) -> set[str]:
     return found | {each.name for each in inferred.initializer if each.data_type == _FLOAT}
 
 
-def _rewrite(graph: onnx.GraphProto, half: set[str], kinds: set[str], *, to: int) -> None:
+def rewrite_types(graph: onnx.GraphProto, half: set[str], kinds: set[str], *, to: int) -> None:
     """Give the nodes `half` inputs and outputs of type `to`, with casts where the types meet.
 
     A tensor that a half node writes is t.half, cast back to t for who reads float32.

@@ -14,9 +14,9 @@ import onnx
 import onnx.version_converter
 
 from posekit_engines.graphs.edit import initializers, network_nodes
-from posekit_engines.graphs.fold import folded
-from posekit_engines.precision.activations import Feed, observed
-from posekit_engines.precision.cast import _ACCUMULATE, _HALF, _float_tensors, _rewrite
+from posekit_engines.graphs.fold import fold_network
+from posekit_engines.precision.activations import Feed, record_activations
+from posekit_engines.precision.cast import ACCUMULATING, HALF, float_tensors, rewrite_types
 
 HALF_LARGEST = 65504.0
 HALF_SMALLEST = 2.0**-14
@@ -33,7 +33,7 @@ def to_fp16(
     feeds: real crops for the overflow scan. The report names the operators kept in float32, with
     reason and largest value. Raises ExportError, InputError.
     """
-    plain = folded(model)
+    plain = fold_network(model)
     nodes = network_nodes(plain.graph)
     largest = _largest(plain, nodes, feeds)
     kept = {}
@@ -42,7 +42,7 @@ def to_fp16(
         if reason:
             kept[node.output[0]] = reason
     half = {node.output[0] for node in nodes} - set(kept)
-    _rewrite(plain.graph, half, _float_tensors(plain), to=_HALF)
+    rewrite_types(plain.graph, half, float_tensors(plain), to=HALF)
     report = {
         "precision": "fp16",
         "crops": sum(len(next(iter(feed.values()))) for feed in feeds),
@@ -66,13 +66,13 @@ def _largest(
     model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], feeds: Sequence[Feed]
 ) -> dict[str, float]:
     """Largest absolute value of each float tensor that the network's nodes read or write."""
-    kinds = _float_tensors(model)
+    kinds = float_tensors(model)
     values = initializers(model.graph)
     names = {name for node in nodes for name in (*node.input, *node.output)} & kinds
     found = {name: float(np.abs(values[name]).max(initial=0)) for name in names & set(values)}
     inputs = {value.name for value in model.graph.input}
     flowing = sorted(names - set(values) - inputs)
-    for tensors in observed(model, feeds, flowing):
+    for tensors in record_activations(model, feeds, flowing):
         for name, value in tensors.items():
             peak = float(np.nan_to_num(np.abs(value), nan=np.inf).max(initial=0))
             found[name] = max(found.get(name, 0.0), peak)
@@ -91,4 +91,4 @@ def _reason(node: onnx.NodeProto, largest: Mapping[str, float]) -> str | None:
     results = [largest[name] for name in node.output if name in largest]
     if results and 0 < max(results) < HALF_SMALLEST:
         return f"underflow: no value above {HALF_SMALLEST:g}, where float16 loses its places"
-    return _ACCUMULATE.get(node.op_type)
+    return ACCUMULATING.get(node.op_type)

@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 
 from posekit.errors import InputError, ParityError
-from posekit_engines.graphs.fold import folded, without_deconvolutions
+from posekit_engines.graphs.fold import fold_network, without_deconvolutions
 from posekit_engines.precision import qdq
 from posekit_engines.precision.activations import Arrays, Feed, single
-from posekit_engines.precision.calibration import Ranges, calibrated
-from posekit_engines.precision.int8_error import Answers, Strayed, answers, strayed
+from posekit_engines.precision.calibration import Ranges, calibrate_ranges
+from posekit_engines.precision.int8_error import Int8Error, TrialOutputs, int8_error, trial_outputs
 
 BUDGET_PX = 0.5
 """Mean shift in crop pixels above which layers go back to float32, on crops not seen either."""
@@ -35,7 +35,7 @@ class _Trial:
     """A model with some operators in int8, and how far it strays on the crops that choose."""
 
     model: onnx.ModelProto
-    strayed: Strayed
+    strayed: Int8Error
 
     @property
     def fits(self) -> bool:
@@ -63,9 +63,9 @@ def to_int8(
     can be int8).
     """
     calibrating, choosing = split(feeds)
-    plain = folded(model)
+    plain = fold_network(model)
     deconvolutions = without_deconvolutions(plain)
-    search = _Search(plain, calibrating, choosing, source=answers(model, choosing))
+    search = _Search(plain, calibrating, choosing, source=trial_outputs(model, choosing))
     layers = [qdq.label(node) for node in search.nodes]
     for prefix in exclude:
         if not any(layer.startswith(prefix) for layer in layers):
@@ -138,7 +138,7 @@ class _Search:
         calibrating: Sequence[Feed],
         choosing: Sequence[Feed],
         *,
-        source: Answers,
+        source: TrialOutputs,
     ) -> None:
         self.nodes = qdq.quantizable(model)
         self._model, self._source = model, source
@@ -147,11 +147,11 @@ class _Search:
     def _trial(self, ranges: Ranges, kept: Mapping[str, str] | set[str]) -> _Trial:
         chosen = {node.output[0] for node in self.nodes if qdq.label(node) not in kept}
         made = qdq.insert(self._model, chosen, ranges)
-        return _Trial(made, strayed(answers(made, self._choosing), self._source))
+        return _Trial(made, int8_error(trial_outputs(made, self._choosing), self._source))
 
     def best_ranges(self, kept: set[str]) -> tuple[Ranges, str]:
         """The largest values seen, or limits of least squared error: whichever strays less."""
-        ways = calibrated(self._model, self._calibrating)
+        ways = calibrate_ranges(self._model, self._calibrating)
         costs = {name: self._trial(ranges, kept).cost for name, ranges in ways.items()}
         best = min(costs, key=costs.__getitem__)
         return ways[best], best
@@ -213,4 +213,4 @@ class _Search:
         made = qdq.insert(self._model, chosen, ranges)
         few = self._choosing[:_CHECKED]
         source = self._source.first(len(few), of=len(self._choosing))
-        return strayed(answers(made, few), source).maps_rms
+        return int8_error(trial_outputs(made, few), source).maps_rms

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from posekit_engines.precision.activations import Feed, observed
+from posekit_engines.precision.activations import Feed, record_activations
 
 SURE = 0.3
 """Keypoints scored below this by the source are not compared: their peak may be anywhere."""
@@ -20,7 +20,7 @@ _MAPS = ("network/heatmaps", "heatmaps")
 
 
 @dataclass(frozen=True)
-class Answers:
+class TrialOutputs:
     """What a graph says of N crops: the network's maps (N or 2 N, K, h, w), and where joints are.
 
     points: (N, K, 2), crop px.  scores: (N, K).
@@ -30,24 +30,26 @@ class Answers:
     points: NDArray[np.float32]
     scores: NDArray[np.float32]
 
-    def first(self, count: int, of: int) -> Answers:
+    def first(self, count: int, of: int) -> TrialOutputs:
         """Those to the first `count` of `of` crops; a flip test's maps are two a crop."""
-        return Answers(*(each[: len(each) * count // of] for each in vars(self).values()))
+        return TrialOutputs(*(each[: len(each) * count // of] for each in vars(self).values()))
 
 
-def answers(model: onnx.ModelProto, feeds: Sequence[Feed]) -> Answers:
+def trial_outputs(model: onnx.ModelProto, feeds: Sequence[Feed]) -> TrialOutputs:
     """Run a graph of posekit's; a graph without points has its maps' peaks instead."""
     made = {name for node in model.graph.node for name in node.output}
     names = [next(name for name in _MAPS if name in made)]
     whole = "points" in {value.name for value in model.graph.output}
-    found = list(observed(model, feeds, [*names, *(("points", "scores") if whole else ())]))
+    found = list(
+        record_activations(model, feeds, [*names, *(("points", "scores") if whole else ())])
+    )
     maps = np.concatenate([each[names[0]] for each in found])
     if not whole:
-        return Answers(maps, *peaks(maps))
+        return TrialOutputs(maps, *peaks(maps))
     points, scores = (
         np.concatenate([each[name] for each in found]) for name in found[0] if name not in names
     )
-    return Answers(maps, points, scores)
+    return TrialOutputs(maps, points, scores)
 
 
 def peaks(maps: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -71,7 +73,7 @@ def peaks(maps: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.fl
 
 
 @dataclass(frozen=True)
-class Strayed:
+class Int8Error:
     """How far answers are from the source's.
 
     maps: largest difference over the largest value.  maps_rms: the same of root mean squares.
@@ -85,7 +87,7 @@ class Strayed:
     points: int
 
 
-def strayed(found: Answers, source: Answers) -> Strayed:
+def int8_error(found: TrialOutputs, source: TrialOutputs) -> Int8Error:
     """Compare answers to the same crops; anything that is no number counts as infinitely far."""
     difference = _infinite(np.abs(found.maps - source.maps))
     largest = float(np.abs(source.maps).max()) or 1.0
@@ -93,7 +95,7 @@ def strayed(found: Answers, source: Answers) -> Strayed:
     sure = source.scores > SURE
     shift = _infinite(np.linalg.norm(found.points - source.points, axis=2)[sure])
     p99 = np.percentile(shift, 99) if np.isfinite(shift).all() and shift.size else np.inf
-    return Strayed(
+    return Int8Error(
         maps=float(difference.max()) / largest,
         maps_rms=float(np.sqrt(np.mean(difference**2))) / size,
         mean_px=float(shift.mean()) if shift.size else None,

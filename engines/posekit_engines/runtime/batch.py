@@ -14,14 +14,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from posekit.errors import DeviceError, EngineError
-from posekit.tta import Look, View
+from posekit.tta import TtaOptions, View
 from posekit.types import Float32, ModelSpec
 from posekit_engines.cuda.device import Device, Graph, Stream
 from posekit_engines.ops.crop_normalize import Crops, Frames, crop_normalize
 from posekit_engines.ops.decode_flip import DecodeTables, decode_flip
 from posekit_engines.ops.fuse_views import ViewTables, fuse_views
 from posekit_engines.ops.launch import Maps
-from posekit_engines.runtime.buffers import RGB, Batch, Control, Cut, Lane, Layout
+from posekit_engines.runtime.buffers import (
+    RGB,
+    Batch,
+    CropRequest,
+    LaunchTable,
+    Layout,
+    StagingBuffers,
+)
 from posekit_engines.runtime.engine import Engine, check_fits
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)
@@ -29,10 +36,10 @@ LANES = 2
 _UNRECORDED = "no CUDA graph: "
 
 
-class Part:
+class PendingBatch:
     """The answer of one batch, as soon as it is there: `result`."""
 
-    def __init__(self, lane: Lane, count: int) -> None:
+    def __init__(self, lane: StagingBuffers, count: int) -> None:
         self._lane, self._count = lane, count
         self._points: Float32 | None = None
         self._lock = threading.Lock()  # the lane's next batch may ask at the same time
@@ -61,7 +68,7 @@ class Fuse:
         fuse_views(self._device, maps, self._tables, found=found, out=out, stream=stream)
 
 
-class Step:
+class BatchRunner:
     """Runs batches through `engine` on `device`.
 
     look: the mirrored crops too, merged in the decode; or several views, fused before it.
@@ -76,7 +83,7 @@ class Step:
         engine: Engine,
         spec: ModelSpec,
         *,
-        look: Look,
+        look: TtaOptions,
         most: int,
         graphs: bool,
     ) -> None:
@@ -93,15 +100,17 @@ class Step:
         self._fuse = Fuse(device, spec, look.each) if self._views > 1 else None
         largest = self.buckets[-1]
         self._batch = Batch(device, engine, largest, flip=flip, views=self._views)
-        self._lanes = [Lane(device, spec, largest, views=self._views) for _ in range(LANES)]
-        self._last: list[Part | None] = [None] * LANES
+        self._lanes = [
+            StagingBuffers(device, spec, largest, views=self._views) for _ in range(LANES)
+        ]
+        self._last: list[PendingBatch | None] = [None] * LANES
         self._next = 0
         self._recorded: dict[tuple[int, int, Layout], Graph] = {}
         self._prepared: set[int] = set()
         self._ran: set[tuple[int, Layout]] = set()
         self._lock = threading.Lock()
 
-    def queue(self, cut: Cut, start: int, stop: int) -> Part:
+    def queue(self, cut: CropRequest, start: int, stop: int) -> PendingBatch:
         """Queue persons `start` to `stop`, at most the largest bucket's. Raises EngineError."""
         with self._lock:
             number, self._next = self._next, (self._next + 1) % LANES
@@ -109,7 +118,7 @@ class Step:
                 before.result()  # the lane's pinned memory is free again
             lane, count = self._lanes[number], stop - start
             bucket = self.bucket(count)
-            control = Control.on_host(lane.control, bucket * self._views)
+            control = LaunchTable.on_host(lane.control, bucket * self._views)
             control.fill(cut, start * self._views, stop * self._views)
             for slot in cut.slots:
                 self.stream.wait(slot.uploaded)
@@ -117,7 +126,7 @@ class Step:
             for slot in cut.slots:
                 slot.read.record(self.stream)
             lane.done.record(self.stream)
-            part = self._last[number] = Part(lane, count)
+            part = self._last[number] = PendingBatch(lane, count)
             return part
 
     def bucket(self, count: int) -> int:
@@ -133,7 +142,7 @@ class Step:
                     before.result()
                 for count in persons:
                     bucket = self.bucket(min(count, self.buckets[-1]))
-                    Control.on_host(lane.control, bucket * self._views).clear()
+                    LaunchTable.on_host(lane.control, bucket * self._views).clear()
                     self._get_ready(number, bucket, RGB)
 
     def _run(self, number: int, bucket: int, layout: Layout) -> None:
@@ -176,7 +185,7 @@ class Step:
         """All of a batch, in order; the graph records exactly this."""
         lane, batch, stream = self._lanes[number], self._batch, self.stream
         crops = bucket * self._views
-        control = Control.on_gpu(batch.control, crops)
+        control = LaunchTable.on_gpu(batch.control, crops)
         used = control.to_frame.address + control.to_frame.nbytes - batch.control.address
         batch.control.upload(lane.control[:used], stream)
         crop_normalize(
@@ -208,7 +217,7 @@ def _buckets(engine: Engine, most: int, views: int) -> tuple[int, ...]:
     return tuple(wanted)
 
 
-def joined(parts: Sequence[Part], keypoints: int) -> tuple[Float32, Float32]:
+def joined(parts: Sequence[PendingBatch], keypoints: int) -> tuple[Float32, Float32]:
     """Points (N, K, 2), crop px, and scores (N, K) of all parts. Raises DeviceError."""
     rows = [part.result() for part in parts]
     whole = np.concatenate([np.zeros((0, keypoints, 3), np.float32), *rows])

@@ -66,7 +66,7 @@ class Slot:
 class Decoded:
     """A picture that was decoded on the GPU, in a slot of its own: a `posekit.video.Surface`."""
 
-    def __init__(self, pictures: Pictures, slot: Slot, coded: Coded, *, pts: int) -> None:
+    def __init__(self, pictures: FramePool, slot: Slot, coded: Coded, *, pts: int) -> None:
         self.slot, self.coded, self.pts = slot, coded, pts
         self._pictures = pictures
         weakref.finalize(self, pictures.give_back, [slot]).atexit = False
@@ -77,7 +77,7 @@ class Decoded:
         return self._pictures.fetched(self.slot, (height * 3 // 2, width))
 
 
-class Pictures:
+class FramePool:
     """Pictures on the GPU: RGB, uploaded once each, on a stream of their own; or decoded there."""
 
     def __init__(self, device: Device) -> None:
@@ -164,7 +164,7 @@ class Pictures:
         return Slot(self._device, -(-size // _STEP) * _STEP)
 
 
-class Cut:
+class CropRequest:
     """N persons to be cut out of pictures that are on the GPU or on their way there.
 
     views: (V, 2, 3), crop px to each view's px; one that changes nothing is the crop itself.
@@ -175,7 +175,7 @@ class Cut:
 
     def __init__(
         self,
-        pictures: Pictures,
+        pictures: FramePool,
         images: Sequence[UInt8 | Decoded],
         warps: Sequence[Warp],
         *,
@@ -221,7 +221,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Control:
+class LaunchTable:
     """Where the small things of a batch of `count` crops lie in a block of bytes.
 
     table: FRAME (count,).  frame_of: int32 (count,).  to_frame: float32 (count, 2, 3).
@@ -232,12 +232,12 @@ class Control:
     to_frame: Any
 
     @classmethod
-    def on_gpu(cls, block: Buffer, count: int) -> Control:
+    def on_gpu(cls, block: Buffer, count: int) -> LaunchTable:
         """As parts of a buffer."""
         return cls(*(block.part(start, shape, dtype) for start, shape, dtype in _layout(count)))
 
     @classmethod
-    def on_host(cls, block: UInt8, count: int) -> Control:
+    def on_host(cls, block: UInt8, count: int) -> LaunchTable:
         """As views of an array."""
         return cls(
             *(
@@ -251,7 +251,7 @@ class Control:
         self.table[:] = np.zeros((), FRAME)
         self.frame_of[:], self.to_frame[:] = 0, _NOWHERE
 
-    def fill(self, cut: Cut, start: int, stop: int) -> None:
+    def fill(self, cut: CropRequest, start: int, stop: int) -> None:
         """Crops `start` to `stop` of a cut; what is left of the block is nobody, and black."""
         crops = stop - start
         used, frame_of = np.unique(cut.frame_of[start:stop], return_inverse=True)
@@ -262,7 +262,7 @@ class Control:
         self.to_frame[:crops], self.to_frame[crops:] = cut.to_frame[start:stop], _NOWHERE
 
 
-class Lane:
+class StagingBuffers:
     """The host's side of one batch on its way: a pinned block up, a pinned block down."""
 
     def __init__(self, device: Device, spec: ModelSpec, most: int, *, views: int) -> None:

@@ -1,7 +1,7 @@
 """NVDEC, the GPU's own video decoder, through NVIDIA's package PyNvVideoCodec where installed.
 
 Packets go in with start codes and time stamps; NV12 pictures come out in PyNvVideoCodec's memory,
-which it uses again at the next packet: each is copied once, on the GPU, into a slot of `Pictures`.
+which it uses again at the next packet: each is copied once, on the GPU, into a slot of `FramePool`.
 Source: the class PyNvDecoder of PyNvVideoCodec 2.
 """
 
@@ -18,14 +18,14 @@ import numpy as np
 from posekit.errors import DeviceError
 from posekit.video import Coded, Surface
 from posekit_engines.cuda.device import Device, Stream
-from posekit_engines.runtime.buffers import Decoded, Pictures
+from posekit_engines.runtime.buffers import Decoded, FramePool
 
 PACKAGE = "PyNvVideoCodec"
 _CODECS = {"h264": "H264", "hevc": "HEVC", "vp9": "VP9", "av1": "AV1"}
 _ONE_LINE = 200  # characters of what PyNvVideoCodec says, in a summary
 
 
-def decoders(device: Device, pictures: Pictures) -> tuple[Nvdec | None, list[str]]:
+def decoders(device: Device, pictures: FramePool) -> tuple[Nvdec | None, list[str]]:
     """NVDEC on this GPU or, where the package is not there or does not load, None; and notes."""
     if importlib.util.find_spec(PACKAGE) is None:
         return None, []
@@ -39,7 +39,7 @@ def decoders(device: Device, pictures: Pictures) -> tuple[Nvdec | None, list[str
 class Nvdec:
     """Decoders on `device`: a `posekit.video.SurfaceDecoders`.  nvc: the module PyNvVideoCodec."""
 
-    def __init__(self, nvc: Any, device: Device, pictures: Pictures) -> None:
+    def __init__(self, nvc: Any, device: Device, pictures: FramePool) -> None:
         self.name = f"NVDEC, {PACKAGE} {nvc.__version__}"
         self._nvc, self._device, self._pictures = nvc, device, pictures
         self._failures = (nvc.PyNvVCException, nvc.PyNvVCExceptionUnsupported)

@@ -8,7 +8,7 @@ import numpy as np
 
 from posekit.bundle import Bundle
 from posekit.errors import EngineError
-from posekit.tta import Look
+from posekit.tta import TtaOptions
 from posekit_engines.cuda.device import Device
 from posekit_engines.cuda.open import open_device
 from posekit_engines.runtime.runtime import GpuRuntime
@@ -20,7 +20,9 @@ from posekit_engines.trt.library import library
 from posekit_engines.trt.plan import DETECT, PlanFile, PlanOptions
 
 
-def open_runtime(bundle: Bundle, *, look: Look, index: int = 0, build: bool = True) -> GpuRuntime:
+def open_runtime(
+    bundle: Bundle, *, look: TtaOptions, index: int = 0, build: bool = True
+) -> GpuRuntime:
     """A bundle on GPU number `index`, by the FP16 plan `raw` that the bundle or the cache holds.
 
     look: as in GpuRuntime.  build: where none fits, make one, which takes a while. What

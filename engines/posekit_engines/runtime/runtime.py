@@ -14,20 +14,20 @@ from posekit.bundle import Bundle
 from posekit.errors import InputError
 from posekit.geometry import Warp
 from posekit.session import usable_threads
-from posekit.tta import Look, matrix_of
+from posekit.tta import TtaOptions, matrix_of
 from posekit.types import Float32, Frame, ModelSpec, UInt8
 from posekit.video import SurfaceDecoders, rgb_of
 from posekit_engines.cuda.device import Device
 from posekit_engines.runtime import nvdec
-from posekit_engines.runtime.batch import BUCKETS, Part, Step, joined
-from posekit_engines.runtime.buffers import Cut, Decoded, Pictures
+from posekit_engines.runtime.batch import BUCKETS, BatchRunner, PendingBatch, joined
+from posekit_engines.runtime.buffers import CropRequest, Decoded, FramePool
 from posekit_engines.runtime.engine import Engine
 
 
-class Answer:
+class PendingPoses:
     """The points of a cut, as soon as they are there."""
 
-    def __init__(self, parts: list[Part], keypoints: int) -> None:
+    def __init__(self, parts: list[PendingBatch], keypoints: int) -> None:
         self._parts, self._keypoints = parts, keypoints
 
     def result(self) -> tuple[Float32, Float32]:
@@ -52,7 +52,7 @@ class GpuRuntime:
         device: Device,
         engine: Engine,
         *,
-        look: Look,
+        look: TtaOptions,
         most: int = BUCKETS[-1],
         graphs: bool = True,
     ) -> None:
@@ -64,8 +64,8 @@ class GpuRuntime:
         self.threads = usable_threads()
         self.device = f"cuda:{device.info.index} {device.info.name}, {device.driver.name}"
         self.provider = engine.name
-        self._pictures = Pictures(device)
-        self._step = Step(device, engine, self.spec, look=look, most=most, graphs=graphs)
+        self._pictures = FramePool(device)
+        self._step = BatchRunner(device, engine, self.spec, look=look, most=most, graphs=graphs)
         self.notes = self._step.notes
         self.decoders: SurfaceDecoders | None
         self.decoders, lacking = nvdec.decoders(device, self._pictures)
@@ -83,11 +83,11 @@ class GpuRuntime:
         """
         self._pictures.ahead(images)
 
-    def crop(self, image: UInt8 | Decoded, warp: Warp) -> Cut:
+    def crop(self, image: UInt8 | Decoded, warp: Warp) -> CropRequest:
         """`crops` of one picture. Raises InputError, DeviceError."""
         return self.crops([image], [warp])
 
-    def crops(self, images: Sequence[UInt8 | Decoded], warps: Sequence[Warp]) -> Cut:
+    def crops(self, images: Sequence[UInt8 | Decoded], warps: Sequence[Warp]) -> CropRequest:
         """Start uploading what is not there yet, uint8 (H, W, 3) RGB; `infer` cuts the persons out.
 
         Pictures that were decoded on the GPU are taken where they lie.
@@ -103,18 +103,18 @@ class GpuRuntime:
             else:
                 taken.append((image, warp))
         pictures = _alike([image for image, _ in taken])
-        return Cut(self._pictures, pictures, [warp for _, warp in taken], views=self._views)
+        return CropRequest(self._pictures, pictures, [warp for _, warp in taken], views=self._views)
 
-    def queue(self, cut: Cut) -> Answer:
+    def queue(self, cut: CropRequest) -> PendingPoses:
         """Start on a cut without waiting for it. Raises EngineError, DeviceError."""
         size = self.buckets[-1]
         parts = [
             self._step.queue(cut, start, min(start + size, len(cut)))
             for start in range(0, len(cut), size)
         ]
-        return Answer(parts, len(self.spec.skeleton))
+        return PendingPoses(parts, len(self.spec.skeleton))
 
-    def infer(self, crops: Cut) -> tuple[Float32, Float32]:
+    def infer(self, crops: CropRequest) -> tuple[Float32, Float32]:
         """Points float32 (N, K, 2), crop px, and scores (N, K). Raises EngineError, DeviceError."""
         return self.queue(crops).result()
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from posekit.bundle import Bundle
 from posekit.errors import MissingExtraError
-from posekit_engines.trt.cache import _found, _write, folder
+from posekit_engines.trt.cache import cache_dir, find_with_notes, write_cached
 from posekit_engines.trt.library import Gpu, check_served, library
-from posekit_engines.trt.plan import PlanFile, PlanOptions, key_of, wish
+from posekit_engines.trt.plan import PlanFile, PlanOptions, key_of, requirements
 
 
 def plan_for(
@@ -23,13 +23,13 @@ def plan_for(
     one.  Raises MissingExtraError, DeviceError, ExportError, EngineError, ParityError.
     """
     trt = library() if trt is None else trt
-    found, notes = _found(bundle, gpu, trt, options=options)
+    found, notes = find_with_notes(bundle, gpu, trt, options=options)
     if found is None:
-        found = built(bundle, gpu, trt=trt, options=options)
+        found = build_and_keep(bundle, gpu, trt=trt, options=options)
     return dataclasses.replace(found, notes=notes)
 
 
-def built(
+def build_and_keep(
     bundle: Bundle, gpu: Gpu | None, *, trt: Any, options: PlanOptions = PlanOptions()
 ) -> PlanFile:
     """A new plan, kept in the cache.  gpu: None for TensorRT for RTX without one.
@@ -44,13 +44,13 @@ def built(
         raise MissingExtraError(
             f"building a plan needs {error.name}: pip install 'posekit[export]'"
         ) from error
-    wanted = wish(bundle, gpu, trt, options=options)
-    data, metadata = make.make(bundle, wanted, trt=trt, options=options)
+    wanted = requirements(bundle, gpu, trt, options=options)
+    data, metadata = make.build_plan_of_bundle(bundle, wanted, trt=trt, options=options)
     key = key_of(wanted)
-    path: Path | None = folder() / f"{key}.plan"
+    path: Path | None = cache_dir() / f"{key}.plan"
     try:
-        _write(folder() / f"{key}.plan", data)
-        _write(folder() / f"{key}.json", json.dumps(metadata, indent=1).encode())
+        write_cached(cache_dir() / f"{key}.plan", data)
+        write_cached(cache_dir() / f"{key}.json", json.dumps(metadata, indent=1).encode())
     except OSError:  # it costs only the time of building it again
         path = None
     return PlanFile(key, data, metadata, "built", path)

@@ -13,7 +13,7 @@ from typing import Any
 
 from posekit.errors import DeviceError, ExportError, InputError
 from posekit_engines.trt.inspect import DTYPES, layers
-from posekit_engines.trt.library import _logger, _told, title
+from posekit_engines.trt.library import logged_reason, make_logger, title
 
 Range = tuple[int, int, int]
 Shapes = dict[str, list[list[int]]]
@@ -65,20 +65,20 @@ def build_plan(trt: Any, onnx: Path, settings: PlanSettings) -> Plan:
     InputError (what TensorRT for RTX does not have).
     """
     said: list[str] = []
-    builder = _builder(trt, _logger(trt, said))
+    builder = _builder(trt, make_logger(trt, said))
     typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(typed)
     parser = trt.OnnxParser(network, builder.logger)
     if not parser.parse_from_file(str(onnx)):
         errors = [parser.get_error(n).desc() for n in range(parser.num_errors)]
-        raise ExportError(f"{title(trt)} does not take this graph: {_told(errors or said)}")
+        raise ExportError(f"{title(trt)} does not take this graph: {logged_reason(errors or said)}")
     config = builder.create_builder_config()
     profile = _profile(trt, builder, network, config=config, settings=settings)
     _configure(trt, config, settings)
     timing = _use_timing(config, settings.timing)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise ExportError(f"{title(trt)} cannot build this graph: {_told(said)}")
+        raise ExportError(f"{title(trt)} cannot build this graph: {logged_reason(said)}")
     return Plan(
         data=bytes(plan),
         inputs=_tensors(network.get_input, network.num_inputs),

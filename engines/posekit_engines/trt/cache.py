@@ -20,14 +20,14 @@ from posekit.bundle import Bundle
 from posekit_engines.cuda import nvrtc
 from posekit_engines.trt.library import Gpu, check_served, is_rtx, library
 from posekit_engines.trt.plan import (
-    _USE,
+    SAME_USE,
     Metadata,
     PlanFile,
     PlanOptions,
     key_of,
-    misfit,
+    mismatch,
+    requirements,
     slug,
-    wish,
 )
 
 _TIMING = "timing"
@@ -40,27 +40,27 @@ def find(
 
     Raises MissingExtraError, DeviceError.
     """
-    found, notes = _found(bundle, gpu, library() if trt is None else trt, options=options)
+    found, notes = find_with_notes(bundle, gpu, library() if trt is None else trt, options=options)
     return None if found is None else dataclasses.replace(found, notes=notes)
 
 
-def _found(
+def find_with_notes(
     bundle: Bundle, gpu: Gpu | None, trt: Any, *, options: PlanOptions
 ) -> tuple[PlanFile | None, tuple[str, ...]]:
     """The plan that fits, and why others of the same use do not."""
     check_served(trt, gpu)
-    wanted = wish(bundle, gpu, trt, options=options)
+    wanted = requirements(bundle, gpu, trt, options=options)
     notes: list[str] = []
-    for each in (*kept_in(bundle), *_cached(key_of(wanted))):
-        reason = misfit(each.metadata, each.data, wanted)
+    for each in (*plans_in(bundle), *_cached(key_of(wanted))):
+        reason = mismatch(each.metadata, each.data, wanted)
         if not reason:
             return each, tuple(notes)
-        if all(each.metadata.get(name) == wanted[name] for name in _USE):
+        if all(each.metadata.get(name) == wanted[name] for name in SAME_USE):
             notes.append(f"{each.key}: {reason}")
     return None, tuple(notes)
 
 
-def kept_in(bundle: Bundle) -> Iterator[PlanFile]:
+def plans_in(bundle: Bundle) -> Iterator[PlanFile]:
     """The plans inside a bundle, with the metadata that its provenance holds."""
     engines = bundle.provenance.get("engines", {})
     for key, metadata in sorted(engines.items() if isinstance(engines, Mapping) else ()):
@@ -73,30 +73,30 @@ def with_plans(bundle: Bundle, plans: list[PlanFile]) -> Bundle:
     """The bundle with plans in `engines/`, their metadata in its provenance."""
     extras = {f"engines/{each.key}.plan": each.data for each in plans}
     engines = {each.key: dict(each.metadata) for each in plans}
-    kept = {each.key: dict(each.metadata) for each in kept_in(bundle)}
+    kept = {each.key: dict(each.metadata) for each in plans_in(bundle)}
     provenance = {**bundle.provenance, "engines": {**kept, **engines}}
     return dataclasses.replace(
         bundle, extras={**bundle.extras, **extras}, provenance=provenance, sha256=""
     )
 
 
-def folder() -> Path:
+def cache_dir() -> Path:
     """Where plans are kept: under XDG_CACHE_HOME, or ~/.cache."""
-    return nvrtc.cache_folder().with_name("engines")
+    return nvrtc.cache_dir().with_name("engines")
 
 
 def _cached(key: str) -> Iterator[PlanFile]:
-    path = folder() / f"{key}.plan"
+    path = cache_dir() / f"{key}.plan"
     with contextlib.suppress(OSError, ValueError):
         metadata = json.loads(path.with_suffix(".json").read_bytes())
         if isinstance(metadata, dict):
             yield PlanFile(key, path.read_bytes(), metadata, "cache", path)
 
 
-def such(bundle: Bundle, wanted: Metadata) -> list[PlanFile]:
+def find_matching(bundle: Bundle, wanted: Metadata) -> list[PlanFile]:
     """Whole plans in the bundle and in this machine's cache whose metadata says all of `wanted`."""
-    found = {each.key: each for each in kept_in(bundle)}
-    for path in sorted(folder().glob("*.json")):
+    found = {each.key: each for each in plans_in(bundle)}
+    for path in sorted(cache_dir().glob("*.json")):
         with contextlib.suppress(OSError, ValueError):
             if _says(json.loads(path.read_bytes()), wanted):
                 found |= {each.key: each for each in _cached(path.stem)}
@@ -114,7 +114,7 @@ def _says(metadata: Any, wanted: Metadata) -> bool:
     )
 
 
-def timing(trt: Any, gpu: Gpu | None) -> tuple[Path, bytes] | None:
+def load_timing_cache(trt: Any, gpu: Gpu | None) -> tuple[Path, bytes] | None:
     """TensorRT's timings of earlier builds on this GPU and where they are kept.
 
     None for TensorRT for RTX, which times nothing before it runs.
@@ -123,18 +123,18 @@ def timing(trt: Any, gpu: Gpu | None) -> tuple[Path, bytes] | None:
         return None
     name = f"{_TIMING}-{trt.__version__}-{slug(gpu.name)}.cache"
     try:
-        return folder() / name, (folder() / name).read_bytes()
+        return cache_dir() / name, (cache_dir() / name).read_bytes()
     except OSError:
-        return folder() / name, b""
+        return cache_dir() / name, b""
 
 
-def keep_timing(path: Path, data: bytes) -> None:
+def save_timing_cache(path: Path, data: bytes) -> None:
     """For the next build; a folder that cannot be written only costs its time."""
     with contextlib.suppress(OSError):
-        _write(path, data)
+        write_cached(path, data)
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_cached(path: Path, data: bytes) -> None:
     """Whole or not at all; processes may do this at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)

@@ -15,7 +15,7 @@ from posekit.errors import EngineError
 from posekit.types import UInt8
 from posekit_engines.cuda.device import Device
 from posekit_engines.trt.engine import IMAGE, opened
-from posekit_engines.trt.library import name_of
+from posekit_engines.trt.library import library_name
 
 ANSWERS = ("boxes", "scores")
 
@@ -28,7 +28,7 @@ class TensorRTDetector:
     """
 
     def __init__(self, trt: Any, plan: bytes, device: Device) -> None:
-        self.provider = name_of(trt)
+        self.provider = library_name(trt)
         self._trt, self._driver, self._lock = trt, device.driver, threading.Lock()
         self._runtime, self._engine = opened(trt, plan, device, what="the detector's plan")
         with self._driver.current():

@@ -19,7 +19,7 @@ from posekit.session import open_session
 from posekit.types import DetectorSpec, UInt8
 from posekit_engines.graphs.edit import set_nodes
 from posekit_engines.graphs.weights import inline_weights
-from posekit_engines.trt.graph import _FLOAT, _rename
+from posekit_engines.trt.graph import FLOAT, rename_tensors
 
 LEAST_SCORE = 0.05
 """Boxes that score less in both are nobody's."""
@@ -93,7 +93,9 @@ def detector_of(bundle: Bundle) -> onnx.ModelProto:
         model = onnx.load(str(file))
     del model.opset_import[:]
     model.opset_import.extend(each for each in whole.opset_import if each.domain == "")
-    _rename(model.graph, "image", "image.float")  # TensorRT moves no bytes about: numbers first
-    into = helper.make_node("Cast", ["image"], ["image.float"], to=_FLOAT)
+    rename_tensors(
+        model.graph, "image", "image.float"
+    )  # TensorRT moves no bytes about: numbers first
+    into = helper.make_node("Cast", ["image"], ["image.float"], to=FLOAT)
     set_nodes(model.graph, [into, *model.graph.node])
     return model

@@ -13,7 +13,7 @@ import numpy as np
 
 from posekit.errors import EngineError
 from posekit_engines.cuda.device import Buffer, Device
-from posekit_engines.trt.library import name_of
+from posekit_engines.trt.library import library_name
 
 IMAGE = "image"
 HEATMAPS = "heatmaps"
@@ -26,7 +26,7 @@ class TensorRTEngine:
     """
 
     def __init__(self, trt: Any, plan: bytes, device: Device) -> None:
-        self.name = name_of(trt)
+        self.name = library_name(trt)
         self._trt, self._driver = trt, device.driver
         self._runtime, self._engine = opened(trt, plan, device)
         self.image, self.image_dtype = self._tensor(IMAGE, trt.TensorIOMode.INPUT)
@@ -108,7 +108,8 @@ def opened(trt: Any, plan: bytes, device: Device, *, what: str = "the plan") -> 
         engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineError(
-            f"{name_of(trt)}: {what} ({len(plan)} bytes) does not load on {device.info.name}; a "
-            "plan fits one version and one kind of GPU: make it anew with `posekit build`"
+            f"{library_name(trt)}: {what} ({len(plan)} bytes) does not load on "
+            f"{device.info.name}; a plan fits one version and one kind of GPU: make it anew with "
+            "`posekit build`"
         )
     return (logger, runtime), engine

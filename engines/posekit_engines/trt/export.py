@@ -16,17 +16,24 @@ import torch
 
 from posekit_engines.onnx_file import write
 from posekit_engines.options import ExportOptions
-from posekit_engines.parity.answers import Given, truth
-from posekit_engines.parity.crops import Checks
-from posekit_engines.parity.judge import METADATA, PAGE, Ask, Job, Report, judged
+from posekit_engines.parity.answers import ExportOutputs, source_outputs
+from posekit_engines.parity.crops import CheckCrops
+from posekit_engines.parity.judge import METADATA, PAGE, Ask, ParityJob, Report, measure_parity
 from posekit_engines.precision.bf16 import emulate_bf16
 from posekit_engines.trt import builder
-from posekit_engines.trt.library import library, machine
-from posekit_engines.trt.make import NOT_RUN, _finished, _half_ends, _Machine, _named, _planned
+from posekit_engines.trt.library import gpu_context, library
+from posekit_engines.trt.make import (
+    NOT_RUN,
+    Machine,
+    build_checked,
+    finished_metadata,
+    half_io,
+    plan_identity,
+)
 from posekit_engines.trt.plan import USUAL, graph_hash
 
 
-def build(job: Job, path: Path) -> Report:
+def build(job: ParityJob, path: Path) -> Report:
     """Write the plan at `path`, `<path>.json` and the page beside it; returns the parity report.
 
     Raises ExportError, EngineError, ParityError, DeviceError, MissingExtraError.
@@ -34,7 +41,7 @@ def build(job: Job, path: Path) -> Report:
     start = perf_counter()
     options = job.options
     trt = library(options.library)
-    with tempfile.TemporaryDirectory(dir=path.parent) as inside, machine(trt) as gpu:
+    with tempfile.TemporaryDirectory(dir=path.parent) as inside, gpu_context(trt) as gpu:
         file = Path(inside) / "graph.onnx"
         told = _write_graph(job, file)
         settings = builder.PlanSettings(
@@ -42,7 +49,7 @@ def build(job: Job, path: Path) -> Report:
             refit=options.refit,
             version_compatible=options.version_compatible,
         )
-        here = _Machine(trt, gpu)
+        here = Machine(trt, gpu)
         wanted = {
             "kind": options.outputs,
             "precision": options.precision,
@@ -51,14 +58,14 @@ def build(job: Job, path: Path) -> Report:
             "affine": options.affine,
             "graph": graph_hash(job.source),
         }
-        data, metadata = _planned(here, file, settings, told=_named(job.source, wanted))
+        data, metadata = build_checked(here, file, settings, told=plan_identity(job.source, wanted))
         path.write_bytes(data)
         path.with_name(path.name + METADATA).write_text(json.dumps(metadata, indent=1) + "\n")
         said = {**told, "plan": metadata, "bytes": len(data), "runtime": _runtime(options)}
         said["export_s"] = round(perf_counter() - start, 1)
         ask = _emulated(job) if options.precision == "bf16" else None
-        measured = file.with_name("measured.onnx") if _half_ends(options) else file
-        report = judged(job, measured, said, page=path.with_name(path.name + PAGE), ask=ask)
+        measured = file.with_name("measured.onnx") if half_io(options) else file
+        report = measure_parity(job, measured, said, page=path.with_name(path.name + PAGE), ask=ask)
     return {"to": "tensorrt", **report}
 
 
@@ -68,7 +75,7 @@ def _profile(options: ExportOptions) -> builder.Range:
     return options.profile or USUAL[options.outputs]
 
 
-def _write_graph(job: Job, file: Path) -> dict[str, Any]:
+def _write_graph(job: ParityJob, file: Path) -> dict[str, Any]:
     """The graph of an export at `file`, and where its ends are float16 `measured.onnx` beside it.
 
     Raises ExportError.
@@ -77,7 +84,7 @@ def _write_graph(job: Job, file: Path) -> dict[str, Any]:
     plain = replace(options, precision="fp32") if options.precision == "bf16" else options
     told = write(job.source, job.net, job.spec, options=plain, path=file)
     model = onnx.load(str(file), load_external_data=False)
-    return {**told, **_finished(model, options, file)}
+    return {**told, **finished_metadata(model, options, file)}
 
 
 def _runtime(options: ExportOptions) -> str:
@@ -89,14 +96,14 @@ def _runtime(options: ExportOptions) -> str:
     )
 
 
-def _emulated(job: Job) -> Ask:
+def _emulated(job: ParityJob) -> Ask:
     """Asks torch in place of the file, which nothing on a CPU runs."""
 
-    def ask(checks: Checks) -> Given:
+    def ask(checks: CheckCrops) -> ExportOutputs:
         net = emulate_bf16(job.net)
-        found = truth(net, checks.crops, job.spec, flip=job.options.merges)
+        found = source_outputs(net, checks.crops, job.spec, flip=job.options.merges)
         broken = int((~np.isfinite(found.maps)).sum())
         every = range(len(checks))
-        return Given(found.points, found.scores, found.crop_s, found.maps, every, broken)
+        return ExportOutputs(found.points, found.scores, found.crop_s, found.maps, every, broken)
 
     return ask

@@ -14,7 +14,7 @@ from posekit.errors import BundleError
 from posekit_engines.graphs.edit import network_nodes, set_nodes
 from posekit_engines.graphs.weights import inline_weights
 
-_FLOAT, _HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+FLOAT, _HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 _MAPS, _INSIDE = "heatmaps", "network/heatmaps"
 
 
@@ -46,10 +46,10 @@ def network_of(bundle: Bundle) -> onnx.ModelProto:
 
 
 def _value(name: str, channels: int, size: tuple[int, ...]) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, _FLOAT, ["N", channels, *size])
+    return helper.make_tensor_value_info(name, FLOAT, ["N", channels, *size])
 
 
-def suited(model: onnx.ModelProto, *, half: bool) -> onnx.ModelProto:
+def for_tensorrt(model: onnx.ModelProto, *, half: bool) -> onnx.ModelProto:
     """A copy for TensorRT.  half: of the network alone, `image` and `heatmaps` are float16 too.
 
     Matrix products around the network become gathers and sums: they are small, and TensorRT for
@@ -64,22 +64,23 @@ def suited(model: onnx.ModelProto, *, half: bool) -> onnx.ModelProto:
     return copy
 
 
-def float_ends(model: onnx.ModelProto) -> onnx.ModelProto:
+def with_float_io(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a network with float16 ends that takes and gives float32: the same arithmetic."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph
-    _rename(graph, "image", "image.given")
-    _rename(graph, _MAPS, "heatmaps.given")
+    rename_tensors(graph, "image", "image.given")
+    rename_tensors(graph, _MAPS, "heatmaps.given")
     for value in (*graph.input, *graph.output):
-        value.type.tensor_type.elem_type = _FLOAT
+        value.type.tensor_type.elem_type = FLOAT
     into = helper.make_node("Cast", ["image"], ["image.given"], to=_HALF)
-    out = helper.make_node("Cast", ["heatmaps.given"], [_MAPS], to=_FLOAT)
+    out = helper.make_node("Cast", ["heatmaps.given"], [_MAPS], to=FLOAT)
     set_nodes(graph, [into, *graph.node, out])
     return copy
 
 
-def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+def rename_tensors(graph: onnx.GraphProto, old: str, new: str) -> None:
+    """Rename a tensor in every node that reads or writes it."""
     for node in graph.node:
         node.input[:] = [new if name == old else name for name in node.input]
         node.output[:] = [new if name == old else name for name in node.output]
@@ -95,15 +96,15 @@ def _half_ends(graph: onnx.GraphProto) -> None:
         value.type.tensor_type.elem_type = _HALF
     set_nodes(graph, nodes)
     if wide:  # an operator of the network stayed in float32 and reads the image itself
-        _rename(graph, "image", "image.float")
-        cast = helper.make_node("Cast", ["image"], ["image.float"], to=_FLOAT)
+        rename_tensors(graph, "image", "image.float")
+        cast = helper.make_node("Cast", ["image"], ["image.float"], to=FLOAT)
         set_nodes(graph, [cast, *graph.node])
     for cast in into:
-        _rename(graph, cast.output[0], "image")
+        rename_tensors(graph, cast.output[0], "image")
     if out:
-        _rename(graph, out[0].input[0], _MAPS)
+        rename_tensors(graph, out[0].input[0], _MAPS)
     else:
-        _rename(graph, _MAPS, "heatmaps.float")
+        rename_tensors(graph, _MAPS, "heatmaps.float")
         graph.node.append(helper.make_node("Cast", ["heatmaps.float"], [_MAPS], to=_HALF))
 
 

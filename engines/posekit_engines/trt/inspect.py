@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from posekit.errors import EngineError, ExportError
-from posekit_engines.trt.library import _logger, _told, title
+from posekit_engines.trt.library import logged_reason, make_logger, title
 
 MULTIPLIERS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM", "ATTENTION_INPUT")
 DTYPES = {
@@ -67,20 +67,22 @@ def read_back(trt: Any, plan: bytes) -> dict[str, int]:
     Needs the GPU that the plan is for.  Raises EngineError where it does not load.
     """
     said: list[str] = []
-    runtime = trt.Runtime(_logger(trt, said))
+    runtime = trt.Runtime(make_logger(trt, said))
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise EngineError(f"{title(trt)} does not load the plan that it built: {_told(said)}")
+        raise EngineError(
+            f"{title(trt)} does not load the plan that it built: {logged_reason(said)}"
+        )
     inspector, context = engine.create_engine_inspector(), engine.create_execution_context()
     if context is not None:  # formats are told only for shapes that are known
         for name in (engine.get_tensor_name(n) for n in range(engine.num_io_tensors)):
             if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
                 context.set_input_shape(name, engine.get_tensor_profile_shape(name, 0)[1])
         inspector.execution_context = context
-    return told_types(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    return reported_types(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
-def told_types(text: str) -> dict[str, int]:
+def reported_types(text: str) -> dict[str, int]:
     """Outputs of layers by type, from the inspector's JSON; those that it does not tell are out."""
     try:
         found = json.loads(text)["Layers"]

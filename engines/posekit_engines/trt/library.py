@@ -58,7 +58,7 @@ def is_rtx(trt: Any) -> bool:
 
 
 @contextlib.contextmanager
-def machine(trt: Any, index: int = 0) -> Iterator[Gpu | None]:
+def gpu_context(trt: Any, index: int = 0) -> Iterator[Gpu | None]:
     """GPU number `index`, current in the block; None where TensorRT for RTX has none to use.
 
     Raises DeviceError, MissingExtraError.
@@ -77,7 +77,7 @@ def machine(trt: Any, index: int = 0) -> Iterator[Gpu | None]:
 
 def check_ready(choice: Library) -> None:
     """Raises MissingExtraError or DeviceError where no plan can be built here; quick."""
-    with machine(library(choice)):
+    with gpu_context(library(choice)):
         pass
 
 
@@ -86,7 +86,7 @@ def check_served(trt: Any, gpu: Gpu | None) -> None:
     if (
         gpu is not None
         and is_rtx(trt)
-        and not _rtx_serves([*RTX_CAPABILITIES, (7, 5)], gpu.capability)
+        and not rtx_serves([*RTX_CAPABILITIES, (7, 5)], gpu.capability)
     ):
         major, minor = gpu.capability
         raise DeviceError(
@@ -95,11 +95,14 @@ def check_served(trt: Any, gpu: Gpu | None) -> None:
         )
 
 
-def _rtx_serves(made: list[tuple[int, int]], here: tuple[int, int]) -> bool:
+def rtx_serves(made: list[tuple[int, int]], here: tuple[int, int]) -> bool:
+    """Whether TensorRT for RTX serves a GPU of compute capability `here`; `made`: what it was
+    built for. From the last one on, newer GPUs are served too.
+    """
     return tuple(here) in made or (RTX_CAPABILITIES[-1] in made and here >= RTX_CAPABILITIES[-1])
 
 
-def name_of(trt: Any) -> str:
+def library_name(trt: Any) -> str:
     """What runs a plan, with its version."""
     title = "TensorRT for RTX" if "rtx" in trt.__name__ else "TensorRT"
     return f"{title} {trt.__version__}"
@@ -114,7 +117,7 @@ def title(trt: Any) -> str:
     return f"{name} {trt.__version__}"
 
 
-def _logger(trt: Any, said: list[str]) -> Any:
+def make_logger(trt: Any, said: list[str]) -> Any:
     """A logger of the module's own class that keeps warnings and errors in `said`, prints none."""
 
     def log(_: Any, severity: Any, message: str) -> None:
@@ -127,7 +130,7 @@ def _logger(trt: Any, said: list[str]) -> Any:
     return type("Log", (trt.ILogger,), {"__init__": start, "log": log})()
 
 
-def _told(messages: Sequence[str]) -> str:
+def logged_reason(messages: Sequence[str]) -> str:
     """The first few messages in one line."""
     some = [" ".join(each.split()) for each in messages[:_MOST_TOLD]]
     return "; ".join(some) or "it does not say why"

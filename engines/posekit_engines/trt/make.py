@@ -24,15 +24,15 @@ from posekit.errors import ExportError
 from posekit.parity import Parity, compare
 from posekit.types import Float32
 from posekit.version import __version__
-from posekit_engines.graphs.contents import contained
+from posekit_engines.graphs.contents import dtype_summary
 from posekit_engines.graphs.points import points_graph
 from posekit_engines.onnx_file import LIMIT, precise
 from posekit_engines.options import ExportOptions
-from posekit_engines.parity.crops import LEAST, Checks, crops_of
+from posekit_engines.parity.crops import LEAST, CheckCrops, load_check_crops
 from posekit_engines.parity.feeds import feeds
 from posekit_engines.precision.bf16 import to_bf16
 from posekit_engines.trt import builder, cache, detector_graph, inspect
-from posekit_engines.trt.graph import float_ends, network_of, suited
+from posekit_engines.trt.graph import for_tensorrt, network_of, with_float_io
 from posekit_engines.trt.library import RTX_CAPABILITIES, Gpu, is_rtx
 from posekit_engines.trt.plan import USUAL, PlanOptions
 
@@ -40,14 +40,14 @@ NOT_RUN = "the plan itself was not executed"
 
 
 @dataclass(frozen=True)
-class _Machine:
+class Machine:
     """Where a plan is built.  gpu: None ahead of time, for TensorRT for RTX."""
 
     trt: Any
     gpu: Gpu | None
 
 
-def make(
+def build_plan_of_bundle(
     bundle: Bundle, wanted: Mapping[str, Any], *, trt: Any, options: PlanOptions
 ) -> tuple[bytes, dict[str, Any]]:
     """The plan of a bundle and its metadata, `wanted` (see `engine_cache.wish`) in it.
@@ -64,8 +64,8 @@ def make(
         settings = builder.PlanSettings(
             profile, refit=options.refit, version_compatible=options.version_compatible
         )
-        told = {**_named(bundle, wanted), "parity": parity}
-        return _planned(_Machine(trt, gpu), file, settings, told=told)
+        told = {**plan_identity(bundle, wanted), "parity": parity}
+        return build_checked(Machine(trt, gpu), file, settings, told=told)
 
 
 def _detector(bundle: Bundle, file: Path) -> dict[str, Any]:
@@ -86,17 +86,18 @@ class _Named:
     capability: tuple[int, int]
 
 
-def _named(bundle: Bundle, wanted: Mapping[str, Any]) -> dict[str, Any]:
+def plan_identity(bundle: Bundle, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Whose plan it is and what it was built for: the head of its metadata."""
     model = {"name": bundle.name, "sha256": bundle.sha256}
     return {"posekit": __version__, "model": model, **wanted}
 
 
-def _planned(
-    here: _Machine, file: Path, settings: builder.PlanSettings, *, told: Mapping[str, Any]
+def build_checked(
+    here: Machine, file: Path, settings: builder.PlanSettings, *, told: Mapping[str, Any]
 ) -> tuple[bytes, dict[str, Any]]:
     """Build, look at what was built, keep TensorRT's timings; the plan and all its metadata."""
     start = perf_counter()
-    timing = cache.timing(here.trt, here.gpu)
+    timing = cache.load_timing_cache(here.trt, here.gpu)
     made = builder.build_plan(
         here.trt, file, replace(settings, timing=timing[1] if timing else None)
     )
@@ -106,7 +107,7 @@ def _planned(
     if read and _half_ends_of(told):  # elsewhere one fused layer may show its float32 ends alone
         inspect.check_found(read, precision)
     if timing:
-        cache.keep_timing(timing[0], made.timing)
+        cache.save_timing_cache(timing[0], made.timing)
     return made.data, {
         **told,
         **_where(here, settings),
@@ -124,7 +125,7 @@ def _planned(
     }
 
 
-def _where(here: _Machine, settings: builder.PlanSettings) -> dict[str, Any]:
+def _where(here: Machine, settings: builder.PlanSettings) -> dict[str, Any]:
     """What the plan is for."""
     gpu = here.gpu
     rtx = is_rtx(here.trt)
@@ -138,7 +139,7 @@ def _where(here: _Machine, settings: builder.PlanSettings) -> dict[str, Any]:
     }
 
 
-def _half_ends(options: ExportOptions) -> bool:
+def half_io(options: ExportOptions) -> bool:
     """Whether the plan takes and gives float16: the network alone in fp16."""
     return _half_ends_of({"kind": options.outputs, "precision": options.precision})
 
@@ -147,16 +148,16 @@ def _half_ends_of(told: Mapping[str, Any]) -> bool:
     return bool(told["kind"] == "raw" and told["precision"] == "fp16")
 
 
-def _finished(model: onnx.ModelProto, options: ExportOptions, file: Path) -> dict[str, Any]:
+def finished_metadata(model: onnx.ModelProto, options: ExportOptions, file: Path) -> dict[str, Any]:
     """The last changes for TensorRT, written; returns what they decided."""
     told: dict[str, Any] = {}
-    model = suited(model, half=_half_ends(options))
+    model = for_tensorrt(model, half=half_io(options))
     if options.precision == "bf16":
         model, told["decided"] = to_bf16(model)
     onnx.save(model, str(file))
-    if _half_ends(options):
-        onnx.save(float_ends(model), str(file.with_name("measured.onnx")))
-    return {**told, "contained": contained(model)}
+    if half_io(options):
+        onnx.save(with_float_io(model), str(file.with_name("measured.onnx")))
+    return {**told, "contained": dtype_summary(model)}
 
 
 def write_graph(bundle: Bundle, options: ExportOptions, file: Path) -> onnx.ModelProto:
@@ -175,7 +176,7 @@ def write_graph(bundle: Bundle, options: ExportOptions, file: Path) -> onnx.Mode
     if options.outputs == "points":
         whole = points_graph(whole, spec, flip=options.flip)
     given = whole if options.precision == "bf16" else precise(whole, bundle, options)[0]
-    _finished(given, options, file)
+    finished_metadata(given, options, file)
     return whole
 
 
@@ -185,15 +186,20 @@ def _parity(
     """How far the plan's graph strays from the bundle's own. Raises ParityError."""
     if options.precision == "bf16":
         return {"note": f"bfloat16: {NOT_RUN}, nor its graph, which no CPU provider runs"}
-    checks = crops_of(None, bundle.pose_spec).first(LEAST)
-    measured = file.with_name("measured.onnx") if _half_ends(options) else file
+    checks = load_check_crops(None, bundle.pose_spec).first(LEAST)
+    measured = file.with_name("measured.onnx") if half_io(options) else file
     found = _compared(whole, measured, checks, bundle=bundle, options=options)
     found.check(options.budget.mean_px, f"{bundle.name}, the plan's graph")
     return {**found.to_dict(), "note": f"of the plan's graph in ONNX Runtime; {NOT_RUN}"}
 
 
 def _compared(
-    whole: onnx.ModelProto, file: Path, checks: Checks, *, bundle: Bundle, options: ExportOptions
+    whole: onnx.ModelProto,
+    file: Path,
+    checks: CheckCrops,
+    *,
+    bundle: Bundle,
+    options: ExportOptions,
 ) -> Parity:
     """Points of the plan's graph against those of the bundle's in float32, both on the CPU."""
     spec = bundle.pose_spec

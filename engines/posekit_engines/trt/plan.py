@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from posekit.bundle import Bundle
-from posekit_engines.trt.library import Gpu, _rtx_serves
+from posekit_engines.trt.library import Gpu, rtx_serves
 
 Kind = Literal["raw", "points", "detect"]
 Metadata = Mapping[str, Any]
@@ -22,7 +22,7 @@ FORMAT = 1
 """Of the graphs that plans are built from: raised when those change, and no old plan is used."""
 USUAL = {"raw": (1, 16, 128), "points": (1, 8, 32), "heatmaps": (1, 8, 32), "detect": (1, 1, 1)}
 """Least, usual and most N: images for raw (with flip two a person), else persons or canvases."""
-_USE = ("kind", "precision", "flip")
+SAME_USE = ("kind", "precision", "flip")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ class PlanFile:
     notes: tuple[str, ...] = ()
 
 
-def wish(bundle: Bundle, gpu: Gpu | None, trt: Any, *, options: PlanOptions) -> dict[str, Any]:
+def requirements(
+    bundle: Bundle, gpu: Gpu | None, trt: Any, *, options: PlanOptions
+) -> dict[str, Any]:
     """What the metadata of a fitting plan says; a profile of None is not looked at."""
     return {
         "kind": options.kind,
@@ -103,7 +105,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def misfit(metadata: Metadata, data: bytes, wanted: Metadata) -> str:
+def mismatch(metadata: Metadata, data: bytes, wanted: Metadata) -> str:
     """Why a plan is not what is wanted here, in half a sentence; empty where it is."""
     for name, want in wanted.items():
         got = metadata.get(name)
@@ -130,7 +132,7 @@ def _gpu_fits(metadata: Metadata, want: Any) -> bool:
     """A plan of TensorRT is for one GPU, one of TensorRT for RTX for a list of capabilities."""
     if str(metadata.get("library")).endswith("_rtx"):
         made = [(each[0], each[1]) for each in metadata.get("capabilities", [])]
-        return want is None or _rtx_serves(made, tuple(want["capability"]))
+        return want is None or rtx_serves(made, tuple(want["capability"]))
     return bool(metadata.get("gpu") == want)
 
 

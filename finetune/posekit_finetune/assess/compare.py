@@ -16,7 +16,7 @@ from posekit_finetune.assess.indicators import MEASURES, NEAR, Float64, Indicato
 
 
 @dataclass(frozen=True)
-class Finding:
+class MetricChange:
     """One figure of two networks.
 
     better: 1 where larger is better, -1 where smaller, 0 neither.  low, high: 95 % interval of the
@@ -48,7 +48,7 @@ class Finding:
         return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in values.items()}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Finding:
+    def from_dict(cls, data: dict[str, Any]) -> MetricChange:
         """The inverse of `to_dict`."""
         numbers = ("before", "after", "difference", "low", "high")
         told = {name: float("nan") if data[name] is None else data[name] for name in numbers}
@@ -60,7 +60,7 @@ DISTINCT = Measure("distinct", "different peak cells of a keypoint, as a share o
 BIAS = Measure("bias", "shift of all persons alike from the source, share of the crop", -1)
 
 
-def agreement(found: Mapping[str, Finding]) -> Finding:
+def agreement(found: Mapping[str, MetricChange]) -> MetricChange:
     """Agreement with the frozen teacher: with its turned views alone where they were asked.
 
     An ensemble that contains the upright view agrees with a weak source because it partly is the
@@ -70,7 +70,7 @@ def agreement(found: Mapping[str, Finding]) -> Finding:
     return turned if turned is not None and turned.known else found["teacher"]
 
 
-def compare(before: Indicators, after: Indicators, *, seed: int = 0) -> tuple[Finding, ...]:
+def compare(before: Indicators, after: Indicators, *, seed: int = 0) -> tuple[MetricChange, ...]:
     """A Finding for each of MEASURES, and for what is told of the two together.
 
     seed: of the groups that are drawn. Raises InputError where the persons differ.
@@ -100,7 +100,7 @@ def compare(before: Indicators, after: Indicators, *, seed: int = 0) -> tuple[Fi
 
 def difference(
     measure: Measure, before: ArrayLike, after: ArrayLike, *, groups: Int64, seed: int
-) -> Finding:
+) -> MetricChange:
     """Means of two arrays (N,) or (N, K), NaN left out, and their difference with its interval.
 
     The same groups are drawn for both, so what they share drops out.
@@ -112,7 +112,7 @@ def difference(
         _means(np.asarray(values), place, drawn) for values in (before, after)
     )
     low, high = interval(new_rounds - old_rounds)
-    return Finding(
+    return MetricChange(
         measure.name, measure.about, measure.better, old, new, new - old, low=low, high=high
     )
 
@@ -132,9 +132,9 @@ def _means(values: Float64, place: Int64, drawn: Int64) -> tuple[float, Float64]
     return float(ratios[0]), ratios[1:]
 
 
-def _of_set(measure: Measure, before: float, after: float) -> Finding:
+def _of_set(measure: Measure, before: float, after: float) -> MetricChange:
     nan = float("nan")
-    return Finding(
+    return MetricChange(
         measure.name,
         measure.about,
         measure.better,

@@ -42,7 +42,9 @@ class Member:
         return float(self.scores.mean())
 
 
-def members(nets: Sequence[nn.Module], persons: Persons, rows: Int64 | None = None) -> list[Member]:
+def load_members(
+    nets: Sequence[nn.Module], persons: Persons, rows: Int64 | None = None
+) -> list[Member]:
     """Each network on the persons `rows` (None: all), and their ensemble where there are two."""
     predicts = [of_network(net, persons.spec) for net in nets]
     rows = np.arange(len(persons)) if rows is None else rows
@@ -54,7 +56,7 @@ def members(nets: Sequence[nn.Module], persons: Persons, rows: Int64 | None = No
     return [_joined(name, [block[n] for block in blocks]) for n, name in enumerate(names)]
 
 
-def both(first: Predict, second: Predict) -> Predict:
+def mean_maps(first: Predict, second: Predict) -> Predict:
     """The ensemble: the mean of two networks' maps."""
     return lambda crops: np.mean([first(crops), second(crops)], 0, dtype=np.float32)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from posekit.errors import RejectedError
-from posekit_finetune.assess.compare import Finding, agreement, compare, difference
+from posekit_finetune.assess.compare import MetricChange, agreement, compare, difference
 from posekit_finetune.assess.indicators import Indicators, Measure
 from posekit_finetune.assess.label_check import Check
 from posekit_finetune.assess.monitor import DISTINCT_FLOOR, RESPONSE_FLOOR
@@ -64,9 +64,9 @@ class Verdict:
 
     passed: bool
     reasons: tuple[str, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[MetricChange, ...]
 
-    def __getitem__(self, name: str) -> Finding:
+    def __getitem__(self, name: str) -> MetricChange:
         return {each.name: each for each in self.findings}[name]
 
     def raise_if_refused(self) -> None:
@@ -101,14 +101,14 @@ def judge(
     return Verdict(passed, reasons, (*findings, *told))
 
 
-def checked(check: Check, seed: int = 0) -> Finding:
+def checked(check: Check, seed: int = 0) -> MetricChange:
     """A check's paired difference with its interval."""
     measure = Measure(check.name, "with labels", 1)
     return difference(measure, check.before, check.after, groups=check.groups, seed=seed)
 
 
 def decide(
-    findings: Sequence[Finding], labelled: Sequence[Finding] = ()
+    findings: Sequence[MetricChange], labelled: Sequence[MetricChange] = ()
 ) -> tuple[bool, tuple[str, ...]]:
     """The rule itself: whether the network passes, and why or why not.
 
@@ -130,7 +130,7 @@ def decide(
     return True, _praise(found, labelled)
 
 
-def _floors(found: Mapping[str, Finding]) -> list[str]:
+def _floors(found: Mapping[str, MetricChange]) -> list[str]:
     """Is it alive, and does it still name the same things?"""
     response, distinct, source = (found[name] for name in ("response", "distinct", "source"))
     crossed, bias = found["crossed"], found["bias"]
@@ -157,7 +157,7 @@ def _floors(found: Mapping[str, Finding]) -> list[str]:
     ]
 
 
-def _harms(found: Mapping[str, Finding]) -> list[str]:
+def _harms(found: Mapping[str, MetricChange]) -> list[str]:
     """Is it worse in what should not get worse?"""
     looked = {**found, "teacher": agreement(found)}
     return [
@@ -167,7 +167,7 @@ def _harms(found: Mapping[str, Finding]) -> list[str]:
     ]
 
 
-def _doubts(found: Mapping[str, Finding]) -> list[str]:
+def _doubts(found: Mapping[str, MetricChange]) -> list[str]:
     """Is there evidence that it is better, outside what it was trained on?"""
     flip, odd = found["flip"], found["odd"]
     return [
@@ -184,15 +184,15 @@ def _doubts(found: Mapping[str, Finding]) -> list[str]:
     ]
 
 
-def _told(found: Finding) -> str:
+def _told(found: MetricChange) -> str:
     return f"{found.difference:+.3f} {_interval(found)}"
 
 
-def _interval(found: Finding) -> str:
+def _interval(found: MetricChange) -> str:
     return f"(95 %: {found.low:+.3f} to {found.high:+.3f})"
 
 
-def _praise(found: Mapping[str, Finding], labelled: Sequence[Finding]) -> tuple[str, ...]:
+def _praise(found: Mapping[str, MetricChange], labelled: Sequence[MetricChange]) -> tuple[str, ...]:
     flip, odd, source = found["flip"], found["odd"], found["source"]
     return (
         f"in the mirror {flip.after:.1%} of the joints stay, {flip.before:.1%} before "

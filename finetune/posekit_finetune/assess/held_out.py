@@ -14,23 +14,23 @@ from torch import nn
 from posekit.bundle import Bundle, Weights
 from posekit.types import Int64
 from posekit_finetune.assess import indicators, predict
-from posekit_finetune.assess.ensemble import apart, both, members
+from posekit_finetune.assess.ensemble import apart, load_members, mean_maps
 from posekit_finetune.assess.indicators import Indicators
 from posekit_finetune.assess.label_check import Checker
-from posekit_finetune.assess.monitor import Monitor, Reading
+from posekit_finetune.assess.monitor import Monitor, MonitorReading
 from posekit_finetune.data.persons import Persons
 from posekit_finetune.train.loop import Loop
-from posekit_finetune.train.teacher import Taught
+from posekit_finetune.train.teacher import PseudoLabels
 
 
 @dataclass(frozen=True, eq=False)
-class Watched:
+class HeldOut:
     """The held-out persons, and what is asked of them."""
 
     source: Bundle
     persons: Persons
     held: Int64
-    teacher: Taught
+    teacher: PseudoLabels
     threads: int
 
     def measure(self, weights: Weights, before: Indicators | None) -> Indicators:
@@ -44,7 +44,7 @@ class Watched:
         """How far the second network's answers lie from the first's; None where there is one."""
         if loop.recipe.networks == 1:
             return None
-        (second,) = members([loop.handed(1)], self.persons, self.held)
+        (second,) = load_members([loop.handed(1)], self.persons, self.held)
         return apart(seen.points, second.points, self.persons.spec)
 
     def networks(self, loop: Loop, checks: Sequence[Checker]) -> dict[str, Any]:
@@ -56,19 +56,23 @@ class Watched:
             return {}
         nets = [loop.handed(index) for index in range(2)]
         single = [predict.of_network(net, self.persons.spec) for net in nets]
-        asked = [*single, both(*single)]
+        asked = [*single, mean_maps(*single)]
         told = {
             seen.name: {
                 "response": seen.response,
                 **{check.name: check.share(each) for check in checks},
             }
-            for seen, each in zip(members(nets, self.persons, self.held), asked, strict=True)
+            for seen, each in zip(load_members(nets, self.persons, self.held), asked, strict=True)
         }
         return {"members": told}
 
 
 def learn(
-    loop: Loop, monitor: Monitor, watched: Watched, *, on_reading: Callable[[Reading, float], None]
+    loop: Loop,
+    monitor: Monitor,
+    watched: HeldOut,
+    *,
+    on_reading: Callable[[MonitorReading, float], None],
 ) -> Weights:
     """Run the loop to its end; the weights at the best look, as a bundle stores them.
 
@@ -95,7 +99,7 @@ def _recalled(loop: Loop, monitor: Monitor, source: Bundle) -> Weights:
     """The best weights of a run that goes on, its looks told to the monitor; else the source's."""
     if not loop.kept:
         return source.weights
-    monitor.recall([Reading.from_dict(each) for each in json.loads(loop.kept["looks"])])
+    monitor.recall([MonitorReading.from_dict(each) for each in json.loads(loop.kept["looks"])])
     best: Weights = {name: value.numpy() for name, value in loop.kept["best"].items()}
     return best
 

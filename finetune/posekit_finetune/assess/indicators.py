@@ -19,11 +19,11 @@ from posekit.errors import InputError
 from posekit.types import Float32, Int64, ModelSpec, Skeleton
 from posekit_finetune.assess import probe_views
 from posekit_finetune.assess.predict import Predict
-from posekit_finetune.assess.probe_views import LOOKS, Answers
+from posekit_finetune.assess.probe_views import LOOKS, ProbeMaps
 from posekit_finetune.data.persons import Persons
 
 if TYPE_CHECKING:
-    from posekit_finetune.train.teacher import Taught
+    from posekit_finetune.train.teacher import PseudoLabels
 
 Bools = NDArray[np.bool_]
 Float64 = NDArray[np.float64]
@@ -157,7 +157,7 @@ def measure(
     persons: Persons,
     index: ArrayLike,
     *,
-    teacher: Taught | None = None,
+    teacher: PseudoLabels | None = None,
     source: Indicators | None = None,
     seed: int = 0,
 ) -> Indicators:
@@ -168,7 +168,7 @@ def measure(
     Raises InputError.
     """
     rows = _rows(persons, index, source, seed=seed)
-    seen = probe_views.answers(predict, persons, rows, seed=seed)
+    seen = probe_views.probe_maps(predict, persons, rows, seed=seed)
     spec = persons.spec
     side = float(max(spec.input_size))
     sure = _sure(seen, spec, side)
@@ -264,19 +264,19 @@ def _mean(values: NDArray[np.floating] | Bools, known: Bools) -> Float64:
     return np.asarray(np.divide(total, count, out=out, where=count > 0), np.float64)
 
 
-def _strength(seen: Answers) -> dict[str, Float64]:
+def _strength(seen: ProbeMaps) -> dict[str, Float64]:
     response = seen.scores.mean(1, dtype=np.float64)
     return {"response": response, "faint": (seen.scores < FAINT).mean(1)}
 
 
-def _between(seen: Answers, part: Int64, side: float) -> Float64:
+def _between(seen: ProbeMaps, part: Int64, side: float) -> Float64:
     """Distance (n, V, K') of each view's answer from the plain one; NaN where out of view."""
     plain = seen.points[:, None, part]
     far = _distance(seen.carried[:, :, part], plain, side)
     return np.where(seen.inside[:, :, part], far, np.nan)
 
 
-def _sure(seen: Answers, spec: ModelSpec, side: float) -> Bools:
+def _sure(seen: ProbeMaps, spec: ModelSpec, side: float) -> Bools:
     """Scored above the median of the body's joints, and near in every view that shows it."""
     far = _between(seen, np.arange(len(spec.skeleton)), side)
     steady = (np.isnan(far) | (far < NEAR)).all(1)
@@ -284,7 +284,7 @@ def _sure(seen: Answers, spec: ModelSpec, side: float) -> Bools:
     return np.asarray(steady & (seen.scores >= usual))
 
 
-def _consistency(seen: Answers, spec: ModelSpec, side: float) -> dict[str, Float64]:
+def _consistency(seen: ProbeMaps, spec: ModelSpec, side: float) -> dict[str, Float64]:
     far = _between(seen, body(spec.skeleton), side)
     known = ~np.isnan(far)
     near = far < NEAR
@@ -313,7 +313,7 @@ def _raw(a: Float32, b: Float32, *, of_a: Int64, of_b: Int64) -> Float64:
 
 
 def _teacher(
-    seen: Answers, teacher: Taught | None, rows: Int64, *, spec: ModelSpec
+    seen: ProbeMaps, teacher: PseudoLabels | None, rows: Int64, *, spec: ModelSpec
 ) -> dict[str, Float64]:
     told = None if teacher is None else teacher.points[rows]
     turned = None if teacher is None or teacher.turned is None else teacher.turned[rows]
@@ -321,7 +321,7 @@ def _teacher(
     return {"teacher": near, "teacher_away": away, "turned": _agreement(seen, turned, spec)[0]}
 
 
-def _agreement(seen: Answers, told: Float32 | None, spec: ModelSpec) -> tuple[Float64, Float64]:
+def _agreement(seen: ProbeMaps, told: Float32 | None, spec: ModelSpec) -> tuple[Float64, Float64]:
     """Of each person, the share of joints near what was told, and their mean distance from it."""
     if told is None:
         nothing = np.full(len(seen.points), np.nan)

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from posekit.errors import CollapsedError, DivergedError
-from posekit_finetune.assess.compare import Finding, agreement, compare
+from posekit_finetune.assess.compare import MetricChange, agreement, compare
 from posekit_finetune.assess.indicators import NEAR, Indicators
 
 RESPONSE_FLOOR = 0.5
@@ -58,7 +58,7 @@ _PERCENT = {
 
 
 @dataclass(frozen=True)
-class Reading:
+class MonitorReading:
     """One look at the held-out persons.
 
     values: means by name (`Indicators.summary`); `bin_0_ratio` to `bin_4_ratio`, each fifth of the
@@ -106,8 +106,8 @@ class Monitor:
 
     baseline: Indicators
     labelled: bool = False
-    history: list[Reading] = field(default_factory=list)
-    best: Reading | None = None
+    history: list[MonitorReading] = field(default_factory=list)
+    best: MonitorReading | None = None
 
     def watch(
         self,
@@ -116,7 +116,7 @@ class Monitor:
         losses: Mapping[str, float],
         *,
         apart: float | None = None,
-    ) -> Reading:
+    ) -> MonitorReading:
         """Note a look after `step` steps, and say what it tells.
 
         apart: of two networks, the mean distance of their answers.
@@ -131,7 +131,7 @@ class Monitor:
         if apart is not None:
             values["apart"] = apart
             told += _twins(apart)
-        reading = Reading(step, values, dict(losses), score, told)
+        reading = MonitorReading(step, values, dict(losses), score, told)
         self.history.append(reading)
         if bad := [name for name, value in losses.items() if not math.isfinite(value)]:
             raise DivergedError(
@@ -151,19 +151,19 @@ class Monitor:
         self._rank(reading)
         return reading
 
-    def recall(self, history: Sequence[Reading]) -> None:
+    def recall(self, history: Sequence[MonitorReading]) -> None:
         """Go on after these readings of a run that was cut off."""
         for reading in history:
             self.history.append(reading)
             self._rank(reading)
 
-    def _rank(self, reading: Reading) -> None:
+    def _rank(self, reading: MonitorReading) -> None:
         highest = max(each.score for each in self.history)
         if reading.score > 0 and reading.score >= highest - ALIKE:
             self.best = reading
 
 
-def score_of(found: Mapping[str, Finding]) -> float:
+def score_of(found: Mapping[str, MetricChange]) -> float:
     """Gain in agreement with the frozen teacher's turned views.
 
     Views that the source has part in flatter the source: agreement with an ensemble that contains
@@ -178,7 +178,7 @@ def score_of(found: Mapping[str, Finding]) -> float:
     return sum(each.difference for each in (found["flip"], near) if each.known)
 
 
-def _collapse(found: Mapping[str, Finding]) -> str:
+def _collapse(found: Mapping[str, MetricChange]) -> str:
     """Why the network is lost, or nothing."""
     response, distinct = found["response"], found["distinct"]
     if response.before < NOTHING:
@@ -196,7 +196,7 @@ def _collapse(found: Mapping[str, Finding]) -> str:
     return ""
 
 
-def _drift(found: Mapping[str, Finding]) -> str:
+def _drift(found: Mapping[str, MetricChange]) -> str:
     """How far the network has left its frozen teacher, or nothing."""
     response, teacher = found["response"], agreement(found)
     # `high`: with few held-out persons a fall of 3 points can be chance
@@ -227,7 +227,7 @@ def _twins(apart: float) -> tuple[str, ...]:
     )
 
 
-def _warnings(found: Mapping[str, Finding]) -> tuple[str, ...]:
+def _warnings(found: Mapping[str, MetricChange]) -> tuple[str, ...]:
     response = found["response"]
     low, high = (share * response.before for share in RESPONSE_USUAL)
     told = []

@@ -12,7 +12,7 @@ from posekit.bundle import Bundle, Weights
 from posekit.errors import BundleError
 from posekit.session import open_session
 from posekit.types import Float32, ModelSpec, UInt8
-from posekit_finetune.train.networks import answer
+from posekit_finetune.train.networks import network_output
 from posekit_finetune.views.warps import to_image
 
 Predict = Callable[[UInt8], Float32]
@@ -44,7 +44,7 @@ def of_network(net: nn.Module, spec: ModelSpec) -> Predict:
         net.eval()
         place = next(net.parameters()).device
         with torch.no_grad():
-            maps = answer(net, to_image(crops, spec, place)).maps.float().cpu().numpy()
+            maps = network_output(net, to_image(crops, spec, place)).maps.float().cpu().numpy()
         net.train(training)
         return np.asarray(maps, np.float32)
 

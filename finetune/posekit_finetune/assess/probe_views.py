@@ -14,7 +14,7 @@ from posekit.geometry import Float64
 from posekit.types import Float32, Int64, ModelSpec, UInt8
 from posekit_finetune.assess.predict import Predict
 from posekit_finetune.data.persons import Persons
-from posekit_finetune.views.warps import Random, between, carry_points, cut, identity
+from posekit_finetune.views.warps import Random, cut_view, identity, relative_warp, warp_points
 
 LOOKS = ("flip", "turn", "zoom", "move", "odd")
 """Beside the plain one."""
@@ -32,7 +32,7 @@ _BLOCK = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class ProbeMaps:
     """A network's answers on n persons in the plain view and in V others.
 
     points, scores: (n, K, 2) crop px and (n, K).  cells: (n, K), flat index of the peak.
@@ -49,17 +49,17 @@ class Answers:
     inside: NDArray[np.bool_]
 
 
-def answers(predict: Predict, persons: Persons, rows: Int64, *, seed: int) -> Answers:
+def probe_maps(predict: Predict, persons: Persons, rows: Int64, *, seed: int) -> ProbeMaps:
     """Look at the persons `rows`; a person's views depend on `seed` and its row alone."""
     blocks = [
         _block(predict, persons, rows[start : start + _BLOCK], seed=seed)
         for start in range(0, len(rows), _BLOCK)
     ]
-    names = Answers.__dataclass_fields__
-    return Answers(**{n: np.concatenate([getattr(block, n) for block in blocks]) for n in names})
+    names = ProbeMaps.__dataclass_fields__
+    return ProbeMaps(**{n: np.concatenate([getattr(block, n) for block in blocks]) for n in names})
 
 
-def _block(predict: Predict, persons: Persons, rows: Int64, *, seed: int) -> Answers:
+def _block(predict: Predict, persons: Persons, rows: Int64, *, seed: int) -> ProbeMaps:
     spec = persons.spec
     patches: UInt8 = np.asarray(persons.patches[rows])
     randoms = [np.random.default_rng((seed, int(row))) for row in rows]
@@ -67,14 +67,14 @@ def _block(predict: Predict, persons: Persons, rows: Int64, *, seed: int) -> Ans
     points, scores = codecs.decode(maps, spec)
     carried, inside = [], []
     for name, matrix in zip(LOOKS, warps(randoms, spec), strict=True):
-        crops = cut(patches, persons.offset, matrix, spec=spec).crops
-        crops = spoiled(randoms, crops) if name == "odd" else crops
+        crops = cut_view(patches, persons.offset, matrix, spec=spec).crops
+        crops = degraded(randoms, crops) if name == "odd" else crops
         found, _ = codecs.decode(predict(crops), spec)
-        back = between(matrix, identity(len(rows)))
-        carried.append(carry_points(found, back, spec))
+        back = relative_warp(matrix, identity(len(rows)))
+        carried.append(warp_points(found, back, spec))
         inside.append(_inside(points, matrix, spec))
     flat = maps.reshape(*maps.shape[:2], -1)
-    return Answers(
+    return ProbeMaps(
         points=points,
         scores=scores,
         cells=flat.argmax(2).astype(np.int64),
@@ -103,7 +103,7 @@ def warps(randoms: Sequence[Random], spec: ModelSpec) -> list[Float64]:
     return list(np.concatenate([linear, shift[..., None]], 3))
 
 
-def spoiled(randoms: Sequence[Random], crops: UInt8) -> UInt8:
+def degraded(randoms: Sequence[Random], crops: UInt8) -> UInt8:
     """Pictures (n, H, W, 3) with another gamma, after coarse JPEG: no recipe has either."""
     values = np.arange(256) / 255
     result = np.empty_like(crops)

@@ -39,7 +39,7 @@ def likeness(a: Float32, b: Float32) -> float:
     return float(a @ b)
 
 
-class Distinct:
+class DuplicateFilter:
     """Thumbnails of the persons that were kept: tells whether one more shows something new."""
 
     def __init__(self, limit: int) -> None:

@@ -20,10 +20,10 @@ from posekit.errors import DataError, InputError
 from posekit.geometry import Warp, box_iou
 from posekit.types import Boxes, Frame, Int64, ModelSpec, UInt8
 from posekit_finetune.data import patch_store
-from posekit_finetune.data.duplicates import Distinct, thumbnail
-from posekit_finetune.data.persons import Found, Persons, cut
-from posekit_finetune.data.pictures import Material, Picture, material
-from posekit_finetune.data.shuffled_tiles import Tiles
+from posekit_finetune.data.duplicates import DuplicateFilter, thumbnail
+from posekit_finetune.data.persons import Found, Persons, cut_patches
+from posekit_finetune.data.pictures import MediaFiles, Picture, media_files
+from posekit_finetune.data.shuffled_tiles import TileDetector
 
 LEAST_PERSONS = 50
 """With fewer, adaptation would learn these persons and not their domain."""
@@ -91,7 +91,7 @@ def find_persons(
     """
     if not paths:
         raise InputError("unlabelled pictures: wanted at least one file, folder or pattern")
-    found = material(paths)
+    found = media_files(paths)
     if options.kind == "file" and len(found.clips) > 1:
         raise InputError(
             f"{options.boxes}: a box file tells of one video, and there are {len(found.clips)}; "
@@ -120,7 +120,7 @@ def _told(options: FindOptions) -> dict[str, Any]:
 
 
 def _gather(
-    found: Material,
+    found: MediaFiles,
     spec: ModelSpec,
     options: FindOptions,
     *,
@@ -129,7 +129,7 @@ def _gather(
 ) -> None:
     """Look through all pictures and write the persons into a folder. Raises DataError."""
     find, find_still = _finders(options)
-    gathering = Gathering(spec, options, into)
+    gathering = PersonCollector(spec, options, into)
     total = found.count(options.limit)
     try:
         for done, picture in enumerate(found.pictures(options.limit, options.seed), start=1):
@@ -164,7 +164,7 @@ def _finders(options: FindOptions) -> tuple[Callable[[Frame], Boxes], Callable[[
 
 
 @dataclass(eq=False)
-class Gathering:
+class PersonCollector:
     """Persons as they come, picture by picture; see `look`.
 
     rows: what the table says of each patch in the file.  writer: that file.  tiles: whether the
@@ -179,8 +179,8 @@ class Gathering:
     def __post_init__(self) -> None:
         self.writer = patch_store.PatchWriter(self.folder, self.spec)
         self._links = Links()
-        self._distinct = Distinct(self.options.limit)
-        self.tiles = Tiles()
+        self._distinct = DuplicateFilter(self.options.limit)
+        self.tiles = TileDetector()
         self._numbers: list[int] = []  # of each row: the how-manieth distinct person it was
         self._whole: list[bool] = []
         self._kept = self._stills = 0
@@ -204,7 +204,7 @@ class Gathering:
             boxes = boxes.select(large)
         time_s = frame.time_s if picture.clip >= 0 else math.nan
         tracks = self._links(picture.clip, time_s, boxes)
-        patches = cut(frame.image, Warp.from_boxes(boxes, self.spec), self.spec)
+        patches = cut_patches(frame.image, Warp.from_boxes(boxes, self.spec), self.spec)
         for n, patch in enumerate(patches):
             box = tuple(boxes.xyxy[n].tolist())
             row = patch_store.Row(box, picture.label, picture.group, time_s, int(tracks[n]))

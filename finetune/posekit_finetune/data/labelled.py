@@ -23,7 +23,7 @@ from posekit.skeletons import COCO_17, MPII_16, parse
 from posekit.types import Boxes, Float32, ModelSpec, Skeleton, UInt8
 from posekit.video.images import read_image
 from posekit_finetune.data import patch_store
-from posekit_finetune.data.persons import Found, Persons, cut
+from posekit_finetune.data.persons import Found, Persons, cut_patches
 
 # Source: Semi_Human_Pose's union of COCO, MPII, AIC and Human3.6M, whose names these are; AIC's
 # neck, MPII's upper_neck and thorax are labelled at different places and stay apart.
@@ -139,7 +139,7 @@ def _cut(
             if each.file not in groups or each.file != instances[n - 1].file:
                 image = _image(folder / each.file)
             groups.setdefault(each.file, len(groups))
-            writer.put(n, cut(image, Warp(warp.matrix[n : n + 1]), spec)[0])
+            writer.put(n, cut_patches(image, Warp(warp.matrix[n : n + 1]), spec)[0])
     finally:
         writer.close()
     joints = np.stack([each.joints for each in instances])[:, columns]

@@ -166,7 +166,7 @@ def patch_size(spec: ModelSpec) -> tuple[int, int]:
     return width + 2 * int(x), height + 2 * int(y)
 
 
-def cut(image: UInt8, warp: Warp, spec: ModelSpec) -> UInt8:
+def cut_patches(image: UInt8, warp: Warp, spec: ModelSpec) -> UInt8:
     """The patches (N, PH, PW, 3) of a picture's canonical crops, interpolated once.
 
     Black beyond the picture, as `Runtime.crop` has it.

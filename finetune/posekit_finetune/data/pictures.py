@@ -61,7 +61,7 @@ class Clip:
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class MediaFiles:
     """What the paths hold: image sources and clips.  `files` are all of them, for a cache key."""
 
     images: tuple[video.Source, ...]
@@ -102,7 +102,7 @@ class Material:
         return max(round(_LEAST_GAP_S * clip.fps), math.ceil(total / limit), 1)
 
 
-def material(paths: Sequence[str | Path]) -> Material:
+def media_files(paths: Sequence[str | Path]) -> MediaFiles:
     """Images and videos of files, folders and patterns; a folder gives both.
 
     Raises SourceError, and InputError for a camera or a stream.
@@ -116,7 +116,7 @@ def material(paths: Sequence[str | Path]) -> Material:
                 "first and pass the file"
             )
     images = tuple(source for source in sources if source.kind == "images")
-    return Material(images, tuple(_clip(s) for s in sources if s.kind == "file"))
+    return MediaFiles(images, tuple(_clip(s) for s in sources if s.kind == "file"))
 
 
 def _within(path: str | Path) -> list[str | Path]:

@@ -28,7 +28,7 @@ _SHARE = 0.5
 """Of the pictures with such seams at the same places."""
 
 
-class Tiles:
+class TileDetector:
     """Looks at pictures as they come, and says at the end how they were cut."""
 
     def __init__(self) -> None:

@@ -20,10 +20,10 @@ import numpy as np
 from posekit.atomic import write_atomic
 from posekit.draw import DrawStyle, draw
 from posekit.types import Boxes, Poses, UInt8
-from posekit_finetune.assess.compare import Finding
+from posekit_finetune.assess.compare import MetricChange
 from posekit_finetune.assess.gate import Verdict
 from posekit_finetune.assess.indicators import FAR, Indicators, body
-from posekit_finetune.assess.monitor import Reading
+from posekit_finetune.assess.monitor import MonitorReading
 from posekit_finetune.data.persons import Persons
 from posekit_finetune.recipe import Recipe
 
@@ -70,7 +70,7 @@ class Run:
     persons: Persons
     after: Indicators | None = None
     verdict: Verdict | None = None
-    history: Sequence[Reading] = ()
+    history: Sequence[MonitorReading] = ()
 
 
 def write(html_path: Path, json_path: Path, run: Run, *, pictures: bool = True) -> None:
@@ -160,7 +160,7 @@ def _number(value: float, sign: str = "") -> str:
     return f"{value:{sign}.3f}" if math.isfinite(value) else "-"
 
 
-def _findings(findings: Sequence[Finding]) -> str:
+def _findings(findings: Sequence[MetricChange]) -> str:
     word = {1: "larger", -1: "smaller", 0: ""}
     rows = [
         [

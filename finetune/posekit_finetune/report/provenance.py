@@ -25,7 +25,7 @@ _OWN = ("parents", "adapted", "engines")
 """Of a source's provenance, what does not hold for the model that was made of it."""
 
 
-def facts(
+def run_facts(
     source: Bundle, persons: Persons, options: AdaptOptions, *, signal: float
 ) -> dict[str, Any]:
     """What is known before learning.  signal: agreement with the frozen teacher."""
@@ -77,7 +77,7 @@ def networks(source: Bundle, options: AdaptOptions) -> str:
     )
 
 
-def spent(started: float, loop: Loop) -> dict[str, Any]:
+def run_cost(started: float, loop: Loop) -> dict[str, Any]:
     """Steps, seconds since `started` (time.perf_counter), and memory."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {

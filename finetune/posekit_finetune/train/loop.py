@@ -28,8 +28,16 @@ from posekit.errors import DivergedError
 from posekit.types import Float32, Int64
 from posekit_finetune.recipe import Recipe
 from posekit_finetune.train import optimizer
-from posekit_finetune.train.networks import Start, bare, choose, frozen_copy, mode, shaken, start_of
-from posekit_finetune.train.state import Material
+from posekit_finetune.train.networks import (
+    Start,
+    frozen_copy,
+    mode,
+    perturb_head,
+    start_networks,
+    trainable_parameters,
+    unwrap,
+)
+from posekit_finetune.train.state import TrainingData
 from posekit_finetune.train.step import Batch, Labels, Networks, Step, StepReport
 
 _SAVE_S = 60.0
@@ -40,7 +48,7 @@ _BEFORE_READING_S = 10.0
 
 
 @dataclass(frozen=True, eq=False)
-class Reached:
+class Snapshot:
     """Where a run is after `step` steps; `net` is what would be handed out."""
 
     step: int
@@ -62,7 +70,7 @@ class Loop:
     def __init__(
         self,
         bundle: Bundle | Start,
-        material: Material,
+        material: TrainingData,
         recipe: Recipe,
         *,
         seed: int = 0,
@@ -70,7 +78,7 @@ class Loop:
         state: Path | None = None,
     ) -> None:
         self.recipe, self.material, self.seed = recipe, material, seed
-        start = bundle if isinstance(bundle, Start) else start_of(bundle)
+        start = bundle if isinstance(bundle, Start) else start_networks(bundle)
         self.spec = start.spec
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
         self._path = state
@@ -92,8 +100,8 @@ class Loop:
         nets = [copy.deepcopy(source) for source in sources[: recipe.networks]]
         if recipe.head_noise and twins:
             for n, net in enumerate(nets[1:]):
-                shaken(net, recipe.head_noise, self.seed + n)
-        chosen = [choose(net, recipe.learn) for net in nets]
+                perturb_head(net, recipe.head_noise, self.seed + n)
+        chosen = [trainable_parameters(net, recipe.learn) for net in nets]
         parameters = [parameter for group in chosen for parameter in group]
         adam: torch.optim.Optimizer = (
             optimizer.RelativeAdam(parameters, recipe.rate)
@@ -135,7 +143,7 @@ class Loop:
             return None if taught is None else taught.known
         return None if labelled is None else labelled.known
 
-    def __iter__(self) -> Iterator[Reached]:
+    def __iter__(self) -> Iterator[Snapshot]:
         with ThreadPoolExecutor(1, "posekit-batch") as pool:
             ahead = pool.submit(self.batch, self.step)
             while self.step < self.recipe.steps:
@@ -151,7 +159,7 @@ class Loop:
                     if not due:
                         self._save_or_stop()
                 if due:
-                    yield Reached(self.step, self.handed(), self.networks, report, self.seconds)
+                    yield Snapshot(self.step, self.handed(), self.networks, report, self.seconds)
                     with self.deferred():
                         self._save_or_stop()
 
@@ -161,7 +169,7 @@ class Loop:
     def _one(self, batch: Batch) -> StepReport:
         recipe = self.recipe
         for group in self.optimizer.param_groups:
-            group["lr"] = optimizer.rate_at(self.step, recipe)
+            group["lr"] = optimizer.learning_rate(self.step, recipe)
         for student in self.networks.students:
             mode(student, recipe.batch_norm)
         torch.set_flush_denormal(True)  # a dying map's gradients are so small that they crawl
@@ -178,7 +186,7 @@ class Loop:
         if recipe.anchor:
             self._pull()
         for average, student in zip(self.networks.averages, self.networks.students, strict=False):
-            optimizer.average(average, student, decay=recipe.ema, count=self.step)
+            optimizer.update_ema(average, student, decay=recipe.ema, count=self.step)
         return report
 
     def _pull(self) -> None:
@@ -186,7 +194,7 @@ class Loop:
         share = self.optimizer.param_groups[0]["lr"] * self.recipe.anchor
         with torch.no_grad():
             for student, source in zip(self.networks.students, self._sources, strict=False):
-                for name, parameter in bare(student).named_parameters():
+                for name, parameter in unwrap(student).named_parameters():
                     if parameter.requires_grad:
                         parameter.lerp_(source[name], share)
 
@@ -195,7 +203,7 @@ class Loop:
         net = copy.deepcopy(
             self.networks.averages[index]
             if self.networks.averages
-            else bare(self.networks.students[index])
+            else unwrap(self.networks.students[index])
         )
         state = net.state_dict()
         for name, value in state.items():
@@ -283,7 +291,7 @@ class Loop:
         return {
             "step": self.step,
             "seconds": self.seconds,
-            "students": [bare(net).state_dict() for net in self.networks.students],
+            "students": [unwrap(net).state_dict() for net in self.networks.students],
             "averages": [net.state_dict() for net in self.networks.averages],
             "optimizer": self.optimizer.state_dict(),
             "kept": self.kept,
@@ -292,7 +300,7 @@ class Loop:
     def _restore(self, state: dict[str, Any]) -> None:
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         for net, values in zip(self.networks.students, state["students"], strict=True):
-            bare(net).load_state_dict(values)
+            unwrap(net).load_state_dict(values)
         for net, values in zip(self.networks.averages, state["averages"], strict=True):
             net.load_state_dict(values)
         self.optimizer.load_state_dict(state["optimizer"])

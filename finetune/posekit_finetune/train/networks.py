@@ -22,7 +22,7 @@ the mass of a map, and background around 0 next to none."""
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class NetworkOutput:
     """What a network says of B crops.
 
     logits: for a spatial softmax, and maps: heatmaps, both (B, K, h, w).
@@ -34,12 +34,12 @@ class Answer:
     aim: Tensor | None = None
 
 
-def answer(net: nn.Module, image: Tensor) -> Answer:
+def network_output(net: nn.Module, image: Tensor) -> NetworkOutput:
     """Ask a network of `posekit.nets`, wrapped or not."""
-    if isinstance(bare(net), MoveNet):
-        return Answer(*net(image, training=True))
+    if isinstance(unwrap(net), MoveNet):
+        return NetworkOutput(*net(image, training=True))
     maps = net(image)
-    return Answer(maps * SHARPNESS, maps)
+    return NetworkOutput(maps * SHARPNESS, maps)
 
 
 def early_layers(net: nn.Module, blocks: int = 3) -> list[nn.Module]:
@@ -63,7 +63,7 @@ def head_layers(net: nn.Module) -> list[nn.Module]:
     return [list(net.children())[-1]]
 
 
-def choose(net: nn.Module, learn: str) -> list[nn.Parameter]:
+def trainable_parameters(net: nn.Module, learn: str) -> list[nn.Parameter]:
     """The parameters that learn; the others are told to stand still."""
     net.requires_grad_(learn != "head")
     if learn == "head":
@@ -75,7 +75,7 @@ def choose(net: nn.Module, learn: str) -> list[nn.Parameter]:
     return [parameter for parameter in net.parameters() if parameter.requires_grad]
 
 
-def shaken(net: nn.Module, share: float, seed: int) -> None:
+def perturb_head(net: nn.Module, share: float, seed: int) -> None:
     """Noise on the head, `share` of each tensor's rms: else twins stay twins."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -90,7 +90,7 @@ def frozen_copy(net: nn.Module) -> nn.Module:
     return copy.deepcopy(net).eval().requires_grad_(False)
 
 
-def bare(net: nn.Module) -> nn.Module:
+def unwrap(net: nn.Module) -> nn.Module:
     """A network without Fabric's and DDP's wrappers."""
     while isinstance(inner := getattr(net, "module", None), nn.Module):
         net = inner
@@ -112,7 +112,7 @@ _SHARED = (*SAME_CROPS, "color", "mean", "std")
 """What two networks of a run must have in common: they see the same crops, and teach each other."""
 
 
-def start_of(*bundles: Bundle) -> Start:
+def start_networks(*bundles: Bundle) -> Start:
     """Networks of one or two bundles.
 
     Raises AdaptError, and InputError where the second's crops or maps are not the first's.
@@ -127,10 +127,10 @@ def start_of(*bundles: Bundle) -> Start:
                 f"says what {bundles[0].name} does ({specs[0].input_size}, "
                 f"{specs[0].heatmap_size}, {specs[0].skeleton.name}); {', '.join(differ)} differ"
             )
-    return Start(specs[0], tuple(loaded(bundle) for bundle in bundles))
+    return Start(specs[0], tuple(load_network(bundle) for bundle in bundles))
 
 
-def loaded(bundle: Bundle) -> nn.Module:
+def load_network(bundle: Bundle) -> nn.Module:
     """A bundle's network in torch, float32, evaluation mode. Raises AdaptError where it misfits."""
     net = build(bundle.pose_spec)
     state = {k: torch.from_numpy(v.astype(np.float32)) for k, v in bundle.weights.items()}

@@ -58,7 +58,7 @@ class RelativeAdam(torch.optim.Optimizer):
         return loss
 
 
-def average(average: nn.Module, net: nn.Module, *, decay: float, count: int) -> None:
+def update_ema(average: nn.Module, net: nn.Module, *, decay: float, count: int) -> None:
     """One step of the exponential average; the first steps count evenly.
 
     Buffers (batch norm's statistics) are averaged too, counters copied.
@@ -72,7 +72,7 @@ def average(average: nn.Module, net: nn.Module, *, decay: float, count: int) -> 
                 kept.copy_(new)
 
 
-def rate_at(step: int, recipe: Recipe) -> float:
+def learning_rate(step: int, recipe: Recipe) -> float:
     """The learning rate of step 0, 1, …"""
     risen = min(1.0, (step + 1) / max(recipe.warm_up, 1))
     done = step / recipe.steps

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from posekit.types import Int64
 from posekit_finetune.data.labelled import Labelled
 from posekit_finetune.data.persons import Persons
-from posekit_finetune.train.teacher import Taught
+from posekit_finetune.train.teacher import PseudoLabels
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class TrainingData:
     """What there is to learn from.
 
     persons, rows: those that are learned from.  taught: what the ensemble says of all `persons`,
@@ -21,6 +21,6 @@ class Material:
 
     persons: Persons
     rows: Int64
-    taught: Taught | None = None
-    source: Taught | None = None
+    taught: PseudoLabels | None = None
+    source: PseudoLabels | None = None
     labelled: Labelled | None = None

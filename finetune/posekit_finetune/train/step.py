@@ -19,7 +19,7 @@ from posekit.geometry import Float64, compose
 from posekit.types import Float32, ModelSpec, UInt8
 from posekit_finetune.recipe import Recipe
 from posekit_finetune.train import losses
-from posekit_finetune.train.networks import Answer, answer
+from posekit_finetune.train.networks import NetworkOutput, network_output
 from posekit_finetune.views import out_of_domain, warps
 from posekit_finetune.views.warps import Random, Views
 
@@ -121,7 +121,7 @@ class Step:
         total, heights = 0.0 * taught[0].sum().detach(), []
         for matrix in hard_matrices:
             for student, maps in zip(students, taught, strict=True):
-                carrying = warps.between(easy.matrix, matrix)
+                carrying = warps.relative_warp(easy.matrix, matrix)
                 target = self._target(maps, carrying, taught, disputed=batch.disputed)
                 hard = self._hard(batch, matrix, target)  # line 4
                 told = self._answer(student, hard)  # line 5
@@ -137,7 +137,7 @@ class Step:
         """
         recipe, half = self.recipe, slice(0, None, 2)
         randoms, patches = batch.randoms[half], batch.patches[half]
-        seen = out_of_domain.far_views(
+        seen = out_of_domain.out_of_domain_views(
             randoms, patches, self.offset, strength=recipe.far, spec=self.spec
         )
         with torch.no_grad():
@@ -168,7 +168,7 @@ class Step:
         return self._cut(batch.patches, easy), hard
 
     def _cut(self, patches: UInt8, matrix: Float64) -> Views:
-        return warps.cut(patches, self.offset, matrix, spec=self.spec)
+        return warps.cut_view(patches, self.offset, matrix, spec=self.spec)
 
     def _teach(self, easy: Views, batch: Batch) -> list[Tensor]:
         """The teacher's maps for each student, in the easy view."""
@@ -203,17 +203,17 @@ class Step:
         trust = self._trust(height, taught)
         if disputed is not None:
             trust = trust * (1 + recipe.dispute * disputed)
-        weight = warps.sides(trust, matrix, spec)
+        weight = warps.swap_sides(trust, matrix, spec)
         if recipe.target == "maps":
-            carried, defined = warps.carry(maps, matrix, spec)
+            carried, defined = warps.warp_maps(maps, matrix, spec)
             area = torch.from_numpy(np.abs(np.linalg.det(matrix[:, :, :2])).astype(np.float32))
-            before = warps.sides(maps, matrix, spec)
+            before = warps.swap_sides(maps, matrix, spec)
             seen = losses.in_view(before, carried, area.to(maps.device))
         else:  # drawn in the student's view: a carried Gaussian would lose height
             tall = height if recipe.target == "gaussian-height" else torch.ones_like(height)
             moved = self._moved(cells, matrix)
             carried = losses.rendered(
-                moved, warps.sides(tall, matrix, spec), maps, sigma=spec.sigma
+                moved, warps.swap_sides(tall, matrix, spec), maps, sigma=spec.sigma
             )
             last = torch.tensor(spec.heatmap_size, device=maps.device) - 1
             seen = ((moved >= 0) & (moved <= last)).all(2).float()
@@ -241,7 +241,7 @@ class Step:
         """Cells (B, K, 2) of one view in another's, left and right exchanged by a mirror."""
         scale, offset = np.array(self.spec.map_scale), np.array(self.spec.map_offset)
         points = (cells.cpu().numpy() * scale + offset).astype(np.float32)
-        moved = (warps.carry_points(points, matrix, self.spec) - offset) / scale
+        moved = (warps.warp_points(points, matrix, self.spec) - offset) / scale
         return torch.from_numpy(moved.astype(np.float32)).to(cells.device)
 
     def _hard(
@@ -256,7 +256,7 @@ class Step:
         joints = (cells * scale + offset).astype(np.float32)
         if self.known is not None and not self.recipe.repeat_joints:  # X's code draws from all
             joints = joints[:, self.known]
-        return warps.spoil(
+        return warps.augment(
             batch.randoms,
             self._cut(batch.patches, matrix),
             joints,
@@ -265,11 +265,11 @@ class Step:
             repeat_joints=self.recipe.repeat_joints,
         )
 
-    def _answer(self, net: nn.Module, seen: Views) -> Answer:
+    def _answer(self, net: nn.Module, seen: Views) -> NetworkOutput:
         device = next(net.parameters()).device
-        return answer(net, warps.to_image(seen.crops, self.spec, device))
+        return network_output(net, warps.to_image(seen.crops, self.spec, device))
 
-    def _loss(self, told: Answer, target: losses.Target) -> Tensor:
+    def _loss(self, told: NetworkOutput, target: losses.Target) -> Tensor:
         recipe = self.recipe
         match recipe.loss:
             case "mse":
@@ -291,7 +291,7 @@ class Step:
         """MSE with ideal maps on an easy view; the paper's labelled augmentation is A30 too."""
         matrix = warps.draw_warps(labels.randoms, self.recipe.easy, self.spec)
         seen = self._cut(labels.patches, matrix)
-        points = warps.carry_points(labels.points, matrix, self.spec)
+        points = warps.warp_points(labels.points, matrix, self.spec)
         weight = torch.from_numpy(labels.weight)
         mirrored = torch.from_numpy(seen.mirrored)
         swapped = weight[:, list(self.spec.skeleton.mirror)]

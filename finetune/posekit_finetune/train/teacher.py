@@ -13,7 +13,7 @@ from posekit import codecs
 from posekit.atomic import AtomicFile, explained
 from posekit.bundle import Bundle
 from posekit.geometry import Warp
-from posekit.tta import MultiView
+from posekit.tta import TtaRuntime
 from posekit.types import Float32, Int64, UInt8
 from posekit_finetune.data.persons import Persons
 
@@ -24,7 +24,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Taught:
+class PseudoLabels:
     """What a frozen network says of N persons in their canonical crops.
 
     maps: float16 (N, K, h, w), often a memmap.  points: float32 (N, K, 2) crop px.
@@ -45,7 +45,7 @@ class Taught:
         return float((scores if self.known is None else scores[:, self.known]).mean())
 
 
-def look(
+def predict_pseudo_labels(
     persons: Persons,
     bundle: Bundle,
     *,
@@ -53,42 +53,47 @@ def look(
     threads: int | None = None,
     path: Path | None = None,
     progress: Progress = lambda _done, _all: None,
-) -> Taught:
+) -> PseudoLabels:
     """A bundle's answer on every person, in `views` views (1, 2, 4, 8 or 16).
 
     path: where the maps are kept (`.npy`); found there they are read, not made. 78 kB a person
     for 17 maps of 48 x 48.  Raises BundleError, InputError, SourceError.
     """
     spec = persons.spec
-    runtime = MultiView(bundle, views=views, device="cpu", threads=threads)
+    runtime = TtaRuntime(bundle, views=views, device="cpu", threads=threads)
     size = (len(persons), len(spec.skeleton), *spec.heatmap_size[::-1])
     if path is not None and path.exists():
         maps: NDArray[np.float16] = np.load(path, mmap_mode="r")
         if maps.shape == size:
-            return Taught(maps, *_decoded(maps, bundle))
+            return PseudoLabels(maps, *_decoded(maps, bundle))
     made = np.empty(size, np.float16)
     for start in range(0, len(persons), _BLOCK):
         made[start : start + _BLOCK] = _seen(runtime, persons, start)
         progress(min(start + _BLOCK, len(persons)), len(persons))
     if path is not None:
-        made = keep(path, made)
-    return Taught(made, *_decoded(made, bundle))
+        made = save_maps(path, made)
+    return PseudoLabels(made, *_decoded(made, bundle))
 
 
 def with_turned(
-    taught: Taught, persons: Persons, held: Int64, *, bundle: Bundle, threads: int | None = None
-) -> Taught:
+    taught: PseudoLabels,
+    persons: Persons,
+    held: Int64,
+    *,
+    bundle: Bundle,
+    threads: int | None = None,
+) -> PseudoLabels:
     """What the bundle's turned views alone say of the held-out persons, put beside the rest.
 
     Raises BundleError.
     """
-    seen = look(persons.select(held), bundle, views=14, threads=threads)
+    seen = predict_pseudo_labels(persons.select(held), bundle, views=14, threads=threads)
     turned = np.full(taught.points.shape, np.nan, np.float32)
     turned[held] = seen.points
     return replace(taught, turned=turned)
 
 
-def _seen(runtime: MultiView, persons: Persons, start: int) -> Float32:
+def _seen(runtime: TtaRuntime, persons: Persons, start: int) -> Float32:
     """Maps of one block of persons; views are cut from their patches."""
     back = np.eye(2, 3)[None].repeat(1, 0)
     back[:, :, 2] = -np.array(persons.offset)
@@ -105,7 +110,7 @@ def _decoded(maps: NDArray[np.float16], bundle: Bundle) -> tuple[Float32, Float3
     return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
 
 
-def keep(path: Path, maps: NDArray[np.float16]) -> NDArray[np.float16]:
+def save_maps(path: Path, maps: NDArray[np.float16]) -> NDArray[np.float16]:
     """Write maps as `.npy`, whole or not at all; returns them as they lie there.
 
     Raises SourceError.

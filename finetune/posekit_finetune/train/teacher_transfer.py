@@ -21,9 +21,9 @@ from posekit.geometry import Float64, Warp
 from posekit.types import Boxes, Float32, Int64, ModelSpec, Skeleton
 from posekit_finetune.data import patch_store
 from posekit_finetune.data.find import FindOptions
-from posekit_finetune.data.persons import SAME_CROPS, Persons, cut
-from posekit_finetune.data.pictures import Material, material
-from posekit_finetune.train.teacher import Progress, Taught, keep
+from posekit_finetune.data.persons import SAME_CROPS, Persons, cut_patches
+from posekit_finetune.data.pictures import MediaFiles, media_files
+from posekit_finetune.train.teacher import Progress, PseudoLabels, save_maps
 from posekit_finetune.views import warps
 
 _BLOCK = 64
@@ -55,7 +55,7 @@ def by_name(theirs: Skeleton, ours: Skeleton) -> tuple[Int64, Int64]:
     return table[:, 0], table[:, 1]
 
 
-def recut(
+def recrop(
     persons: Persons,
     paths: Sequence[str | Path],
     spec: ModelSpec,
@@ -69,7 +69,7 @@ def recut(
     paths, options: those by which `persons` were found; nothing is detected again.  Kept in `work`.
     Raises DataError, SourceError, InputError.
     """
-    found = material(paths)
+    found = media_files(paths)
     key = patch_store.key_of({"persons": persons.fingerprint}, found.files, spec)
     folder = Path(work) / f"persons-{key}"
     if not folder.is_dir():
@@ -87,7 +87,7 @@ def recut(
 
 def _cut_again(
     persons: Persons,
-    found: Material,
+    found: MediaFiles,
     writer: patch_store.PatchWriter,
     *,
     options: FindOptions,
@@ -100,7 +100,7 @@ def _cut_again(
         rows = left.pop((picture.label, picture.group), [])
         if rows and picture.frame is not None:
             warp = Warp.from_boxes(Boxes(persons.boxes[rows]), writer.spec)
-            patches = cut(picture.frame.image, warp, writer.spec)
+            patches = cut_patches(picture.frame.image, warp, writer.spec)
             for row, patch in zip(rows, patches, strict=True):
                 writer.put(row, patch)
         progress(min(done, total), total)
@@ -130,7 +130,7 @@ def _table(persons: Persons) -> list[patch_store.Row]:
     return [patch_store.Row(tuple(box), *rest) for box, *rest in columns]
 
 
-def retold(taught: Taught, theirs: Persons, ours: Persons, *, path: Path) -> Taught:
+def remap(taught: PseudoLabels, theirs: Persons, ours: Persons, *, path: Path) -> PseudoLabels:
     """What a foreign teacher says of the persons `theirs`, in the cells and keypoints of `ours`.
 
     Maps are read where the student's cells lie in the teacher's crop. Keypoints that it does not
@@ -147,14 +147,14 @@ def retold(taught: Taught, theirs: Persons, ours: Persons, *, path: Path) -> Tau
     for start in range(0, len(ours), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(ours)))
         told = torch.from_numpy(np.asarray(taught.maps[rows][:, from_theirs], np.float32))
-        seen = warps.read(told, _cells(theirs, ours, rows))[0].clamp_min(0).numpy()
+        seen = warps.sample_maps(told, _cells(theirs, ours, rows))[0].clamp_min(0).numpy()
         maps[rows[:, None], to_ours[None]] = seen
         points[rows[:, None], to_ours[None]], scores[rows[:, None], to_ours[None]] = _decoded(
             seen, to_ours, spec
         )
     known: NDArray[np.bool_] = np.zeros(size[1], np.bool_)
     known[to_ours] = True
-    return Taught(keep(path, maps), points, scores, known)
+    return PseudoLabels(save_maps(path, maps), points, scores, known)
 
 
 def _decoded(seen: Float32, columns: Int64, spec: ModelSpec) -> tuple[Float32, Float32]:
@@ -172,7 +172,7 @@ def _cells(theirs: Persons, ours: Persons, rows: Int64) -> Float64:
     y, x = np.mgrid[:height, :width].reshape(2, -1)
     crop = np.stack([x, y], 1) * spec.map_scale + spec.map_offset
     boxes = Boxes(ours.boxes[rows])
-    there = warps.between(*(Warp.from_boxes(boxes, each).matrix for each in (spec, other)))
+    there = warps.relative_warp(*(Warp.from_boxes(boxes, each).matrix for each in (spec, other)))
     moved = crop @ there[:, :, :2].transpose(0, 2, 1) + there[:, None, :, 2]
     cells: Float64 = (moved - other.map_offset) / other.map_scale
     return cells.reshape(-1, height, width, 2)

@@ -27,7 +27,7 @@ _SMALLER = (1.5, 5.0)
 """By how much a blurred view was shrunk: a person of 40 to 130 px on a crop of 192."""
 
 
-def far_views(
+def out_of_domain_views(
     randoms: Sequence[Random],
     patches: UInt8,
     offset: tuple[float, float],
@@ -41,9 +41,9 @@ def far_views(
     for half of them the detail of a small picture.  offset: as in `views.cut`.
     """
     matrix = warps.draw_warps(randoms, strength, spec)
-    seen = warps.cut(patches, offset, matrix, spec=spec)
+    seen = warps.cut_view(patches, offset, matrix, spec=spec)
     nowhere = np.zeros((len(randoms), len(spec.skeleton), 2), np.float32)
-    crops = warps.spoil(randoms, seen, nowhere, strength=strength, spec=spec).crops
+    crops = warps.augment(randoms, seen, nowhere, strength=strength, spec=spec).crops
     others = np.roll(crops, 1, 0)
     for random, crop, other in zip(randoms, crops, others, strict=True):
         if random.random() < _SHARE:

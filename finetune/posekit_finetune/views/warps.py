@@ -1,7 +1,7 @@
 """Easy and hard views of a person: a warp of the crop, and what is done to the picture in it.
 
 A view carries its own warp, so nothing is ever guessed again: maps go from one view to another by
-`carry`, built in pixels under the spec's own cell-to-crop map, with a mask of where they are
+`warp_maps`, built in pixels under the spec's own cell-to-crop map, with a mask of where they are
 defined. (The paper's code re-uses a normalised matrix for picture and maps; the two then differ
 by one to two pixels, and its rotation is a shear on crops that are not square.)
 """
@@ -93,7 +93,9 @@ def draw_warps(randoms: Sequence[Random], strength: Strength, spec: ModelSpec) -
     return np.concatenate([linear, shift[:, :, None]], 2)
 
 
-def cut(patches: UInt8, offset: tuple[float, float], matrix: Float64, *, spec: ModelSpec) -> Views:
+def cut_view(
+    patches: UInt8, offset: tuple[float, float], matrix: Float64, *, spec: ModelSpec
+) -> Views:
     """Views of patches uint8 (B, PH, PW, 3); patch px = canonical crop px + offset.
 
     matrix: (B, 2, 3) canonical crop px to view px. Beyond the patch it is black.
@@ -107,7 +109,7 @@ def cut(patches: UInt8, offset: tuple[float, float], matrix: Float64, *, spec: M
     return Views(crops, matrix)
 
 
-def spoil(
+def augment(
     randoms: Sequence[Random],
     views: Views,
     joints: Float32,
@@ -152,14 +154,14 @@ def _cut_out(
         crop[top:bottom, left:right] = fill
 
 
-def between(source: Float64, target: Float64) -> Float64:
+def relative_warp(source: Float64, target: Float64) -> Float64:
     """(B, 2, 3) from one view's px to another's, given both from the canonical crop's."""
     linear = np.linalg.inv(source[:, :, :2])
     inverse = np.concatenate([linear, -linear @ source[:, :, 2:]], 2)
     return compose(target, inverse)
 
 
-def carry(maps: Tensor, matrix: Float64, spec: ModelSpec) -> tuple[Tensor, Tensor]:
+def warp_maps(maps: Tensor, matrix: Float64, spec: ModelSpec) -> tuple[Tensor, Tensor]:
     """Heatmaps (B, K, h, w) of one view in another's cells, and (B, 1, h, w) where defined.
 
     matrix: (B, 2, 3), source view px to target view px; a mirroring one also swaps channels.
@@ -172,10 +174,10 @@ def carry(maps: Tensor, matrix: Float64, spec: ModelSpec) -> tuple[Tensor, Tenso
     linear = np.linalg.inv(matrix[:, :, :2])
     source = (target - matrix[:, None, :, 2]) @ linear.transpose(0, 2, 1)
     cells = ((source - offset) / scale).reshape(-1, height, width, 2)
-    return read(sides(maps, matrix, spec), cells)
+    return sample_maps(swap_sides(maps, matrix, spec), cells)
 
 
-def read(maps: Tensor, cells: Float64) -> tuple[Tensor, Tensor]:
+def sample_maps(maps: Tensor, cells: Float64) -> tuple[Tensor, Tensor]:
     """Maps (B, K, h, w) at places (B, h', w', 2), x then y in cells: (B, K, h', w').
 
     Also (B, 1, h', w'), 1 where the place lies within the map; beyond it the maps are 0.
@@ -217,7 +219,7 @@ def _taps(places: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return near.clamp(0, count - 1), torch.cat(shares, -1)
 
 
-def sides(values: Tensor, matrix: Float64, spec: ModelSpec) -> Tensor:
+def swap_sides(values: Tensor, matrix: Float64, spec: ModelSpec) -> Tensor:
     """Values (B, K, ...) with left and right exchanged where the matrix (B, 2, 3) mirrors."""
     which = np.linalg.det(matrix[:, :, :2]) < 0
     if not which.any():
@@ -227,7 +229,7 @@ def sides(values: Tensor, matrix: Float64, spec: ModelSpec) -> Tensor:
     return torch.where(mirrored.view(-1, *[1] * (values.dim() - 1)), exchanged, values)
 
 
-def carry_points(points: Float32, matrix: Float64, spec: ModelSpec) -> Float32:
+def warp_points(points: Float32, matrix: Float64, spec: ModelSpec) -> Float32:
     """Points (B, K, 2) of one view's px in another's; a mirroring map also swaps channels."""
     mirrored = np.linalg.det(matrix[:, :, :2]) < 0
     swapped = points[:, list(spec.skeleton.mirror)]

@@ -24,12 +24,12 @@ from posekit.session import open_session
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
 from posekit.verify import verify
-from posekit_engines.bundles.assemble import assembled
-from posekit_engines.convert import convert, read
+from posekit_engines.bundles.assemble import assemble_bundle
+from posekit_engines.convert import convert, read_checkpoint
 from posekit_engines.export import export
-from posekit_engines.graphs.weights import loaded
+from posekit_engines.graphs.weights import load_weights
 from posekit_engines.options import ExportOptions
-from posekit_engines.parity.source import source_answer, source_maps
+from posekit_engines.parity.source import source_maps, source_points
 from tests.full_disk import full_disk
 from tests.states import FLAT, blank, renamed, saved
 
@@ -113,7 +113,7 @@ def test_replaced_weights_are_used_in_every_layer_without_a_new_graph(
 
     A graph that holds one tensor for two equal ones would change two layers, or none.
     """
-    packed = assembled(read(small))
+    packed = assemble_bundle(read_checkpoint(small))
     spec = packed.pose_spec
     crops = np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3), np.uint8)
     before = _maps(packed, crops)
@@ -122,7 +122,7 @@ def test_replaced_weights_are_used_in_every_layer_without_a_new_graph(
         change = np.linspace(0.5, 1.5, old.size).reshape(old.shape)
         weights = {**packed.weights, name: (old * change + 0.25).astype(np.float16)}
         after = _maps(dataclasses.replace(packed, weights=weights), crops)
-        wanted = source_maps(loaded(build(spec), weights), crops, spec, flip=False)
+        wanted = source_maps(load_weights(build(spec), weights), crops, spec, flip=False)
         peak = float(np.abs(wanted).max())
         np.testing.assert_allclose(after, wanted, atol=1e-4 * peak, err_msg=name)
         assert float(np.abs(after - before).max()) > 1e-3 * peak, name
@@ -135,7 +135,7 @@ def _maps(packed: Bundle, crops: Any) -> Any:
 
 def test_a_bundle_is_exported_again_and_keeps_the_chain(small: Path, tmp_path: Path) -> None:
     first, second, third = (tmp_path / f"{n}.posekit" for n in (1, 2, 3))
-    export(read(small), first, ExportOptions())
+    export(read_checkpoint(small), first, ExportOptions())
     export(Bundle.open(first), second, ExportOptions(decode="quarter"))
     export(Bundle.open(second), third, ExportOptions())
     opened = [Bundle.open(path) for path in (first, second, third)]
@@ -145,7 +145,7 @@ def test_a_bundle_is_exported_again_and_keeps_the_chain(small: Path, tmp_path: P
         [opened[0].sha256, opened[1].sha256],
     ]
     assert opened[2].pose_spec.decode == "quarter"
-    assert opened[2].provenance["sha256"] == read(small).sha256  # the checkpoint's
+    assert opened[2].provenance["sha256"] == read_checkpoint(small).sha256  # the checkpoint's
     assert opened[1].provenance["export"]["decode"] == "quarter"
     assert third.with_name("3.posekit.parity.json").is_file()
     said = CliRunner().invoke(app, ["inspect", str(third)])
@@ -160,7 +160,7 @@ def test_a_checkpoint_is_a_model_like_any_other(small: Path) -> None:
 def test_parity_is_measured_again_without_torch_or_onnx(small: Path, tmp_path: Path) -> None:
     """Of an embedded bundle, and of one that was made here; its source's answer is stored."""
     made = tmp_path / "made.posekit"
-    assembled(read(small)).save(made)
+    assemble_bundle(read_checkpoint(small)).save(made)
     code = (
         "import sys\n"
         "sys.modules['torch'] = sys.modules['onnx'] = None\n"
@@ -185,13 +185,13 @@ def test_parity_is_measured_again_without_torch_or_onnx(small: Path, tmp_path: P
 
 def test_the_stored_answer_is_the_source_s_own(small: Path) -> None:
     """In float32, not with the bundle's float16 weights: so parity tells what those cost."""
-    source = read(small)
-    packed = assembled(source)
-    exact = loaded(build(source.pose_spec), source.weights)
-    _, scores = source_answer(exact, packed.reference["crops"], source.pose_spec, flip=False)
+    source = read_checkpoint(small)
+    packed = assemble_bundle(source)
+    exact = load_weights(build(source.pose_spec), source.weights)
+    _, scores = source_points(exact, packed.reference["crops"], source.pose_spec, flip=False)
     np.testing.assert_array_equal(packed.reference["plain_scores"], scores)
-    rounded = loaded(build(source.pose_spec), packed.weights)
-    other = source_answer(rounded, packed.reference["crops"], source.pose_spec, flip=False)
+    rounded = load_weights(build(source.pose_spec), packed.weights)
+    other = source_points(rounded, packed.reference["crops"], source.pose_spec, flip=False)
     assert not np.array_equal(other[1], scores)
 
 

@@ -15,7 +15,7 @@ from posekit.errors import BundleError, InputError
 from posekit.runtime import Runtime
 from posekit.verify import verify
 from posekit_engines.export import export
-from posekit_engines.graphs.contents import contained
+from posekit_engines.graphs.contents import dtype_summary
 from posekit_engines.options import ExportOptions
 
 
@@ -33,8 +33,8 @@ def test_it_holds_one_points_graph_in_its_precision_and_the_maps_in_fp32(
     bundle = Bundle.open(half[0])
     assert set(bundle.graphs) == {"plain", "maps"}
     graphs = {name: onnx.load_from_string(data) for name, data in bundle.graphs.items()}
-    assert contained(graphs["plain"])["operators"]["float16"] > 60
-    assert set(contained(graphs["maps"])["operators"]) == {"float"}
+    assert dtype_summary(graphs["plain"])["operators"]["float16"] > 60
+    assert set(dtype_summary(graphs["maps"])["operators"]) == {"float"}
     inside = {each.data_location for each in graphs["plain"].graph.initializer}
     assert onnx.TensorProto.EXTERNAL not in inside
     assert len(bundle.weights) > 100  # what adapting it starts from

@@ -17,11 +17,11 @@ from posekit.errors import ExportError
 from posekit.nets import build
 from posekit.runtime import Runtime
 from posekit.verify import verify
-from posekit_engines.bundles.refresh import renewed
+from posekit_engines.bundles.refresh import refresh_bundle
 from posekit_engines.export import export
-from posekit_engines.graphs.weights import loaded
+from posekit_engines.graphs.weights import load_weights
 from posekit_engines.options import ExportOptions
-from posekit_engines.parity.source import source_answer
+from posekit_engines.parity.source import source_points
 
 
 def changed(bundle: Bundle) -> Bundle:
@@ -35,8 +35,8 @@ def changed(bundle: Bundle) -> Bundle:
 
 
 def truth(bundle: Bundle) -> tuple[Any, Any]:
-    net = loaded(build(bundle.pose_spec), bundle.weights)
-    return source_answer(net, bundle.reference["crops"], bundle.pose_spec, flip=False)
+    net = load_weights(build(bundle.pose_spec), bundle.weights)
+    return source_points(net, bundle.reference["crops"], bundle.pose_spec, flip=False)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_graphs_that_take_their_weights_stay_and_the_answer_is_of_the_new_ones() -> None:
     bundle = Bundle.open(find("movenet-lightning"))
     new = changed(bundle)
-    done = renewed(new)
+    done = refresh_bundle(new)
     assert done.graphs == bundle.graphs
     wanted, scores = truth(new)
     np.testing.assert_array_equal(done.reference["plain_points"], wanted)
@@ -64,7 +64,7 @@ def test_a_bundle_whose_graph_holds_old_weights_gets_graphs_of_the_new_ones(half
     """Left alone, its graph would go on to answer as before it was adapted."""
     bundle = Bundle.open(half)
     new = changed(bundle)
-    done = renewed(new)
+    done = refresh_bundle(new)
     assert set(done.graphs) == {"flip", "maps", "plain"}
     wanted, scores = truth(new)
     for answer, far in ((done, 0.05), (new, 10.0)):
@@ -85,7 +85,7 @@ def test_weights_that_float16_cannot_hold_are_refused() -> None:
     name = "head.heatmap.out.weight"
     large = {**bundle.weights, name: np.full_like(bundle.weights[name], 1e5, np.float32)}
     with pytest.raises(ExportError, match=name):
-        renewed(dataclasses.replace(bundle, weights=large))
+        refresh_bundle(dataclasses.replace(bundle, weights=large))
 
 
 @pytest.mark.slow

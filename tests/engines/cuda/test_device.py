@@ -14,7 +14,7 @@ import pytest
 from posekit.errors import DeviceError, InputError, KernelError, MissingExtraError
 from posekit_engines.cuda.bindings_driver import failure
 from posekit_engines.cuda.device import Graph
-from posekit_engines.cuda.open import chosen, open_device
+from posekit_engines.cuda.open import choose_driver, open_device
 from tests.engines.cuda_emulation.emulated import emulated_device
 
 
@@ -33,7 +33,7 @@ def test_auto_takes_pycuda_first(
     monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], driver: str
 ) -> None:
     only(monkeypatch, *installed)
-    assert chosen("auto") == driver
+    assert choose_driver("auto") == driver
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_missing_package_names_its_extra(
 
 def test_an_unknown_driver_is_told() -> None:
     with pytest.raises(InputError, match="'opencl'; wanted auto, pycuda or cuda-bindings"):
-        chosen("opencl")  # type: ignore[arg-type]
+        choose_driver("opencl")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -97,13 +97,13 @@ def test_definitions_are_the_codecs_numbers() -> None:
 
 @REALLY
 def test_a_second_use_comes_from_the_cache(installed: nvrtc.Compiler, tmp_path: Path) -> None:
-    first = nvrtc.compiled("crop_normalize", (8, 0), tmp_path)
+    first = nvrtc.compile_kernel("crop_normalize", (8, 0), tmp_path)
     (kept,) = tmp_path.iterdir()
     image = b"\x7fELF of the cache"
     kept.write_bytes(image + hashlib.sha256(image).digest())
-    assert nvrtc.compiled("crop_normalize", (8, 0), tmp_path) == image
+    assert nvrtc.compile_kernel("crop_normalize", (8, 0), tmp_path) == image
     kept.write_bytes(kept.read_bytes()[:-1])  # damaged: compiled again
-    assert nvrtc.compiled("crop_normalize", (8, 0), tmp_path) == first
+    assert nvrtc.compile_kernel("crop_normalize", (8, 0), tmp_path) == first
 
 
 @REALLY
@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_written_costs_only_time(
 ) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    assert nvrtc.compiled("crop_normalize", (8, 0), blocked / "kernels")[:4] == b"\x7fELF"
+    assert nvrtc.compile_kernel("crop_normalize", (8, 0), blocked / "kernels")[:4] == b"\x7fELF"
 
 
 @REALLY

@@ -19,7 +19,7 @@ from posekit.bundle import Bundle
 from posekit.errors import PosekitError
 from posekit.geometry import Warp, compose
 from posekit.runtime import Runtime
-from posekit.tta import Look, MultiView, View, matrix_of
+from posekit.tta import TtaOptions, TtaRuntime, View, matrix_of
 from posekit.types import Boxes, Float32, UInt8
 from posekit_engines.cuda.open import open_device
 from posekit_engines.ops import reference
@@ -50,7 +50,7 @@ def pictures() -> tuple[list[UInt8], list[Boxes]]:
 def opened(driver: str, model: Bundle, **options: Any) -> GpuRuntime:
     device = open_device(0, driver)  # type: ignore[arg-type]
     half, most = options.pop("half", True), options.pop("images", 128)
-    look = Look(options.pop("flip", True), options.pop("views", None))
+    look = TtaOptions(options.pop("flip", True), options.pop("views", None))
     engine = TensorRTEngine(trt, trt.plan_of(model, half=half, most=most), device)
     return GpuRuntime(model, device, engine, look=look, **options)
 
@@ -134,7 +134,7 @@ def several_views(driver: str, model: Bundle, views: int) -> dict[str, Any]:
     warps = [Warp.from_boxes(each, model.pose_spec) for each in boxes]
     runtime = opened(driver, model, views=views)
     found = runtime.infer(runtime.crops(images, warps))
-    cpu = MultiView(model, views=views, device="cpu", threads=1)
+    cpu = TtaRuntime(model, views=views, device="cpu", threads=1)
     crops = np.concatenate([cpu.crop(i, w) for i, w in zip(images, warps, strict=True)])
     return {
         "cpu": strays(*found, cpu.infer(crops)),
@@ -290,7 +290,7 @@ def refusals(driver: str, model: Bundle) -> dict[str, Any]:
     for name, work in {
         "not a plan": lambda: TensorRTEngine(trt, b"damaged" + plan, device),
         "another model": lambda: GpuRuntime(
-            thunder, device, TensorRTEngine(trt, plan, device), look=Look()
+            thunder, device, TensorRTEngine(trt, plan, device), look=TtaOptions()
         ),
         "one image with flip": lambda: opened(driver, model, images=1),
     }.items():

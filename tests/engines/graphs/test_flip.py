@@ -17,7 +17,7 @@ from posekit.session import open_session
 from posekit.types import ModelSpec
 from posekit_engines.graphs.network import network_graph
 from posekit_engines.graphs.points import points_graph
-from posekit_engines.graphs.weights import loaded
+from posekit_engines.graphs.weights import load_weights
 
 CONVENTIONS: dict[str, dict[str, Any]] = {
     "msra": {"map_scale": (4.0, 4.0), "map_offset": (0.0, 0.0), "flip_shift": 1.0},
@@ -35,7 +35,7 @@ def lightning() -> Bundle:
 @pytest.fixture(scope="module")
 def network(lightning: Bundle) -> Any:
     spec = lightning.pose_spec
-    return network_graph(loaded(build(spec), lightning.weights), spec)
+    return network_graph(load_weights(build(spec), lightning.weights), spec)
 
 
 @pytest.fixture(scope="module")

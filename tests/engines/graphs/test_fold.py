@@ -20,7 +20,7 @@ from posekit_engines.graphs.edit import (
     set_initializers,
     set_nodes,
 )
-from posekit_engines.graphs.fold import folded, without_deconvolutions
+from posekit_engines.graphs.fold import fold_network, without_deconvolutions
 from posekit_engines.precision.activations import session
 from tests.engines.plain_graphs import blurred, exported, graph, kinds, lightning, statistics
 
@@ -56,7 +56,7 @@ def test_batch_norm_goes_into_the_convolution_before_it(bias: bool, groups: int)
         nn.BatchNorm2d(8),
     )
     model = exported(statistics(net), image(1, 4, 9, 7))
-    after = folded(model)
+    after = fold_network(model)
     assert kinds(after) == {"Conv": 1, "Relu": 1, "ConvTranspose": 1}
     assert_same(model, after, image(2, 4, 9, 7))
 
@@ -65,7 +65,7 @@ def test_weights_become_one_float32_initialiser_each() -> None:
     """posekit stores float16 behind a Cast; what reads weights from the graph wants neither."""
     model, crops = lightning()
     assert kinds(model)["Cast"] > 50
-    after = folded(model)
+    after = fold_network(model)
     assert kinds(after)["Cast"] <= 8  # what is left is of the crops and of the decoding
     kind = {each.name: each.data_type for each in after.graph.initializer}
     weights = [n.input[1] for n in after.graph.node if n.op_type == "Conv"]
@@ -93,7 +93,7 @@ def test_what_others_read_is_not_folded(shared: str) -> None:
         helper.make_node("Add", ["b", "other"], ["heatmaps"]),
     ]
     model = graph(nodes, values, joints=2, channels=2)
-    after = folded(model)
+    after = fold_network(model)
     assert kinds(after)["BatchNormalization"] == 1
     assert_same(model, after, image(1, 2, 6, 4))
 
@@ -102,17 +102,17 @@ def test_a_graph_that_does_not_stand_alone_is_refused() -> None:
     model, _ = lightning()
     model.graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
     with pytest.raises(ExportError, match="inline them first"):
-        folded(model)
+        fold_network(model)
     branch = helper.make_graph([], "branch", [], [])
     node = helper.make_node("If", ["image"], ["heatmaps"], then_branch=branch, else_branch=branch)
     with pytest.raises(ExportError, match="If, Loop or Scan"):
-        folded(graph([node], {}, joints=1, channels=1))
+        fold_network(graph([node], {}, joints=1, channels=1))
 
 
 def test_the_source_is_left_alone() -> None:
     model = exported(statistics(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))))
     before = model.SerializeToString()
-    folded(model)
+    fold_network(model)
     assert model.SerializeToString() == before
 
 
@@ -126,7 +126,7 @@ def test_a_doubling_deconvolution_equals_its_convolution(
     layers: list[nn.Module] = [nn.ConvTranspose2d(3, 5, 4, 2, 1, bias=bias)]
     if relu:
         layers.append(nn.ReLU())
-    model = folded(exported(statistics(nn.Sequential(*layers, nn.Conv2d(5, 2, 1)))))
+    model = fold_network(exported(statistics(nn.Sequential(*layers, nn.Conv2d(5, 2, 1)))))
     after = onnx.ModelProto()
     after.CopyFrom(model)
     assert without_deconvolutions(after) == 1
@@ -147,7 +147,7 @@ def test_two_in_a_row_and_a_result_that_two_read() -> None:
         helper.make_node("Add", ["b", "c"], ["heatmaps"]),
     ]
     model = graph(nodes, values, joints=2, channels=2)
-    after = folded(model)
+    after = fold_network(model)
     assert without_deconvolutions(after) == 2
     assert_same(model, after, image(1, 2, 3, 4))
 
@@ -165,7 +165,7 @@ def test_two_in_a_row_and_a_result_that_two_read() -> None:
     ids=str,
 )
 def test_other_deconvolutions_stay(other: dict[str, Any]) -> None:
-    model = folded(exported(statistics(nn.Sequential(nn.ConvTranspose2d(3, 3, **other)))))
+    model = fold_network(exported(statistics(nn.Sequential(nn.ConvTranspose2d(3, 3, **other)))))
     before = model.SerializeToString()
     assert without_deconvolutions(model) == 0
     assert kinds(model) == {"ConvTranspose": 1}
@@ -177,7 +177,7 @@ def test_other_deconvolutions_stay(other: dict[str, Any]) -> None:
 
 def test_a_network_is_what_lies_between_image_and_maps() -> None:
     model, _ = lightning()
-    found = network_nodes(folded(model).graph)
+    found = network_nodes(fold_network(model).graph)
     count = Counter(node.op_type for node in found)
     assert count["Conv"] == kinds(model)["Conv"]
     assert count["ArgMax"] == count["Cast"] == 0
@@ -200,7 +200,7 @@ def test_torch_agrees_with_the_folded_deconvolution() -> None:
     """An implementation of its own: torch's transposed convolution, not ONNX Runtime's."""
     torch.manual_seed(0)
     net = statistics(nn.Sequential(nn.ConvTranspose2d(3, 4, 4, 2, 1), nn.BatchNorm2d(4)))
-    model = folded(exported(net))
+    model = fold_network(exported(net))
     without_deconvolutions(model)
     given = image(2, 3, 5, 6)
     with torch.no_grad():

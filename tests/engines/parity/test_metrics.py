@@ -18,7 +18,7 @@ from posekit_engines import export
 from posekit_engines.graphs.points import points_graph
 from posekit_engines.options import ExportOptions
 from posekit_engines.parity import exported, judge, metrics
-from posekit_engines.parity.budget import ROOM_S, TAPPED, Cost, affordable
+from posekit_engines.parity.budget import ROOM_S, TAPPED, Cost, crops_within_time
 from posekit_engines.parity.crops import LEAST, MOST
 
 
@@ -34,7 +34,7 @@ from posekit_engines.parity.crops import LEAST, MOST
 def test_slow_networks_are_judged_on_fewer_crops(
     source_s: float, export_s: float, spent_s: float, count: int
 ) -> None:
-    assert affordable(Cost(source_s, export_s, spent_s)) == (count, TAPPED)
+    assert crops_within_time(Cost(source_s, export_s, spent_s)) == (count, TAPPED)
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,14 @@ def test_slow_networks_are_judged_on_fewer_crops(
 )
 def test_the_slowest_are_asked_for_fewer_maps(export_s: float, spent_s: float, taps: int) -> None:
     cost = Cost(export_s, export_s, spent_s, done=LEAST)
-    assert affordable(cost) == (LEAST, taps)
+    assert crops_within_time(cost) == (LEAST, taps)
 
 
 def test_what_is_planned_stays_within_the_room() -> None:
     """Wherever 8 crops fit at all, the number that is taken does, and one more would not."""
     for source_s, export_s in np.random.default_rng(0).uniform(0.01, 4, (200, 2)):
         cost = Cost(float(source_s), float(export_s), spent_s=5)
-        taken, _ = affordable(cost)
+        taken, _ = crops_within_time(cost)
         planned = 0.8 * ROOM_S
         assert taken == LEAST or cost.of(taken) <= planned
         assert taken == MOST or cost.of(taken + 1) > planned
@@ -117,7 +117,7 @@ def judged(
     path = tmp_path / "slow.onnx"
     path.write_bytes(points_graph(constant(spec), spec, flip=True).SerializeToString())
     net = Slow(clock, picture_s)
-    job = judge.Job(Bundle("slow", spec, {}, {}), spec, net, ExportOptions(to="onnx"))
+    job = judge.ParityJob(Bundle("slow", spec, {}, {}), spec, net, ExportOptions(to="onnx"))
     checks, source, given = judge._answers(job, path, None)
     _, report = metrics.report(given, source, checks, spec=spec)
     return report, clock.now, net.pictures

@@ -14,16 +14,16 @@ from torch import nn
 from posekit.nets import build
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
-from posekit_engines.graphs.contents import contained
+from posekit_engines.graphs.contents import dtype_summary
 from posekit_engines.graphs.edit import network_nodes
 from posekit_engines.graphs.network import network_graph
 from posekit_engines.graphs.weights import bundle_weights, inline_weights
-from posekit_engines.parity.crops import embedded
+from posekit_engines.parity.crops import embedded_crops
 from posekit_engines.parity.source import normalised
 from posekit_engines.precision.activations import session
 from posekit_engines.precision.bf16 import emulate_bf16
 from posekit_engines.precision.fp16 import HALF_LARGEST, MARGIN, to_fp16
-from posekit_engines.precision.int8_error import answers, strayed
+from posekit_engines.precision.int8_error import int8_error, trial_outputs
 from tests.engines.plain_graphs import blurred, graph, kinds, lightning, peaked
 
 
@@ -42,7 +42,7 @@ def test_the_network_is_half_and_its_points_stay() -> None:
     onnx.checker.check_model(half, full_check=True)
     ends = [v.type.tensor_type.elem_type for v in (*half.graph.input, *half.graph.output)]
     assert ends == [onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT]
-    before, after = contained(model), contained(half)
+    before, after = dtype_summary(model), dtype_summary(half)
     assert "float16" not in before["operators"]
     of_network = sum(node.op_type == "Conv" for node in network_nodes(model.graph))
     of_decoding = before["operators"]["float"] - of_network
@@ -89,15 +89,17 @@ def test_a_layer_whose_values_do_not_fit_stays_float32(
     assert kept["x1"]["reason"].startswith(reason)
     assert kept["x1"]["kind"] == "Conv"
     assert "heatmaps" not in kept
-    assert contained(made)["operators"]["float16"] >= 1
-    assert strayed(answers(made, feeds), answers(model, feeds)).maps < 2e-3  # two roundings: 2^-10
+    assert dtype_summary(made)["operators"]["float16"] >= 1
+    assert (
+        int8_error(trial_outputs(made, feeds), trial_outputs(model, feeds)).maps < 2e-3
+    )  # two roundings: 2^-10
 
 
 def test_all_that_fits_is_half() -> None:
     made, report = to_fp16(blurred(3), [{"image": peaked(2)}])
     assert (report["half"], report["kept"], report["crops"]) == (3, [], 2)
-    assert contained(made)["operators"] == {"float16": 3}
-    assert contained(made)["weights"] == {"float16": 3 * (81 + 3)}
+    assert dtype_summary(made)["operators"] == {"float16": 3}
+    assert dtype_summary(made)["weights"] == {"float16": 3 * (81 + 3)}
     assert kinds(made) == {"Cast": 2, "Conv": 3}  # one at each end
 
 
@@ -112,9 +114,9 @@ def test_sums_of_squares_and_exponentials_stay_float32() -> None:
     kept = {each["kind"] for each in report["kept"]}
     assert {"LayerNormalization", "Softmax"} <= kept | {"LayerNormalization"} - set(kinds(whole))
     assert not kept & {"Conv", "MatMul", "Gemm", "ConvTranspose"}
-    operators = contained(made)["operators"]
+    operators = dtype_summary(made)["operators"]
     assert set(operators) == {"float16"}
-    assert strayed(answers(made, feeds), answers(whole, feeds)).maps <= 5e-3
+    assert int8_error(trial_outputs(made, feeds), trial_outputs(whole, feeds)).maps <= 5e-3
 
 
 def test_what_two_read_in_two_types_is_there_in_both() -> None:
@@ -143,7 +145,7 @@ def test_what_is_in_a_file_is_counted_by_type() -> None:
         helper.make_node("Conv", ["y", "h"], ["z"]),
         helper.make_node("Cast", ["z"], ["heatmaps"], to=TensorProto.FLOAT),
     ]
-    assert contained(graph(nodes, values, joints=2)) == {
+    assert dtype_summary(graph(nodes, values, joints=2)) == {
         "weights": {"float": 6, "float16": 4},
         "values": {"float": 3, "float16": 2},
         "operators": {"float": 1, "float16": 1},
@@ -189,7 +191,7 @@ def test_random_networks_give_the_same_maps(name: str, scale: float) -> None:
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.constant_(module.weight, scale)
-    image = torch.from_numpy(normalised(embedded(spec).crops[:3], spec))
+    image = torch.from_numpy(normalised(embedded_crops(spec).crops[:3], spec))
     with torch.no_grad():
         wanted = net(image).numpy()
     exact = {k: v.numpy() for k, v in net.state_dict().items() if v.is_floating_point()}
@@ -197,7 +199,7 @@ def test_random_networks_give_the_same_maps(name: str, scale: float) -> None:
     feeds = [{"image": image.numpy()}]
     half, report = to_fp16(whole, feeds)
     assert report["half"] > 4 * len(report["kept"])
-    source = dataclasses.replace(answers(whole, feeds), maps=wanted)
-    assert strayed(answers(whole, feeds), source).maps <= 1e-4
-    found: Any = strayed(answers(half, feeds), source).maps
+    source = dataclasses.replace(trial_outputs(whole, feeds), maps=wanted)
+    assert int8_error(trial_outputs(whole, feeds), source).maps <= 1e-4
+    found: Any = int8_error(trial_outputs(half, feeds), source).maps
     assert 0 < found <= 5e-3

@@ -19,14 +19,14 @@ from posekit.bundle import Bundle
 from posekit.errors import InputError, ParityError
 from posekit.types import ModelSpec
 from posekit_engines.export import export
-from posekit_engines.graphs.contents import contained
+from posekit_engines.graphs.contents import dtype_summary
 from posekit_engines.graphs.edit import initializers
 from posekit_engines.graphs.points import points_graph
 from posekit_engines.options import ExportOptions
-from posekit_engines.parity.crops import crops_of, embedded
+from posekit_engines.parity.crops import embedded_crops, load_check_crops
 from posekit_engines.precision.calibration import least_error
 from posekit_engines.precision.int8 import BUDGET_PX, LEAST, split, to_int8
-from posekit_engines.precision.int8_error import answers, strayed
+from posekit_engines.precision.int8_error import int8_error, trial_outputs
 from tests.engines.plain_graphs import blurred, exported, peaked, statistics
 from tests.states import joints
 
@@ -62,7 +62,7 @@ def test_where_all_is_well_only_the_maps_layer_stays_float() -> None:
     made, report = to_int8(blurred(LAYERS), feeds())
     assert list(names(report)) == [f"layer{LAYERS - 1}.weight"]
     assert report["quantized"] == LAYERS - 1
-    assert contained(made)["operators"] == {"int8": LAYERS - 1, "float": 1}
+    assert dtype_summary(made)["operators"] == {"int8": LAYERS - 1, "float": 1}
     assert report["mean_px"] <= BUDGET_PX
     assert report["points"] == 4 * 3  # three joints of the four crops that choose
 
@@ -82,11 +82,11 @@ def test_a_planted_bad_layer_is_put_back_and_no_other(kind: str) -> None:
     bad = {"layer3.weight", "layer4.weight"}
     assert set(kept) == bad | {f"layer{LAYERS - 1}.weight"}
     assert {kept[name] for name in bad} == {"costs most where only it and its neighbours are int8"}
-    assert contained(made)["operators"]["int8"] == LAYERS - 3
+    assert dtype_summary(made)["operators"]["int8"] == LAYERS - 3
     assert report["mean_px"] <= BUDGET_PX
     damage = {each["operator"]: each["damage"] for each in report["kept"]}
     assert damage["layer3.weight"] > 0.3
-    left = strayed(answers(made, given), answers(model, given))
+    left = int8_error(trial_outputs(made, given), trial_outputs(model, given))
     assert left.mean_px is not None
     assert left.mean_px <= BUDGET_PX
 
@@ -120,7 +120,7 @@ def test_layers_can_be_excluded_by_name() -> None:
     made, report = to_int8(blurred(LAYERS), feeds(), exclude=["layer1", "layer2.w"])
     kept = names(report)
     assert kept["layer1.weight"] == kept["layer2.weight"] == "excluded by the caller"
-    assert contained(made)["operators"]["float"] == 3
+    assert dtype_summary(made)["operators"]["float"] == 3
     with pytest.raises(InputError, match="'layer9': no weight begins so"):
         to_int8(blurred(LAYERS), feeds(), exclude=["layer9"])
 
@@ -136,7 +136,7 @@ def test_deconvolutions_are_multiplied_in_bytes_too() -> None:
     )
     made, report = to_int8(exported(statistics(net)), feeds())
     assert report["deconvolutions_rewritten"] == 1
-    assert contained(made)["operators"] == {"int8": 2, "float": 1}
+    assert dtype_summary(made)["operators"] == {"int8": 2, "float": 1}
     assert not any(node.op_type == "ConvTranspose" for node in made.graph.node)
 
 
@@ -213,8 +213,8 @@ def test_the_crops_that_judge_an_export_never_calibrate_it(
     with pytest.raises(InputError, match="0 crops beside those of --check, which judge"):
         export(lightning, tmp_path / "x.onnx", options)
     spec = lightning.pose_spec
-    seen = crops_of(folder, spec)
-    assert len(seen.without(embedded(spec))) == len(seen)
+    seen = load_check_crops(folder, spec)
+    assert len(seen.without(embedded_crops(spec))) == len(seen)
     rest = seen.without(seen.first(2))
     assert rest.names == seen.names[2:]
     assert (rest.crops == seen.crops[2:]).all()

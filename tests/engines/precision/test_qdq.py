@@ -12,12 +12,12 @@ import torch
 from onnx import helper
 from torch import nn
 
-from posekit_engines.graphs.contents import contained
+from posekit_engines.graphs.contents import dtype_summary
 from posekit_engines.graphs.edit import initializers
-from posekit_engines.graphs.fold import folded, without_deconvolutions
+from posekit_engines.graphs.fold import fold_network, without_deconvolutions
 from posekit_engines.precision import qdq
-from posekit_engines.precision.activations import observed, session
-from posekit_engines.precision.calibration import calibrated
+from posekit_engines.precision.activations import record_activations, session
+from posekit_engines.precision.calibration import calibrate_ranges
 from tests.engines.plain_graphs import exported, graph, kinds, statistics
 
 
@@ -48,10 +48,10 @@ def quantized(
 ) -> tuple[onnx.ModelProto, onnx.ModelProto, dict[str, qdq.Range]]:
     """The folded graph, the same in int8 but for weights called so, and the ranges."""
     torch.manual_seed(1)
-    plain = folded(exported(statistics(net), image(1)))
+    plain = fold_network(exported(statistics(net), image(1)))
     if deconvolutions:
         without_deconvolutions(plain)
-    ranges = calibrated(plain, [{"image": image()}])["largest values"]
+    ranges = calibrate_ranges(plain, [{"image": image()}])["largest values"]
     chosen = {n.output[0] for n in qdq.quantizable(plain) if qdq.label(n) not in kept}
     made = qdq.insert(plain, chosen, ranges)
     onnx.checker.check_model(made, full_check=True)
@@ -83,7 +83,7 @@ def test_the_runtime_multiplies_bytes_wherever_pairs_were_put(tmp_path: Path) ->
 def test_int8_in_the_file_is_counted_as_it_is() -> None:
     plain, made, _ = quantized(Joined())
     weights = sum(initializers(plain.graph)[n.input[1]].size for n in qdq.quantizable(plain))
-    before, after = contained(plain), contained(made)
+    before, after = dtype_summary(plain), dtype_summary(made)
     assert before["operators"] == {"float": 3}
     assert after["operators"] == {"int8": 3}
     assert after["weights"]["int8"] == weights + 8 + 8 + 2  # and a zero point a channel
@@ -94,7 +94,7 @@ def test_int8_in_the_file_is_counted_as_it_is() -> None:
 
 def test_an_operator_that_is_kept_reads_and_multiplies_float(tmp_path: Path) -> None:
     plain, made, _ = quantized(Joined(), kept=("last.weight",))
-    assert contained(made)["operators"] == {"int8": 2, "float": 1}
+    assert dtype_summary(made)["operators"] == {"int8": 2, "float": 1}
     values = initializers(made.graph)
     assert (values["last.weight"] == initializers(plain.graph)["last.weight"]).all()
     node = next(n for n in made.graph.node if n.op_type == "Conv" and "last.weight" in n.input)
@@ -149,7 +149,7 @@ def test_parts_of_different_scales_are_joined_as_floats() -> None:
     ]
     model = graph(nodes, values, joints=4)
     feed = {"image": image()}
-    ranges = calibrated(model, [feed])["largest values"]
+    ranges = calibrate_ranges(model, [feed])["largest values"]
     made = qdq.insert(model, {"x", "y"}, ranges)
     wanted, given = (session(each).run(None, feed)[0] for each in (model, made))
     step = (ranges["heatmaps"][1] - ranges["heatmaps"][0]) / 255
@@ -207,7 +207,7 @@ def test_zero_is_exact(limits: qdq.Range) -> None:
     model = graph([node], {"w": np.ones((1, 3, 1, 1), np.float32)}, joints=1)
     made = qdq.insert(model, {"heatmaps"}, {"image": limits, "heatmaps": limits})
     feed = {"image": np.zeros((1, 3, 2, 2), np.float32)}
-    (seen,) = observed(made, [feed], ["image.dq"])
+    (seen,) = record_activations(made, [feed], ["image.dq"])
     assert not seen["image.dq"].any()
 
 
@@ -227,7 +227,7 @@ def test_what_becomes_of_deconvolutions(rewritten: bool, tmp_path: Path) -> None
     found = run_operators(made, tmp_path)
     assert found["QLinearConv"] == (3 if rewritten else 1)
     assert found["ConvTranspose"] == (0 if rewritten else 2)
-    assert contained(made)["operators"] == {"int8": 3}
+    assert dtype_summary(made)["operators"] == {"int8": 3}
     feed = {"image": image()}
     wanted, given = (session(each).run(None, feed)[0] for each in (plain, made))
     low, high = ranges["heatmaps"]

@@ -27,7 +27,7 @@ from posekit.bundle import Bundle
 from posekit.types import ModelSpec
 from posekit_engines.kernels import THREADS
 from posekit_engines.trt import cache
-from posekit_engines.trt.plan import DETECT, PlanFile, PlanOptions, key_of, wish
+from posekit_engines.trt.plan import DETECT, PlanFile, PlanOptions, key_of, requirements
 from tests.assets import ROOT, shipped
 from tests.engines.cuda_emulation import tensorrt_stand_in as trt
 from tests.engines.cuda_emulation import tools
@@ -263,7 +263,7 @@ def planned(model: Bundle, plan: bytes, options: PlanOptions) -> Bundle:
     """The bundle with a plan inside that fits the stand-in GPU."""
     gpu = SimpleNamespace(name="posekit's stand-in", capability=(8, 0))
     module_told = SimpleNamespace(__name__="tensorrt", __version__=trt.__version__)
-    said = wish(model, gpu, module_told, options=options)
+    said = requirements(model, gpu, module_told, options=options)
     said["sha256"] = hashlib.sha256(plan).hexdigest()
     key = key_of(said)
     return cache.with_plans(model, [PlanFile(key, plan, said, "built")])

@@ -26,7 +26,7 @@ from posekit.errors import DeviceError, ExportError, InputError
 from posekit_engines.graphs.points import points_graph
 from posekit_engines.trt import builder, inspect
 from posekit_engines.trt.builder import PlanSettings, build_plan
-from posekit_engines.trt.graph import network_of, suited
+from posekit_engines.trt.graph import for_tensorrt, network_of
 from tests.engines import tensorrt_tools
 from tests.engines.cuda_emulation import tools
 from tests.engines.tensorrt_tools import TURING, rtx, saved
@@ -117,7 +117,9 @@ def test_a_fixed_batch_is_in_the_plan(tmp_path: Path) -> None:
     graph = points_graph(network_of(lightning), lightning.pose_spec, flip=False)
     for value in (*graph.graph.input, *graph.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 3
-    found = build_plan(rtx(), saved(suited(graph, half=False), tmp_path), PlanSettings((3, 3, 3)))
+    found = build_plan(
+        rtx(), saved(for_tensorrt(graph, half=False), tmp_path), PlanSettings((3, 3, 3))
+    )
     assert found.inputs["crops"]["shape"] == [3, 192, 192, 3]
     assert found.profile["crops"] == [[3, 192, 192, 3]] * 3
     assert found.layers == {"float32": 68}
@@ -136,10 +138,10 @@ INSPECTED = {
 
 
 def test_types_are_read_from_what_the_inspector_says() -> None:
-    told = inspect.told_types(json.dumps(INSPECTED))
+    told = inspect.reported_types(json.dumps(INSPECTED))
     assert told == {"float16": 2, "float32": 1, "bfloat16": 1}
-    assert inspect.told_types('{"Layers": ["a", "b"]}') == {}
-    assert inspect.told_types("no JSON") == {}
+    assert inspect.reported_types('{"Layers": ["a", "b"]}') == {}
+    assert inspect.reported_types("no JSON") == {}
     with pytest.raises(
         ExportError, match=r"the plan multiplies otherwise .*1 in float16, 3 in float32"
     ):

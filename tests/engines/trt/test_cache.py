@@ -23,7 +23,7 @@ from posekit_engines.trt import make as trt_make
 from posekit_engines.trt.build import plan_for
 from posekit_engines.trt.cache import find, with_plans
 from posekit_engines.trt.library import RTX_CAPABILITIES, library
-from posekit_engines.trt.plan import PlanFile, PlanOptions, key_of, misfit, wish
+from posekit_engines.trt.plan import PlanFile, PlanOptions, key_of, mismatch, requirements
 from tests.assets import ROOT
 from tests.engines import tensorrt_tools
 
@@ -67,7 +67,7 @@ def test_every_part_of_the_wish_is_in_the_key(lightning: Bundle) -> None:
         lightning, spec=dataclasses.replace(lightning.pose_spec, decode="argmax")
     )
     keys = [
-        key_of(wish(source, gpu, trt, options=options))
+        key_of(requirements(source, gpu, trt, options=options))
         for source, gpu, trt, options in (
             (lightning, Card(), named(), PlanOptions()),
             (trained, Card(), named(), PlanOptions()),
@@ -85,7 +85,7 @@ def test_every_part_of_the_wish_is_in_the_key(lightning: Bundle) -> None:
         )
     ]
     assert len(set(keys)) == len(keys)
-    usual = wish(lightning, Card(), named(), options=PlanOptions(profile=(1, 16, 128)))
+    usual = requirements(lightning, Card(), named(), options=PlanOptions(profile=(1, 16, 128)))
     assert key_of(usual) == keys[0]
     assert keys[0].startswith("raw-fp16-tensorrt11.4.0.106-nvidia_rtx_a4000-sm86-")
 
@@ -110,15 +110,15 @@ def test_every_part_of_the_wish_is_in_the_key(lightning: Bundle) -> None:
 def test_a_plan_for_something_else_is_told_by_its_metadata(
     lightning: Bundle, changed: dict[str, Any], told: str
 ) -> None:
-    wanted = wish(lightning, Card(), named(), options=PlanOptions())
-    reason = misfit(metadata(wanted, b"plan", **changed), b"plan", wanted)
+    wanted = requirements(lightning, Card(), named(), options=PlanOptions())
+    reason = mismatch(metadata(wanted, b"plan", **changed), b"plan", wanted)
     assert re.match(told, reason) if told else not reason, reason
 
 
 def test_a_wanted_profile_is_looked_at(lightning: Bundle) -> None:
-    wanted = wish(lightning, Card(), named(), options=PlanOptions(profile=(1, 4, 8)))
+    wanted = requirements(lightning, Card(), named(), options=PlanOptions(profile=(1, 4, 8)))
     said = metadata(wanted, b"plan")
-    assert misfit(said, b"plan", wanted).startswith("profile is [1, 16, 128], wanted [1, 4, 8]")
+    assert mismatch(said, b"plan", wanted).startswith("profile is [1, 16, 128], wanted [1, 4, 8]")
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ def test_a_version_compatible_plan_serves_later_versions(
     lightning: Bundle, made: str, here: str, fits: bool
 ) -> None:
     options = PlanOptions(version_compatible=True)
-    wanted = wish(lightning, Card(), named(version=here), options=options)
-    reason = misfit(metadata(wanted, b"plan", version=made), b"plan", wanted)
+    wanted = requirements(lightning, Card(), named(version=here), options=options)
+    reason = mismatch(metadata(wanted, b"plan", version=made), b"plan", wanted)
     assert (reason == "") == fits
 
 
@@ -148,8 +148,8 @@ def test_a_plan_of_tensorrt_for_rtx_serves_its_capabilities(
     lightning: Bundle, capability: tuple[int, int], fits: bool
 ) -> None:
     here = Card("another card", capability)
-    wanted = wish(lightning, here, named("tensorrt_rtx"), options=PlanOptions())
-    assert (misfit(metadata(wanted, b"x", gpu=None), b"x", wanted) == "") == fits
+    wanted = requirements(lightning, here, named("tensorrt_rtx"), options=PlanOptions())
+    assert (mismatch(metadata(wanted, b"x", gpu=None), b"x", wanted) == "") == fits
 
 
 @pytest.mark.parametrize("capability", [(9, 0), (10, 0)])
@@ -167,7 +167,7 @@ def test_a_plan_inside_the_bundle_is_found_and_one_of_another_gpu_is_named(
     assert find(lightning, here, trt=trt) is None
     plans = []
     for gpu, data in ((Card("NVIDIA L4", (8, 9)), b"one"), (here, b"two")):
-        wanted = wish(lightning, gpu, trt, options=PlanOptions())
+        wanted = requirements(lightning, gpu, trt, options=PlanOptions())
         plans.append(PlanFile(key_of(wanted), data, metadata(wanted, data), "built"))
     packed = with_plans(lightning, plans)
     packed.save(cache / "packed.posekit")
@@ -189,8 +189,10 @@ def test_built_once_then_found_and_built_again_where_it_is_damaged(
 ) -> None:
     trt = tensorrt_tools.rtx()
     made = []
-    make = trt_make.make
-    monkeypatch.setattr(make, "make", lambda *a, **k: made.append(1) or make(*a, **k))
+    make = trt_make.build_plan_of_bundle
+    monkeypatch.setattr(
+        make, "build_plan_of_bundle", lambda *a, **k: made.append(1) or make(*a, **k)
+    )
     first = plan_for(lightning, None, trt=trt)
     assert first.origin == "built"
     assert first.path is not None
@@ -213,7 +215,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(
 ) -> None:
     cache.parent.write_text("a file where the folder should be")
     made = (b"plan", {"sha256": "0"})
-    monkeypatch.setattr(make, "make", lambda *a, **k: made)
+    monkeypatch.setattr(make, "build_plan_of_bundle", lambda *a, **k: made)
     found = plan_for(lightning, Card(), trt=named())
     assert (found.data, found.path) == (b"plan", None)
 

@@ -22,7 +22,7 @@ from posekit_engines.trt import cache, detector_graph
 from posekit_engines.trt.build import plan_for
 from posekit_engines.trt.builder import PlanSettings, build_plan
 from posekit_engines.trt.detector_graph import detector_of
-from posekit_engines.trt.plan import DETECT, PlanOptions, key_of, wish
+from posekit_engines.trt.plan import DETECT, PlanOptions, key_of, requirements
 from tests.engines.cuda_emulation import tensorrt_stand_in as trt
 from tests.engines.cuda_emulation import tools
 from tests.engines.kernels.test_host import DRIVERS
@@ -128,7 +128,7 @@ def test_it_is_built_kept_and_found_by_graph_and_weights(
     other_graph = {"detect": nanodet.graphs["detect"] + b"\0"}
     regraphed = dataclasses.replace(nanodet, graphs=other_graph)
     keys = [
-        key_of(wish(source, None, module, options=options))
+        key_of(requirements(source, None, module, options=options))
         for source, options in (
             (nanodet, DETECT),
             (trained, DETECT),

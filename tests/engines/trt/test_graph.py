@@ -18,7 +18,7 @@ from posekit_engines.graphs.points import heatmaps_graph, points_graph
 from posekit_engines.parity.source import normalised
 from posekit_engines.precision.fp16 import to_fp16
 from posekit_engines.trt.builder import PlanSettings, build_plan
-from posekit_engines.trt.graph import float_ends, network_of, suited
+from posekit_engines.trt.graph import for_tensorrt, network_of, with_float_io
 from tests.engines.tensorrt_tools import TURING, lively, rtx, saved
 
 
@@ -44,7 +44,7 @@ def test_every_decode_builds_for_turing_and_answers_as_before(
     """A float32 matrix product would be refused there; gathers and sums give the same points."""
     spec = replace(lightning.pose_spec, decode=decode, flip_shift=0.5)
     whole = points_graph(network_of(lightning), spec, flip=True, affine=True)
-    graph = suited(whole, half=False)
+    graph = for_tensorrt(whole, half=False)
     onnx.checker.check_model(graph, full_check=True)
     assert not [node for node in graph.graph.node if node.op_type == "MatMul"]
     rng = np.random.default_rng(0)
@@ -82,11 +82,11 @@ def test_the_network_of_a_bundle_is_the_torch_network(lightning: Bundle) -> None
 def test_half_ends_and_float_ends_are_the_same_arithmetic(lightning: Bundle) -> None:
     image = normalised(lightning.reference["crops"][:2], lightning.pose_spec)
     half, _ = to_fp16(network_of(lightning), [{"image": image}])
-    ended = suited(half, half=True)
-    for model in (ended, float_ends(ended)):
+    ended = for_tensorrt(half, half=True)
+    for model in (ended, with_float_io(ended)):
         onnx.checker.check_model(model, full_check=True)
     (wanted,) = answers(half, {"image": image})
-    (got,) = answers(float_ends(ended), {"image": image})
+    (got,) = answers(with_float_io(ended), {"image": image})
     (halved,) = answers(ended, {"image": image.astype(np.float16)})
     assert np.array_equal(got, wanted)
     assert halved.dtype == np.float16

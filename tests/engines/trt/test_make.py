@@ -188,7 +188,7 @@ def test_build_hands_out_a_bundle_with_its_plans(only_rtx: Path) -> None:
     told = api.build("movenet-lightning", path, persons=2, kind="raw")
     assert [(each["kind"], each["profile"]) for each in told] == [("raw", [1, 4, 4])]
     opened = Bundle.open(path)
-    assert sorted(each.key for each in cache.kept_in(opened)) == sorted(
+    assert sorted(each.key for each in cache.plans_in(opened)) == sorted(
         each["key"] for each in told
     )
     shutil.rmtree(only_rtx / "cache")

@@ -5,7 +5,7 @@ import pytest
 
 from posekit.errors import InputError
 from posekit.evaluate import paired_bootstrap
-from posekit_finetune.assess.compare import Finding, compare, difference
+from posekit_finetune.assess.compare import MetricChange, compare, difference
 from posekit_finetune.assess.indicators import Measure, measure
 from tests.figures import drawn_model, figures, unsteady
 
@@ -61,7 +61,7 @@ def test_a_model_and_itself_do_not_differ_and_a_worse_one_does():
 
 
 def test_a_finding_survives_json():
-    found = Finding("a", "b", -1, 0.5, float("nan"), float("nan"), low=0.0, high=float("nan"))
-    again = Finding.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)))
+    found = MetricChange("a", "b", -1, 0.5, float("nan"), float("nan"), low=0.0, high=float("nan"))
+    again = MetricChange.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)))
     assert again.to_dict() == found.to_dict()
     assert not again.known

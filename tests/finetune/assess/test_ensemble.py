@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.stick_figures import SPEC, figures
 from posekit import codecs
-from posekit_finetune.assess.ensemble import apart, both, members
+from posekit_finetune.assess.ensemble import apart, load_members, mean_maps
 from posekit_finetune.assess.predict import of_network
 from tests.finetune.train.test_step import lively
 
@@ -13,7 +13,7 @@ from tests.finetune.train.test_step import lively
 def test_the_ensemble_decodes_the_mean_of_the_maps() -> None:
     nets, persons = [lively(1), lively(2)], figures(6, 1, "none").persons
     rows = np.array([4, 1])
-    seen = members(nets, persons, rows)
+    seen = load_members(nets, persons, rows)
     assert [each.name for each in seen] == ["net 1", "net 2", "ensemble"]
     maps = [of_network(net, SPEC)(persons.crops(rows)) for net in nets]
     for member, wanted in zip(seen, (*maps, (maps[0] + maps[1]) / 2), strict=True):
@@ -37,9 +37,11 @@ def test_both_is_the_mean_of_the_maps() -> None:
     crops = figures(2, 1, "none").persons.crops(slice(None))
     first, second = (of_network(lively(n), SPEC) for n in (1, 2))
     np.testing.assert_allclose(
-        both(first, second)(crops), (first(crops) + second(crops)) / 2, atol=1e-6
+        mean_maps(first, second)(crops), (first(crops) + second(crops)) / 2, atol=1e-6
     )
 
 
 def test_one_network_is_its_own_ensemble() -> None:
-    assert [each.name for each in members([lively(1)], figures(6, 1, "none").persons)] == ["net 1"]
+    assert [each.name for each in load_members([lively(1)], figures(6, 1, "none").persons)] == [
+        "net 1"
+    ]

@@ -7,14 +7,14 @@ from benchmarks import planted
 from posekit.bundle import MODELS, Bundle
 from posekit.errors import RejectedError
 from posekit_finetune.assess import gate
-from posekit_finetune.assess.compare import Finding, compare
+from posekit_finetune.assess.compare import MetricChange, compare
 from posekit_finetune.assess.gate import decide, judge
 from posekit_finetune.assess.indicators import measure
 from posekit_finetune.assess.label_check import Check
 from posekit_finetune.assess.predict import of_bundle
 from posekit_finetune.data.find import FindOptions, find_persons
-from posekit_finetune.train.networks import loaded
-from posekit_finetune.train.teacher import Taught, look
+from posekit_finetune.train.networks import load_network
+from posekit_finetune.train.teacher import PseudoLabels, predict_pseudo_labels
 from tests.assets import shared, shipped
 from tests.figures import SKELETON, SPEC, drawn_model, figures, unsteady
 
@@ -27,7 +27,7 @@ NAN = float("nan")
 def scene():
     """A source that errs in a tenth of its answers, and what judges a change of it."""
     persons, joints = figures(COUNT)
-    teacher = Taught(np.zeros((COUNT, 1, 1, 1), np.float16), joints, np.ones((COUNT, 9)))
+    teacher = PseudoLabels(np.zeros((COUNT, 1, 1, 1), np.float16), joints, np.ones((COUNT, 9)))
     source = measure(unsteady(0.1), persons, EVERY, teacher=teacher)
 
     def verdict(predict, **options):
@@ -127,7 +127,7 @@ def findings(**differences):
         change = {**usual, **differences}.get(each.name, NAN if each.name == "turned" else 0.0)
         before = 0.5 if each.name in ("flip", "odd", "teacher", "response") else each.before
         told.append(
-            Finding(
+            MetricChange(
                 each.name,
                 each.about,
                 each.better,
@@ -213,7 +213,7 @@ def lspet(tmp_path_factory):
     files = sorted(folder.iterdir())[:100]
     work = tmp_path_factory.mktemp("work")
     persons = find_persons(files, bundle.pose_spec, FindOptions(threads=1), work=work)
-    teacher = look(persons, bundle, views=8, threads=1)
+    teacher = predict_pseudo_labels(persons, bundle, views=8, threads=1)
     return bundle, persons, teacher
 
 
@@ -231,7 +231,7 @@ def test_of_real_models_the_planted_are_refused_and_the_ensemble_passes(lspet):
     helped = verdict(planted.ensemble(right, bundle.pose_spec, 4))
     assert helped.passed, helped.reasons
     crops = persons.crops(rows[:32])
-    harmful = planted.all_harmful(bundle, right, loaded(bundle), crops=crops)
+    harmful = planted.all_harmful(bundle, right, load_network(bundle), crops=crops)
     let_through = [name for name, predict in harmful.items() if verdict(predict).passed]
     assert not let_through
     assert len(harmful) >= 12

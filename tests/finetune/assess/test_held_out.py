@@ -7,29 +7,29 @@ import pytest
 
 from posekit.bundle import Weights
 from posekit_finetune import recipe
-from posekit_finetune.assess.held_out import Watched, learn
+from posekit_finetune.assess.held_out import HeldOut, learn
 from posekit_finetune.assess.monitor import Monitor
 from posekit_finetune.train.loop import Loop
-from posekit_finetune.train.state import Material
-from posekit_finetune.train.teacher import Taught, look, with_turned
+from posekit_finetune.train.state import TrainingData
+from posekit_finetune.train.teacher import PseudoLabels, predict_pseudo_labels, with_turned
 from tests.finetune.train.test_networks import lightning, persons
 
 HELD = np.array([6, 7])
 MADE = recipe.load("default", ["steps=4", "watch_every=2", "batch=2", "rate=2e-4", "warm_up=1"])
 
 
-def watched() -> tuple[Watched, Taught]:
+def watched() -> tuple[HeldOut, PseudoLabels]:
     seen = persons()
-    plain = look(seen, lightning(), views=1, threads=1)
+    plain = predict_pseudo_labels(seen, lightning(), views=1, threads=1)
     teacher = with_turned(plain, seen, HELD, bundle=lightning(), threads=1)
-    return Watched(lightning(), seen, HELD, teacher, 1), plain
+    return HeldOut(lightning(), seen, HELD, teacher, 1), plain
 
 
 def run(
-    watched: Watched, plain: Taught, state: Path, *, stop: int = -1
+    watched: HeldOut, plain: PseudoLabels, state: Path, *, stop: int = -1
 ) -> tuple[Weights, list[int], float]:
     """Best weights, steps of the looks and the best score, up to `stop` steps."""
-    material = Material(watched.persons, np.arange(6), plain, plain)
+    material = TrainingData(watched.persons, np.arange(6), plain, plain)
     loop = Loop(lightning(), material, MADE, state=state)
     loop.stopped = lambda: loop.step == stop
     monitor = Monitor(watched.measure(lightning().weights, None))
@@ -58,7 +58,7 @@ def test_turned_views_judge_the_held_out_alone() -> None:
     turned = scene.teacher.turned
     assert turned is not None
     assert np.isnan(turned[:6]).all()
-    told = look(scene.persons.select(HELD), lightning(), views=14, threads=1)
+    told = predict_pseudo_labels(scene.persons.select(HELD), lightning(), views=14, threads=1)
     np.testing.assert_array_equal(turned[HELD], told.points)
     # other views than the upright one say something else
     assert np.abs(turned[HELD] - plain.points[HELD]).max() > 1

@@ -9,7 +9,7 @@ from posekit.skeletons import AIC_14, COCO_17, MPII_16
 from posekit_finetune.assess import indicators
 from posekit_finetune.assess.indicators import NAMES, body, gap, measure, pairs
 from posekit_finetune.assess.probe_views import LOOKS
-from posekit_finetune.train.teacher import Taught
+from posekit_finetune.train.teacher import PseudoLabels
 from tests.figures import SKELETON, SPEC, drawn_model, figures, unsteady
 
 COUNT = 32
@@ -32,7 +32,9 @@ def changed(change):
 
 
 def taught(points):
-    return Taught(np.zeros((len(points), 1, 1, 1), np.float16), points, np.ones(points.shape[:2]))
+    return PseudoLabels(
+        np.zeros((len(points), 1, 1, 1), np.float16), points, np.ones(points.shape[:2])
+    )
 
 
 def test_a_model_that_is_right_in_every_view_scores_so(right):

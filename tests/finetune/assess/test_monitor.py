@@ -6,8 +6,8 @@ import pytest
 
 from posekit.errors import CollapsedError, DivergedError
 from posekit_finetune.assess.indicators import NAMES, measure
-from posekit_finetune.assess.monitor import Monitor, Reading
-from posekit_finetune.train.teacher import Taught
+from posekit_finetune.assess.monitor import Monitor, MonitorReading
+from posekit_finetune.train.teacher import PseudoLabels
 from tests.figures import drawn_model, figures, unsteady
 
 EVERY = np.arange(24)
@@ -17,7 +17,9 @@ FINE = {"consistency": 0.1}
 @pytest.fixture(scope="module")
 def scene():
     persons, joints = figures(24)
-    teacher = Taught(np.zeros((24, 1, 1, 1), np.float16), joints, np.ones((24, 9), np.float32))
+    teacher = PseudoLabels(
+        np.zeros((24, 1, 1, 1), np.float16), joints, np.ones((24, 9), np.float32)
+    )
     source = measure(unsteady(0.1), persons, EVERY, teacher=teacher)
 
     def look(predict):
@@ -99,7 +101,7 @@ def test_readings_go_through_json_and_rank_again(scene):
         monitor.watch(step, look(unsteady(noise)), FINE)
     told = json.loads(json.dumps([each.to_dict() for each in monitor.history]))
     again = Monitor(source)
-    again.recall([Reading.from_dict(each) for each in told])
+    again.recall([MonitorReading.from_dict(each) for each in told])
     assert json.dumps([each.to_dict() for each in again.history]) == json.dumps(told)  # NaNs too
     assert again.best.step == monitor.best.step
     assert again.best.score == monitor.best.score == max(each.score for each in again.history)

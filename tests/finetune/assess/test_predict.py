@@ -7,7 +7,7 @@ import torch
 from posekit.bundle import Bundle
 from posekit.errors import BundleError
 from posekit_finetune.assess.predict import of_bundle, of_network
-from posekit_finetune.train.networks import loaded
+from posekit_finetune.train.networks import load_network
 from tests.assets import shipped
 
 
@@ -22,7 +22,7 @@ def crops():
 
 
 def test_the_bundle_and_its_network_in_torch_give_the_same_maps(lightning, crops):
-    net = loaded(lightning).train()
+    net = load_network(lightning).train()
     told, again = of_bundle(lightning)(crops), of_network(net, lightning.pose_spec)(crops)
     assert told.shape == (3, 17, 48, 48)
     assert told.dtype == again.dtype == np.float32
@@ -32,7 +32,7 @@ def test_the_bundle_and_its_network_in_torch_give_the_same_maps(lightning, crops
 
 
 def test_batch_norm_neither_sees_nor_keeps_what_is_only_looked_at(lightning, crops):
-    net = torch.nn.Sequential(loaded(lightning), torch.nn.BatchNorm2d(17))
+    net = torch.nn.Sequential(load_network(lightning), torch.nn.BatchNorm2d(17))
     net.train()
     before = net[1].running_mean.clone()
     of_network(net, lightning.pose_spec)(crops)

@@ -10,7 +10,7 @@ from tests.figures import SPEC, drawn_model, figures
 @pytest.fixture(scope="module")
 def seen():
     persons, joints = figures(24)
-    return persons, joints, probe_views.answers(drawn_model, persons, np.arange(24), seed=0)
+    return persons, joints, probe_views.probe_maps(drawn_model, persons, np.arange(24), seed=0)
 
 
 def randoms(count):
@@ -49,9 +49,9 @@ def test_the_moving_view_moves_by_whole_pixels_off_the_grid_of_cells():
 
 def test_a_persons_views_do_not_depend_on_who_is_looked_at_with_it(seen):
     persons, _, answers = seen
-    alone = probe_views.answers(drawn_model, persons, np.array([17]), seed=0)
+    alone = probe_views.probe_maps(drawn_model, persons, np.array([17]), seed=0)
     np.testing.assert_allclose(alone.carried[0], answers.carried[17], atol=1e-4)
-    other = probe_views.answers(drawn_model, persons, np.array([17]), seed=1)
+    other = probe_views.probe_maps(drawn_model, persons, np.array([17]), seed=1)
     assert np.abs(other.carried[0] - answers.carried[17]).max() > 0.01
 
 
@@ -62,7 +62,7 @@ def test_points_that_a_view_does_not_show_are_told():
     ) = figures(4)
     at_the_edge = np.zeros((4, len(SPEC.skeleton), *SPEC.heatmap_size[::-1]), np.float32)
     at_the_edge[:, :, 0, 0] = 1
-    answers = probe_views.answers(lambda _: at_the_edge, persons, np.arange(4), seed=0)
+    answers = probe_views.probe_maps(lambda _: at_the_edge, persons, np.arange(4), seed=0)
     assert answers.inside[:, LOOKS.index("flip")].all()
     # A corner turned about the middle by 30 degrees leaves the picture.
     assert not answers.inside[:, LOOKS.index("turn")].any()
@@ -72,7 +72,7 @@ def test_the_histogram_counts_every_value_once():
     maps = np.zeros((1, 9, 24, 24), np.float32)
     maps[0, 0, 0, :5] = 0.1, 0.3, 0.5, 0.7, 1.4
     persons, _ = figures(1)
-    answers = probe_views.answers(lambda _: maps, persons, np.arange(1), seed=0)
+    answers = probe_views.probe_maps(lambda _: maps, persons, np.arange(1), seed=0)
     np.testing.assert_allclose(answers.histogram.sum(), 1)
     np.testing.assert_allclose(answers.histogram[0, 1:], 1 / (9 * 24 * 24))
 
@@ -80,10 +80,13 @@ def test_the_histogram_counts_every_value_once():
 def test_spoiling_changes_the_picture_and_not_where_things_are():
     persons, _ = figures(6)
     crops = persons.crops(np.arange(6))
-    spoiled = probe_views.spoiled(randoms(6), crops)
+    spoiled = probe_views.degraded(randoms(6), crops)
     assert np.abs(spoiled.astype(int) - crops).mean() > 5
     still = warps.identity(6)
-    assert spoiled.shape == warps.cut(persons.patches, persons.offset, still, spec=SPEC).crops.shape
+    assert (
+        spoiled.shape
+        == warps.cut_view(persons.patches, persons.offset, still, spec=SPEC).crops.shape
+    )
     peaks = [drawn_model(each).max((2, 3)) for each in (crops, spoiled)]
     cells = [drawn_model(each).reshape(6, 9, -1).argmax(2) for each in (crops, spoiled)]
     assert (cells[0] == cells[1]).mean() > 0.8

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from posekit_finetune.data.duplicates import Distinct, likeness, thumbnail
+from posekit_finetune.data.duplicates import DuplicateFilter, likeness, thumbnail
 from tests.assets import shared, shipped
 from tests.finetune.material import blobs
 
@@ -17,7 +17,7 @@ def photo() -> np.ndarray:
 
 
 def known(image: np.ndarray, other: np.ndarray) -> bool:
-    distinct = Distinct(1)
+    distinct = DuplicateFilter(1)
     distinct.put(0, thumbnail(image))
     return distinct.is_near(thumbnail(other))
 
@@ -59,7 +59,7 @@ def test_a_blank_picture_has_no_look_and_resembles_nothing(level: int) -> None:
 
 
 def test_a_row_that_is_replaced_is_forgotten() -> None:
-    distinct = Distinct(2)
+    distinct = DuplicateFilter(2)
     distinct.put(0, thumbnail(blobs(1)))
     distinct.put(0, thumbnail(blobs(2)))
     assert not distinct.is_near(thumbnail(blobs(1)))
@@ -68,7 +68,7 @@ def test_a_row_that_is_replaced_is_forgotten() -> None:
 
 def test_photos_of_different_people_are_kept() -> None:
     paths = sorted(shared("lspet/adapt").iterdir())[:200]
-    distinct, kept = Distinct(200), 0
+    distinct, kept = DuplicateFilter(200), 0
     for path in paths:
         look = thumbnail(np.asarray(cv2.imread(str(path)), np.uint8))
         if not distinct.is_near(look):

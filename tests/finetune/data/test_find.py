@@ -17,7 +17,7 @@ from posekit.bundle import Bundle, find
 from posekit.errors import DataError, InputError, SourceError
 from posekit.types import Boxes, Frame
 from posekit_finetune.data import patch_store
-from posekit_finetune.data.find import FindOptions, Gathering, Links, find_persons
+from posekit_finetune.data.find import FindOptions, Links, PersonCollector, find_persons
 from posekit_finetune.data.persons import Persons, split
 from posekit_finetune.data.pictures import Picture
 from tests.assets import shared
@@ -129,7 +129,7 @@ def test_pictures_without_persons_are_refused(tmp_path: Path) -> None:
 
 def test_whole_pictures_count_only_where_somebody_was_found_in_most(tmp_path: Path) -> None:
     for somebody in (2, 3):
-        gathering = Gathering(SPEC, FindOptions(), tmp_path)
+        gathering = PersonCollector(SPEC, FindOptions(), tmp_path)
         for n in range(5):
             box = np.array([[0, 0, 90, 90]], np.float32)
             score = np.array([0.9 if n < somebody else 0.0], np.float32)
@@ -215,7 +215,7 @@ def test_images_and_clips_do_not_share_groups(tmp_path: Path) -> None:
 
 
 def test_small_persons_beside_a_large_one_are_left_out(tmp_path: Path) -> None:
-    gathering = Gathering(SPEC, FindOptions(min_side_px=20), tmp_path)
+    gathering = PersonCollector(SPEC, FindOptions(min_side_px=20), tmp_path)
     xyxy = [[0, 0, 60, 90], [60, 0, 90, 46], [60, 50, 90, 94], [2, 2, 12, 12]]
     frame = Frame(blobs(1))
     gathering.look(Picture(frame, "a.png", 0), frame, Boxes(np.array(xyxy, np.float32)))

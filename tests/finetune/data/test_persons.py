@@ -15,7 +15,14 @@ from posekit.errors import DataError, InputError
 from posekit.geometry import Warp
 from posekit.skeletons import COCO_17
 from posekit.types import Boxes, ModelSpec
-from posekit_finetune.data.persons import Patches, Persons, cut, offset_of, patch_size, split
+from posekit_finetune.data.persons import (
+    Patches,
+    Persons,
+    cut_patches,
+    offset_of,
+    patch_size,
+    split,
+)
 from tests.assets import shipped
 
 PLAIN = ModelSpec("any", (48, 64), (12, 16), COCO_17)
@@ -50,7 +57,7 @@ def test_the_middle_of_a_patch_is_the_crop_that_inference_sees(spec: ModelSpec) 
     warp = Warp.from_boxes(boxes, spec)
     width, height = spec.input_size
     x, y = (int(value) for value in offset_of(spec))
-    middle = cut(image, warp, spec)[:, y : y + height, x : x + width].astype(int)
+    middle = cut_patches(image, warp, spec)[:, y : y + height, x : x + width].astype(int)
     crops = [cv2.warpAffine(image, matrix, (width, height)) for matrix in warp.matrix]
     far = np.abs(middle - np.stack(crops))
     # OpenCV rounds where it samples to 1/32 px: the same place, reached from another corner, may
@@ -64,7 +71,7 @@ def test_margins_show_what_is_around_the_crop(spec: ModelSpec) -> None:
     columns, rows = np.meshgrid(np.arange(200), np.arange(200))
     image = np.stack([columns, rows, np.zeros_like(rows)], 2).astype(np.uint8)
     warp = Warp.from_boxes(Boxes(np.array([[80, 75, 125, 130]], np.float32)), spec)
-    (patch,) = cut(image, warp, spec)
+    (patch,) = cut_patches(image, warp, spec)
     width, height = patch_size(spec)
     corners = np.array([[[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]]])
     for (x, y), (there_x, there_y) in zip(

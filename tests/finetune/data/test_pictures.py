@@ -10,20 +10,20 @@ import pytest
 
 from posekit import video
 from posekit.errors import InputError
-from posekit_finetune.data.pictures import Clip, Material, material
+from posekit_finetune.data.pictures import Clip, MediaFiles, media_files
 from tests.clips import make_clip
 from tests.finetune.material import blobs, write_blobs
 
 
 def groups_of(folder: Path, limit: int = 1000) -> list[int]:
-    return [picture.group for picture in material([folder]).pictures(limit, 0)]
+    return [picture.group for picture in media_files([folder]).pictures(limit, 0)]
 
 
 def test_a_folder_gives_its_images_and_its_videos(tmp_path: Path) -> None:
     folder = write_blobs(tmp_path / "in", 2)
     make_clip(folder / "b.mp4", 10)
     make_clip(folder / "a.mp4", 10)
-    found = material([folder])
+    found = media_files([folder])
     names = ["0000.png", "0001.png", "a.mp4", "b.mp4"]
     assert [path.name for path in found.files] == names
     labels = [picture.label for picture in found.pictures(100, 0)]
@@ -38,21 +38,21 @@ def test_a_folder_gives_its_images_and_its_videos(tmp_path: Path) -> None:
 def test_a_folder_of_videos_alone_and_a_pattern_give_the_same(tmp_path: Path) -> None:
     for name in ("b.mp4", "a.mp4"):
         make_clip(tmp_path / name, 4)
-    assert [p.name for p in material([tmp_path]).files] == ["a.mp4", "b.mp4"]
-    assert material([tmp_path / "*.mp4"]).files == material([tmp_path]).files
+    assert [p.name for p in media_files([tmp_path]).files] == ["a.mp4", "b.mp4"]
+    assert media_files([tmp_path / "*.mp4"]).files == media_files([tmp_path]).files
 
 
 def test_long_videos_share_the_limit_by_their_length(tmp_path: Path) -> None:
     sources = video.expand([make_clip(tmp_path / f"{name}.mp4", 3) for name in "ab"])
     clips = (Clip(sources[0], 90_000, 25.0), Clip(sources[1], 9_000, 25.0))
-    every = [Material((), clips)._every(clip, 1000) for clip in clips]
+    every = [MediaFiles((), clips)._every(clip, 1000) for clip in clips]
     assert every == [99, 99]  # 99,000 frames for 1,000: the same spacing in both
-    assert Material((), clips).count(1000) == 910 + 91
+    assert MediaFiles((), clips).count(1000) == 910 + 91
 
 
 def test_frames_lie_a_tenth_of_a_second_apart_at_least(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "a.mp4", 60, times_ms=[10 * n for n in range(60)])
-    times = [p.frame.time_s for p in material([clip]).pictures(1000, 0) if p.frame is not None]
+    times = [p.frame.time_s for p in media_files([clip]).pictures(1000, 0) if p.frame is not None]
     assert np.diff(times) == pytest.approx([0.1] * 5, abs=0.002)
 
 
@@ -61,7 +61,7 @@ def test_stretches_are_twentieths_of_all_clips(tmp_path: Path) -> None:
         make_clip(tmp_path / f"{n}.mp4", 11, times_ms=[2000 * i for i in range(11)])
         for n in range(2)
     ]
-    groups = [picture.group for picture in material(clips).pictures(1000, 0)]
+    groups = [picture.group for picture in media_files(clips).pictures(1000, 0)]
     # about 44 s in all, so 2.2 s a stretch: hardly ever two frames in one, never of two clips
     assert len(set(groups)) >= 18
     assert groups == sorted(groups)
@@ -82,13 +82,13 @@ def test_images_that_look_like_one_video_are_a_group_of_twenty_at_most(tmp_path:
 def test_a_file_that_cannot_be_read_comes_without_a_frame(tmp_path: Path) -> None:
     folder = write_blobs(tmp_path / "in", 3)
     (folder / "0001.png").write_bytes(b"\x89PNG\r\n ...")
-    frames = [picture.frame for picture in material([folder]).pictures(10, 0)]
+    frames = [picture.frame for picture in media_files([folder]).pictures(10, 0)]
     assert [frame is None for frame in frames] == [False, True, False]
 
 
 def test_names_and_indices_serve_a_box_file(tmp_path: Path) -> None:
     folder = write_blobs(tmp_path / "in", 30)
-    chosen = [p.frame for p in material([folder]).pictures(5, 1)]
+    chosen = [p.frame for p in media_files([folder]).pictures(5, 1)]
     assert len(chosen) == 5
     assert all(frame is not None and frame.name == f"{frame.index:04}.png" for frame in chosen)
 
@@ -96,4 +96,4 @@ def test_names_and_indices_serve_a_box_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["0", "rtsp://camera/stream"])
 def test_a_live_source_is_refused(path: str) -> None:
     with pytest.raises(InputError, match="record a video"):
-        material([path])
+        media_files([path])

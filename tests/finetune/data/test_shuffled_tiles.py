@@ -9,7 +9,7 @@ import pytest
 from posekit.errors import DataError
 from posekit.types import UInt8
 from posekit_finetune.data.find import FindOptions, find_persons
-from posekit_finetune.data.shuffled_tiles import GRIDS, Tiles, seams
+from posekit_finetune.data.shuffled_tiles import GRIDS, TileDetector, seams
 from tests.assets import shared, shipped
 from tests.finetune.material import SPEC, blobs
 
@@ -41,7 +41,7 @@ def test_a_photograph_has_no_seams_until_it_is_cut(count: int) -> None:
 
 def test_most_pictures_must_be_cut_alike() -> None:
     image = np.ascontiguousarray(photograph("coco_000000397133"))
-    tiles = Tiles()
+    tiles = TileDetector()
     assert tiles.cut is None
     for seed in range(4):
         tiles.look(shuffled(image, 4, seed))
@@ -54,7 +54,7 @@ def test_most_pictures_must_be_cut_alike() -> None:
 def test_four_cameras_in_one_picture_are_no_puzzle() -> None:
     views = [np.ascontiguousarray(blobs(seed, (200, 150))) for seed in range(4)]
     wall = np.concatenate([np.concatenate(views[:2], 1), np.concatenate(views[2:], 1)], 0)
-    tiles = Tiles()
+    tiles = TileDetector()
     tiles.look(wall)
     assert tiles.cut is None
 
@@ -69,7 +69,7 @@ def test_scrambled_pictures_end_before_learning(tmp_path: Path) -> None:
 
 
 def test_sports_pictures_pass() -> None:
-    tiles = Tiles()
+    tiles = TileDetector()
     for path in sorted(shared("lspet/adapt").glob("*.jpg"))[:40]:
         tiles.look(np.asarray(cv2.imread(str(path))[:, :, ::-1], np.uint8))
     assert tiles.cut is None

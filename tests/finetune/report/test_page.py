@@ -12,7 +12,7 @@ from posekit_finetune.assess.label_check import Check
 from posekit_finetune.assess.monitor import Monitor
 from posekit_finetune.recipe import Recipe
 from posekit_finetune.report.page import SHOWN, Run, chart, notes_of, page, write
-from posekit_finetune.train.teacher import Taught
+from posekit_finetune.train.teacher import PseudoLabels
 from tests.figures import drawn_model, figures, unsteady
 
 COUNT = 16
@@ -32,7 +32,7 @@ FACTS = {
 def run():
     persons, joints = figures(COUNT)
     rows = np.arange(COUNT)
-    teacher = Taught(np.zeros((COUNT, 1, 1, 1), np.float16), joints, np.ones((COUNT, 9)))
+    teacher = PseudoLabels(np.zeros((COUNT, 1, 1, 1), np.float16), joints, np.ones((COUNT, 9)))
     before = measure(unsteady(0.2), persons, rows, teacher=teacher)
     after = measure(drawn_model, persons, rows, teacher=teacher, source=before)
     monitor = Monitor(before)

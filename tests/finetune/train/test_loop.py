@@ -16,9 +16,9 @@ import torch
 from benchmarks.stick_figures import SPEC, SmallNet, figures
 from posekit.bundle import Bundle, find
 from posekit.errors import DivergedError, InputError
-from posekit_finetune.assess.ensemble import members
+from posekit_finetune.assess.ensemble import load_members
 from posekit_finetune.train.loop import Loop
-from posekit_finetune.train.networks import Start, start_of
+from posekit_finetune.train.networks import Start, start_networks
 from tests.assets import ROOT
 from tests.finetune.small import (
     PERSONS,
@@ -113,9 +113,9 @@ def test_a_loss_that_is_no_number_ends_the_run() -> None:
 
 def test_a_second_network_must_have_the_firsts_maps() -> None:
     lightning, thunder = (Bundle.open(find(f"movenet-{name}")) for name in ("lightning", "thunder"))
-    assert len(start_of(lightning, lightning).nets) == 2
+    assert len(start_networks(lightning, lightning).nets) == 2
     with pytest.raises(InputError, match=r"movenet-thunder: takes \(256, 256\)"):
-        start_of(lightning, thunder)
+        start_networks(lightning, thunder)
 
 
 # Collapse, on a network that is trained here in a few seconds of one core.
@@ -132,10 +132,10 @@ def trained() -> SmallNet:
 def response(name: str, steps: int, *, labels: bool = False) -> float:
     """Mean peak afterwards, as a share of that before."""
     persons = figures(PERSONS, 1, "none").persons
-    before = members([trained()], persons)[0].response
+    before = load_members([trained()], persons)[0].response
     loop = Loop(Start(SPEC, (trained(),)), material(labels=labels), small(name, steps))
     (reached,) = loop
-    return members([reached.net], persons)[0].response / before
+    return load_members([reached.net], persons)[0].response / before
 
 
 def test_fifty_steps_of_raw_same_strength_consistency_trip_the_alarm() -> None:

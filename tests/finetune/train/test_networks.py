@@ -15,14 +15,14 @@ from posekit.nets.movenet import MoveNet
 from posekit.types import Boxes, Float32
 from posekit_finetune import recipe
 from posekit_finetune.assess.predict import of_network
-from posekit_finetune.data.persons import Persons, cut, offset_of
+from posekit_finetune.data.persons import Persons, cut_patches, offset_of
 from posekit_finetune.train import networks
 from posekit_finetune.train import optimizer as train_optimizer
 from posekit_finetune.train.loop import Loop
-from posekit_finetune.train.networks import loaded, mode
-from posekit_finetune.train.optimizer import RelativeAdam, rate_at
-from posekit_finetune.train.state import Material
-from posekit_finetune.train.teacher import look
+from posekit_finetune.train.networks import load_network, mode
+from posekit_finetune.train.optimizer import RelativeAdam, learning_rate
+from posekit_finetune.train.state import TrainingData
+from posekit_finetune.train.teacher import predict_pseudo_labels
 from tests.assets import shipped
 from tests.finetune.small import small_net
 
@@ -45,7 +45,7 @@ def persons() -> Persons:
             inset = 0.05 * n
             box = [inset * width, inset * height, (1 - inset) * width, (1 - 0.5 * inset) * height]
             warp = Warp.from_boxes(Boxes(np.array([box], np.float32)), spec)
-            patches.append(cut(np.ascontiguousarray(image), warp, spec)[0])
+            patches.append(cut_patches(np.ascontiguousarray(image), warp, spec)[0])
     count = len(patches)
     return Persons(
         patches=np.stack(patches),
@@ -74,9 +74,9 @@ def kept(optimizer: str, *settings: str) -> float:
             *(f"watch_every={STEPS}", "ensemble_views=2", "ema=0", *settings),
         ],
     )
-    taught = look(persons(), lightning(), views=2, threads=1)
-    material = Material(persons(), np.arange(len(persons())), taught, taught)
-    before, scores = answered(loaded(lightning()))
+    taught = predict_pseudo_labels(persons(), lightning(), views=2, threads=1)
+    material = TrainingData(persons(), np.arange(len(persons())), taught, taught)
+    before, scores = answered(load_network(lightning()))
     (reached,) = Loop(lightning(), material, made)
     moved = np.linalg.norm(answered(reached.net)[0] - before, axis=2)
     return float((moved < 10)[scores > 0.3].mean())
@@ -127,30 +127,30 @@ def test_with_equal_sizes_it_is_torchs_adam() -> None:
 
 def test_layers_that_learn() -> None:
     net = MoveNet("movenet-lightning", 192)
-    every = len(networks.choose(net, "all"))
-    deep = networks.choose(net, "deep")
+    every = len(networks.trainable_parameters(net, "all"))
+    deep = networks.trainable_parameters(net, "deep")
     assert not any(parameter.requires_grad for parameter in net.backbone.stem.parameters())
     assert all(parameter.requires_grad for parameter in net.pyramid.parameters())
-    head = networks.choose(net, "head")
+    head = networks.trainable_parameters(net, "head")
     assert {id(p) for p in head} == {id(p) for p in net.head.parameters()}
     assert len(head) < len(deep) < every
 
 
 def test_rates_rise_and_fall_as_the_recipe_says() -> None:
     cosine = recipe.load("default", ["steps=100", "warm_up=10", "rate=1"])
-    rates = [rate_at(step, cosine) for step in range(100)]
+    rates = [learning_rate(step, cosine) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == pytest.approx(0.98, abs=0.02)
     assert rates[-1] < 0.001
     steps = recipe.load("paper", ["steps=100", "rate=1"])
-    rates = [rate_at(step, steps) for step in (0, 69, 70, 89, 90, 99)]
+    rates = [learning_rate(step, steps) for step in (0, 69, 70, 89, 90, 99)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
 def test_shaken_twins_differ_in_the_head_by_the_share() -> None:
     first = small_net()
     second = copy.deepcopy(first)
-    networks.shaken(second, 0.05, 1)
+    networks.perturb_head(second, 0.05, 1)
     a, b = (net.final_layer.weight.detach() for net in (first, second))
     share = (a - b).pow(2).mean().sqrt() / a.pow(2).mean().sqrt()
     assert float(share) == pytest.approx(0.05, rel=0.15)  # of 112 normals: one sd is 7 %
@@ -166,7 +166,7 @@ def test_the_average_starts_as_the_plain_mean() -> None:
             for name, parameter in names.items():
                 parameter.add_(count)
                 total[name] += parameter
-        train_optimizer.average(average, net, decay=0.999, count=count)
+        train_optimizer.update_ema(average, net, decay=0.999, count=count)
     for name, value in average.named_parameters():
         torch.testing.assert_close(value.detach(), total[name] / 4, rtol=1e-4, atol=1e-5)
 

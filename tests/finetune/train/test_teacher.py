@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from posekit.tta import MultiView
-from posekit_finetune.train.teacher import keep, look
+from posekit.tta import TtaRuntime
+from posekit_finetune.train.teacher import predict_pseudo_labels, save_maps
 from tests.finetune.train.test_networks import lightning, persons
 
 
@@ -16,10 +16,10 @@ def test_it_is_the_multi_view_inference(tmp_path: Path) -> None:
     """The same code on the same crops; maps are kept in float16, so 0.0005 of 1 is lost."""
     few = persons().select([0, 5])
     path = tmp_path / "maps.npy"
-    seen = look(few, lightning(), views=2, threads=1, path=path)
+    seen = predict_pseudo_labels(few, lightning(), views=2, threads=1, path=path)
     bundle = lightning()
     assert seen.maps.shape == (2, 17, 48, 48)
-    runtime = MultiView(bundle, views=2, device="cpu", threads=1)
+    runtime = TtaRuntime(bundle, views=2, device="cpu", threads=1)
     crops = few.crops(slice(None))
     mirrored = np.ascontiguousarray(crops[:, :, ::-1])
     both = np.stack([crops, mirrored], 1).reshape(-1, *crops.shape[1:])
@@ -30,15 +30,15 @@ def test_it_is_the_multi_view_inference(tmp_path: Path) -> None:
 
 def test_kept_maps_are_read_and_not_made_again(tmp_path: Path) -> None:
     few, path = persons().select([0, 5]), tmp_path / "maps.npy"
-    first = look(few, lightning(), views=1, threads=1, path=path)
+    first = predict_pseudo_labels(few, lightning(), views=1, threads=1, path=path)
     np.save(path, np.asarray(first.maps) * np.float16(0.5))
-    again = look(few, lightning(), views=1, threads=1, path=path)
+    again = predict_pseudo_labels(few, lightning(), views=1, threads=1, path=path)
     np.testing.assert_allclose(again.scores, first.scores * 0.5, rtol=2e-3)
 
 
 def test_maps_are_kept_bit_for_bit(tmp_path: Path) -> None:
     maps = np.random.default_rng(0).random((3, 2, 5, 4)).astype(np.float16)
-    kept = keep(tmp_path / "new" / "maps.npy", maps)
+    kept = save_maps(tmp_path / "new" / "maps.npy", maps)
     assert isinstance(kept, np.memmap)
     np.testing.assert_array_equal(kept, maps)
 
@@ -69,7 +69,9 @@ def test_maps_on_a_full_disk_are_one_clear_error_and_leave_nothing(tmp_path: Pat
 
 def test_progress_counts_persons(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    look(persons(), lightning(), views=1, threads=1, progress=lambda *done: told.append(done))
+    predict_pseudo_labels(
+        persons(), lightning(), views=1, threads=1, progress=lambda *done: told.append(done)
+    )
     assert told[-1] == (8, 8)
     assert told == sorted(told)
     assert {every for _, every in told} == {8}

@@ -13,12 +13,12 @@ from posekit.bundle import Bundle, find
 from posekit.errors import DataError, InputError
 from posekit.geometry import Warp
 from posekit.skeletons import AIC_14, COCO_17, MPII_16
-from posekit.tta import MultiView
+from posekit.tta import TtaRuntime
 from posekit.types import Boxes, Frame, ModelSpec
 from posekit_finetune.data.find import FindOptions, find_persons
-from posekit_finetune.data.persons import Persons, cut, offset_of
+from posekit_finetune.data.persons import Persons, cut_patches, offset_of
 from posekit_finetune.train import teacher_transfer
-from posekit_finetune.train.teacher import Taught, look
+from posekit_finetune.train.teacher import PseudoLabels, predict_pseudo_labels
 from tests.assets import shipped
 from tests.finetune.material import SPEC, blobs
 from tests.finetune.train.test_networks import lightning
@@ -43,14 +43,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def both(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Persons, Persons]:
     work = tmp_path_factory.mktemp("work")
     ours = find_persons([pictures], SPEC, OPTIONS, work=work)
-    theirs = teacher_transfer.recut(ours, [pictures], TEACHER, options=OPTIONS, work=work)
+    theirs = teacher_transfer.recrop(ours, [pictures], TEACHER, options=OPTIONS, work=work)
     return ours, theirs
 
 
 def test_the_same_persons_are_cut_anew_from_their_pictures(
     both: tuple[Persons, Persons], pictures: Path
 ) -> None:
-    """As `cut` has them, to the pixel: no second interpolation."""
+    """As `cut_patches` has them, to the pixel: no second interpolation."""
     ours, theirs = both
     assert theirs.sources == ours.sources
     assert (theirs.boxes == ours.boxes).all()
@@ -58,7 +58,7 @@ def test_the_same_persons_are_cut_anew_from_their_pictures(
     for row in (0, 7):
         image = cv2.imread(str(pictures / ours.sources[row]))[:, :, ::-1]
         warp = Warp.from_boxes(Boxes(ours.boxes[row : row + 1]), TEACHER)
-        wanted = cut(np.ascontiguousarray(image), warp, TEACHER)[0]
+        wanted = cut_patches(np.ascontiguousarray(image), warp, TEACHER)[0]
         np.testing.assert_array_equal(theirs.patches[row], wanted)
 
 
@@ -70,7 +70,7 @@ def test_pictures_that_went_away_are_named(
     for path in sorted(pictures.iterdir())[:-1]:
         (few / path.name).write_bytes(path.read_bytes())
     with pytest.raises(DataError, match=r"59\.png"):
-        teacher_transfer.recut(both[0], [few], TEACHER, options=OPTIONS, work=tmp_path)
+        teacher_transfer.recrop(both[0], [few], TEACHER, options=OPTIONS, work=tmp_path)
 
 
 def test_points_and_scores_arrive_in_the_students_crop(
@@ -82,8 +82,8 @@ def test_points_and_scores_arrive_in_the_students_crop(
     to_theirs = Warp.from_boxes(Boxes(ours.boxes), TEACHER)
     to_ours = Warp.from_boxes(Boxes(ours.boxes), SPEC)
     maps = codecs.encode(to_theirs.to_crop(frame), TEACHER).astype(np.float16)
-    told = Taught(maps, *codecs.decode(maps.astype(np.float32), TEACHER))
-    seen = teacher_transfer.retold(told, theirs, ours, path=tmp_path / "maps.npy")
+    told = PseudoLabels(maps, *codecs.decode(maps.astype(np.float32), TEACHER))
+    seen = teacher_transfer.remap(told, theirs, ours, path=tmp_path / "maps.npy")
     assert seen.maps.shape == (60, 17, 16, 16)
     assert seen.known is not None
     assert [n for n, known in zip(COCO_17.keypoints, seen.known, strict=True) if known] == SHARED
@@ -123,7 +123,7 @@ def photographed(spec: ModelSpec) -> tuple[Persons, list[NDArray[np.uint8]]]:
         image = cv2.imread(str(shipped(f"tests/data/{name}.jpg")))[:, :, ::-1]
         images.append(np.ascontiguousarray(image))
     patches = [
-        cut(image, Warp.from_boxes(Boxes(box[None]), spec), spec)[0]
+        cut_patches(image, Warp.from_boxes(Boxes(box[None]), spec), spec)[0]
         for image, box in zip(images, boxes, strict=True)
     ]
     persons = Persons(
@@ -149,11 +149,11 @@ def test_thunder_says_to_lightning_what_it_says_of_the_photograph(tmp_path: Path
     thunder = Bundle.open(find("movenet-thunder"))
     ours, images = photographed(lightning().pose_spec)
     theirs, _ = photographed(thunder.pose_spec)
-    told = look(theirs, thunder, views=2, threads=1)
-    seen = teacher_transfer.retold(told, theirs, ours, path=tmp_path / "maps.npy")
+    told = predict_pseudo_labels(theirs, thunder, views=2, threads=1)
+    seen = teacher_transfer.remap(told, theirs, ours, path=tmp_path / "maps.npy")
     assert seen.known is not None
     assert seen.known.all()
-    runtime = MultiView(thunder, views=2, device="cpu", threads=1)
+    runtime = TtaRuntime(thunder, views=2, device="cpu", threads=1)
     warp = Warp.from_boxes(Boxes(ours.boxes), ours.spec)
     for n, image in enumerate(images):
         there = Warp.from_boxes(Boxes(ours.boxes[n : n + 1]), theirs.spec)

@@ -4,7 +4,7 @@ import numpy as np
 
 from benchmarks.stick_figures import SPEC, figures
 from posekit_finetune.recipe import Recipe
-from posekit_finetune.views.out_of_domain import far_views
+from posekit_finetune.views.out_of_domain import out_of_domain_views
 from posekit_finetune.views.warps import Strength
 
 COUNT = 64
@@ -14,7 +14,7 @@ def seen(stream: int, strength: Strength) -> np.ndarray:
     persons = figures(COUNT, 1, "none").persons
     randoms = [np.random.default_rng((stream, n)) for n in range(COUNT)]
     patches = persons.patches[:]
-    return far_views(randoms, patches, persons.offset, strength=strength, spec=SPEC).crops
+    return out_of_domain_views(randoms, patches, persons.offset, strength=strength, spec=SPEC).crops
 
 
 def test_the_generators_alone_decide() -> None:

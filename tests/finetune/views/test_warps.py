@@ -62,8 +62,8 @@ def test_maps_follow_the_picture(name: str, warp: str) -> None:
     spec = SPECS[name]
     matrix = warps.draw_warps(randoms(16), WARPS[warp], spec)
     points = points_in(spec, 16)
-    carried, _ = warps.carry(torch.from_numpy(codecs.encode(points, spec)), matrix, spec)
-    away = centroid(carried, spec) - warps.carry_points(points, matrix, spec)
+    carried, _ = warps.warp_maps(torch.from_numpy(codecs.encode(points, spec)), matrix, spec)
+    away = centroid(carried, spec) - warps.warp_points(points, matrix, spec)
     assert np.linalg.norm(away, axis=2).max() < 0.05
 
 
@@ -72,12 +72,12 @@ def test_maps_are_read_exactly_at_their_cells_and_smoothly_between() -> None:
     x, y = torch.arange(12.0), torch.arange(9.0)[:, None]
     maps = ((x - 4) ** 2 - 5 * x * y + (y - 2) ** 2)[None, None]
     columns, rows = np.meshgrid(np.arange(1, 10, 0.3), np.arange(1, 7, 0.3))
-    seen, inside = warps.read(maps, np.stack([columns, rows], 2)[None])
+    seen, inside = warps.sample_maps(maps, np.stack([columns, rows], 2)[None])
     wanted = (columns - 4) ** 2 - 5 * columns * rows + (rows - 2) ** 2
     np.testing.assert_allclose(seen[0, 0].numpy(), wanted, atol=2e-4)
     assert inside.all()
     edges = np.array([[[[0.0, 0.0], [11.0, 8.0], [-0.01, 3.0], [11.01, 8.0]]]])
-    seen, inside = warps.read(maps, edges)
+    seen, inside = warps.sample_maps(maps, edges)
     assert inside.flatten().tolist() == [1, 1, 0, 0]
     np.testing.assert_allclose(seen.flatten().numpy(), [20, 49 - 440 + 36, 0, 0], atol=1e-4)
 
@@ -109,7 +109,8 @@ def test_the_reference_way_is_off_by_one_to_two_pixels() -> None:
         matrix = np.concatenate([linear, (middle - linear @ middle)[:, None]], 1)[None]
         ours = [
             centroid(
-                warps.carry(torch.from_numpy(codecs.encode(points, each)), matrix, each)[0], each
+                warps.warp_maps(torch.from_numpy(codecs.encode(points, each)), matrix, each)[0],
+                each,
             )
             for each in (spec, picture)
         ]
@@ -120,10 +121,10 @@ def test_the_reference_way_is_off_by_one_to_two_pixels() -> None:
 def test_there_and_back_moves_a_peak_by_less_than_a_tenth_of_a_cell(name: str) -> None:
     spec = SPECS[name]
     matrix = warps.draw_warps(randoms(8), WARPS["all"], spec)
-    back = warps.between(matrix, warps.identity(8))
+    back = warps.relative_warp(matrix, warps.identity(8))
     points = points_in(spec, 8)
-    there, _ = warps.carry(torch.from_numpy(codecs.encode(points, spec)), matrix, spec)
-    again, _ = warps.carry(there, back, spec)
+    there, _ = warps.warp_maps(torch.from_numpy(codecs.encode(points, spec)), matrix, spec)
+    again, _ = warps.warp_maps(there, back, spec)
     away = np.abs(centroid(again, spec) - points) / spec.map_scale
     assert away.max() < 0.1
 
@@ -132,7 +133,7 @@ def test_carry_says_where_it_is_defined() -> None:
     """Moved right by 8 px, the two left columns of cells come from outside."""
     matrix = warps.identity(1)
     matrix[0, 0, 2] = 8
-    _, defined = warps.carry(torch.ones(1, JOINTS, 64, 48), matrix, TALL)
+    _, defined = warps.warp_maps(torch.ones(1, JOINTS, 64, 48), matrix, TALL)
     assert defined.shape == (1, 1, 64, 48)
     assert not defined[0, 0, :, :2].any()
     assert defined[0, 0, :, 2:].all()
@@ -142,8 +143,8 @@ def test_a_mirror_exchanges_left_and_right() -> None:
     matrix = warps.draw_warps(randoms(2), Strength(flip=1.0), SQUARE)
     assert warps.Views(np.zeros((2, 1, 1, 3), np.uint8), matrix).mirrored.all()
     values = torch.arange(JOINTS).float().repeat(2, 1)
-    assert warps.sides(values, matrix, SQUARE)[0].tolist() == list(COCO_17.mirror)
-    assert warps.sides(values, warps.identity(2), SQUARE)[0].tolist() == list(range(JOINTS))
+    assert warps.swap_sides(values, matrix, SQUARE)[0].tolist() == list(COCO_17.mirror)
+    assert warps.swap_sides(values, warps.identity(2), SQUARE)[0].tolist() == list(range(JOINTS))
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -196,7 +197,7 @@ def test_pictures_and_points_move_alike(name: str) -> None:
     spec = SPECS[name]
     points = points_in(spec, 6)
     matrix = warps.draw_warps(randoms(6, 2), WARPS["all"], spec)
-    seen = warps.cut(dotted(spec, points), offset_of(spec), matrix, spec=spec)
+    seen = warps.cut_view(dotted(spec, points), offset_of(spec), matrix, spec=spec)
     assert seen.crops.shape == (6, *spec.input_size[::-1], 3)
     grey = torch.from_numpy(seen.crops[:, :, :, 0].astype(np.float64))[:, None]
     pixels = dataclasses.replace(spec, map_scale=(1, 1), map_offset=(0, 0))
@@ -208,7 +209,7 @@ def test_pictures_and_points_move_alike(name: str) -> None:
 def test_the_identity_view_is_the_canonical_crop() -> None:
     patches = np.random.default_rng(1).integers(0, 256, (2, *patch_size(TALL)[::-1], 3), np.uint8)
     x, y = (int(v) for v in offset_of(TALL))
-    seen = warps.cut(patches, offset_of(TALL), warps.identity(2), spec=TALL)
+    seen = warps.cut_view(patches, offset_of(TALL), warps.identity(2), spec=TALL)
     np.testing.assert_array_equal(seen.crops, patches[:, y : y + 256, x : x + 192])
 
 
@@ -217,7 +218,7 @@ def test_joint_cutout_covers_its_joints_and_nothing_far() -> None:
     count = 40
     crops = np.full((count, 256, 192, 3), 255, np.uint8)
     joints = np.full((count, JOINTS, 2), (60.0, 240.0), np.float32)  # at the feet
-    made = warps.spoil(
+    made = warps.augment(
         randoms(count), warps.Views(crops, warps.identity(count)), joints,
         strength=Strength(cutout=1), spec=TALL,
     ).crops  # fmt: skip
@@ -238,7 +239,7 @@ def test_bgr_networks_are_given_their_own_mean() -> None:
     crops = np.full((1, 256, 192, 3), 255, np.uint8)
     joints = np.full((1, JOINTS, 2), 100, np.float32)
     seen = warps.Views(crops, warps.identity(1))
-    made = warps.spoil(randoms(1), seen, joints, strength=Strength(cutout=1), spec=spec)
+    made = warps.augment(randoms(1), seen, joints, strength=Strength(cutout=1), spec=spec)
     assert made.crops[(made.crops != 255).any(3)][0].tolist() == [30, 20, 10]  # crops are RGB
     there = warps.to_image(made.crops, spec)
     assert there[:, :, 100, 100].abs().max() < 0.6 / 57  # the network sees zeros
@@ -253,7 +254,7 @@ def test_joints_are_drawn_once_unless_the_reference_is_wanted() -> None:
     spec = dataclasses.replace(TALL, input_size=(192, 256))
     hits = {}
     for repeat in (False, True):
-        made = warps.spoil(
+        made = warps.augment(
             randoms(60), warps.Views(crops, warps.identity(60)), joints,
             strength=Strength(cutout=5), spec=spec, repeat_joints=repeat,
         ).crops  # fmt: skip
@@ -266,7 +267,9 @@ def test_joints_are_drawn_once_unless_the_reference_is_wanted() -> None:
 
 def test_between_goes_over_the_canonical_crop() -> None:
     first, second = (warps.draw_warps(randoms(4, n), WARPS["all"], TALL) for n in (1, 2))
-    np.testing.assert_allclose(compose(warps.between(first, second), first), second, atol=1e-9)
+    np.testing.assert_allclose(
+        compose(warps.relative_warp(first, second), first), second, atol=1e-9
+    )
 
 
 def test_to_image_normalises_as_the_spec_says() -> None:
