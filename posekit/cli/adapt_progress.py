@@ -81,7 +81,7 @@ class Learning:
         with signals.graceful(self._interrupt):
             yield
         if self._stopped:
-            raise signals.Interrupted
+            signals.interrupt()
 
     def _interrupt(self) -> None:
         self._stopped = True

@@ -33,11 +33,13 @@ def run(app: Callable[[], object]) -> None:
     """
     try:
         app()
-    except PosekitError as error:
-        _end(error, str(error), error.exit_code)
     except KeyboardInterrupt as error:
         _end(error, "interrupted", signals.INTERRUPTED)
     except Exception as error:  # the last net, and the only one: see CONTRIBUTING.md
+        if signals.is_interrupted():
+            _end(error, "interrupted", signals.INTERRUPTED)
+        if isinstance(error, PosekitError):
+            _end(error, str(error), error.exit_code)
         _end(error, _described(error), 1)
     finally:
         signals.uninstall()

@@ -57,7 +57,7 @@ class Progress:
 
     def _interrupt(self) -> None:
         if not self._frames:
-            raise signals.Interrupted
+            signals.interrupt()
         self.hooks.stop.set()
         signals.tell("finishing the frames in hand; Ctrl-C again to drop them")
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import NoReturn
 
 INTERRUPTED = 130
 """What the process ends with after any of these signals."""
@@ -17,10 +18,15 @@ INTERRUPTED = 130
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last two where the system has them
 _ECHO_S = 0.1  # a terminal and a parent process may both pass on the same Ctrl-C
 _CLEAN_S = 1.0  # for removing hidden files; then the process ends whatever the disk does
+_UNWIND_S = 10.0  # for the end after an interruption; a C call may be in the way for longer
 
 
 class Interrupted(KeyboardInterrupt):
-    """Raised in the main thread by the first signal, unless a `graceful` block takes it."""
+    """Raised in the main thread by the first signal, unless a `graceful` block takes it.
+
+    It may come out as another exception: modules in C answer it with an ImportError while they are
+    loaded. `is_interrupted` knows.
+    """
 
 
 class _Signals:
@@ -28,15 +34,28 @@ class _Signals:
 
     def __init__(self) -> None:
         self.first: Callable[[], None] | None = None
+        self.raised_s: float | None = None
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
         """In the main thread, between two lines of Python: a C call that runs is awaited."""
         if self.first is None:
-            raise Interrupted
-        self.first()
+            interrupt()
+        else:
+            self.first()
 
 
 _signals = _Signals()
+
+
+def interrupt() -> NoReturn:
+    """End the command from here. Raises Interrupted."""
+    _signals.raised_s = time.monotonic()
+    raise Interrupted
+
+
+def is_interrupted() -> bool:
+    """Whether an Interrupted was raised, whatever came of it."""
+    return _signals.raised_s is not None
 
 
 def install() -> None:
@@ -87,7 +106,16 @@ def _watch(read_end: int, handled: set[int]) -> None:
         now = time.monotonic()
         if seen_s is not None and now - seen_s > _ECHO_S:
             _end()
-        seen_s = now if seen_s is None else seen_s
+        if seen_s is None:
+            seen_s = now
+            threading.Thread(target=_end_late, name="signals, late", daemon=True).start()
+
+
+def _end_late() -> None:
+    """Ends the process where an interruption has not done so: swallowed, or held up in C."""
+    while _signals.raised_s is None or time.monotonic() - _signals.raised_s < _UNWIND_S:
+        time.sleep(0.2)
+    _end()
 
 
 def _end() -> None:

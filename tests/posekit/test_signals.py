@@ -75,6 +75,39 @@ def test_a_command_without_more_to_keep_ends_in_one_line(tmp_path: Path, number:
     assert list(tmp_path.iterdir()) == []
 
 
+SWALLOWING = """
+import os, signal, sys
+from posekit.cli import last_net, signals
+
+signals.install()
+
+def work():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        sum(range(1000))
+    except BaseException:  # as modules in C do it while they are loaded
+        {then}
+
+last_net.run(work)
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "said"),
+    [
+        ('raise ImportError("initialization failed")', "interrupted"),
+        ("import time; time.sleep(100)", "ended at once"),
+    ],
+)
+def test_an_interruption_that_is_swallowed_ends_the_command_all_the_same(
+    then: str, said: str
+) -> None:
+    began = time.monotonic()
+    code, _, err = run(program=SWALLOWING.format(then=then))
+    assert (code, err) == (130, f"posekit: {said}\n")
+    assert time.monotonic() - began < 30
+
+
 NET = """
 import sys
 from posekit.cli import main
