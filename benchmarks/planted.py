@@ -95,7 +95,7 @@ def mistaught(net: nn.Module, spec: ModelSpec, *, steps: int, rate: float, seed:
         target = losses.Target(maps, torch.ones(8, 1, *maps.shape[2:]), torch.ones(maps.shape[:2]))
         optimizer.zero_grad()
         loss = losses.spatial_kl(
-            network_output(student, warps.to_image(crops, spec)).logits, target
+            network_output(student, warps.normalize(crops, spec)).logits, target
         )
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

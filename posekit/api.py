@@ -6,7 +6,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from posekit import bundle, providers
 from posekit.atomic import AtomicFiles, check_apart
@@ -142,18 +142,24 @@ def _by_onnxruntime(
 
 
 def convert(
-    source: str | Path, output: str | Path, overrides: Overrides, *, overwrite: bool = False
+    source: str | Path,
+    output: str | Path,
+    overrides: Overrides,
+    *,
+    storage: Literal["fp32", "fp16"] | None = None,
+    overwrite: bool = False,
 ) -> Converted:
     """A public checkpoint to a bundle; needs `posekit[export]`.
 
     source: a file, a folder, or hf://OWNER/NAME[@REVISION], which also needs `posekit[hub]` and is
-    the only thing that is ever downloaded.
+    the only thing that is ever downloaded.  storage: of the weights, None for the checkpoint's own;
+    the result's parity is measured from the checkpoint's weights in either case.
     Raises CheckpointError, ExportError, InputError, SourceError, MissingExtraError.
     """
     with _making("convert"):
         from posekit_engines import convert
     check_apart([Path(output)], [source, overrides.config])
-    return convert.convert(source, output, overrides, overwrite=overwrite)
+    return convert.convert(source, output, overrides, storage=storage, overwrite=overwrite)
 
 
 def export(model: str | Path, output: str | Path, **options: Any) -> dict[str, Any]:

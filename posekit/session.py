@@ -10,6 +10,7 @@ import numpy as np
 
 from posekit.bundle import Weights
 from posekit.errors import BundleError
+from posekit.onnx_scan import check_supplied
 from posekit.providers import (
     CPU,
     Device,
@@ -22,9 +23,6 @@ from posekit.providers import (
 
 if TYPE_CHECKING:
     import onnxruntime
-
-WEIGHTS_OUTSIDE = b"\n\x08location\x12"
-"""How a graph says, in protobuf, that a tensor's values come from elsewhere."""
 
 
 def usable_threads() -> int:
@@ -44,7 +42,7 @@ def open_session(
     threads: int | None = None,
     tensorrt: bool = False,
 ) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session whose external initialisers come from `weights`, in memory.
+    """An ONNX Runtime session whose external initializers come from `weights`, in memory.
 
     An explicit device that ONNX Runtime would silently replace is an error; auto takes what is
     there, and the session's `notes` say what it fell back from. Threads do not spin, so that idle
@@ -59,9 +57,8 @@ def open_session(
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if WEIGHTS_OUTSIDE not in graph:  # surplus ones would be refused
-        weights = {}
-    arrays = {name: np.ascontiguousarray(array) for name, array in weights.items()}
+    taken = check_supplied(graph, weights, "graph")  # surplus ones would be refused
+    arrays = {name: np.ascontiguousarray(weights[name]) for name in taken}
     values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(a) for name, a in arrays.items()}
     options.add_external_initializers(list(values), list(values.values()))
     on = Device.of(device)

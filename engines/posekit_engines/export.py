@@ -13,7 +13,7 @@ from posekit.bundle import Bundle
 from posekit.nets import build
 from posekit_engines import triton
 from posekit_engines.bundles import reexport
-from posekit_engines.graphs.weights import bundle_weights, load_weights
+from posekit_engines.graphs.weights import load_weights
 from posekit_engines.onnx_file import write
 from posekit_engines.options import ExportOptions
 from posekit_engines.parity.judge import METADATA, PAGE, REPORT, ParityJob, Report, measure_parity
@@ -89,8 +89,7 @@ def _bundle(job: ParityJob, path: Path) -> Report:
     """The points graph in its precision is judged alone, then packed with the rest."""
     start = perf_counter()
     file = path.with_name("points.onnx")
-    stored = replace(job.source, weights=bundle_weights(job.net))  # float16, as a bundle has them
-    told = write(stored, job.net, job.spec, options=job.options, path=file)
+    told = write(job.source, job.net, job.spec, options=job.options, path=file)
     told["export_s"] = round(perf_counter() - start, 1)
     report = measure_parity(job, file, told, page=path.with_name(path.name + PAGE))
     packed = reexport.reexport_bundle(

@@ -26,9 +26,11 @@ LIMIT = 1_900_000_000
 _CALIBRATE = 64
 
 
-def graph(net: nn.Module, spec: ModelSpec, options: ExportOptions) -> onnx.ModelProto:
-    """The graph that the options ask for, weights external. Raises ExportError."""
-    network = network_graph(net, spec)
+def graph(
+    source: Bundle, net: nn.Module, spec: ModelSpec, *, options: ExportOptions
+) -> onnx.ModelProto:
+    """The graph that the options ask for, weights external in their types. Raises ExportError."""
+    network = network_graph(net, spec, source.weights)
     if options.outputs == "points":
         return points_graph(network, spec, flip=options.flip, affine=options.affine)
     if options.outputs == "heatmaps":
@@ -43,7 +45,7 @@ def write(
 
     Returns what is in it. Raises ExportError, InputError; OSError where it cannot be written.
     """
-    model = graph(net, spec, options)
+    model = graph(source, net, spec, options=options)
     total = sum(value.nbytes for _, value in external_values(model, source.weights))
     told: dict[str, Any] = {}
     if total > LIMIT:
@@ -54,7 +56,7 @@ def write(
             )
         write_data(model, source.weights, path.with_name(path.name + ".data"))
     else:
-        model, told = precise(inline_weights(model, source.weights, exact=True), source, options)
+        model, told = precise(inline_weights(model, source.weights), source, options)
     if options.batch is not None:
         for value in (*model.graph.input, *model.graph.output):
             value.type.tensor_type.shape.dim[0].dim_value = options.batch

@@ -75,11 +75,10 @@ class ExportOptions:
 
     @property
     def budget(self) -> Budget:
-        """That of the precision, but the mean asked for; a bundle's weights are float16."""
+        """That of the precision, but for the mean where it was given."""
         usual = BUDGETS[self.precision]
         mean_px = usual.mean_px if self.budget_px is None else self.budget_px
-        rounded = BUDGETS["fp16"].maps if self.to == "bundle" else 0.0
-        return Budget(mean_px, usual.p99_px, max(usual.maps, rounded))
+        return Budget(mean_px, usual.p99_px, usual.maps)
 
     def target(self, output: Path) -> Target:
         """`to`, or what the output's name says. Raises InputError where they do not fit."""

@@ -18,7 +18,7 @@ from posekit_finetune.adapt import Outcome, adapt
 from posekit_finetune.assess.label_check import SHARE, Checker, LabelCheck
 from posekit_finetune.assess.monitor import MonitorReading
 from posekit_finetune.data.find import FindOptions
-from posekit_finetune.data.labelled import Labelled, read_labelled
+from posekit_finetune.data.labeled import LabeledPersons, read_labeled
 from posekit_finetune.options import AdaptOptions, Hooks
 from posekit_finetune.report import page
 
@@ -157,7 +157,7 @@ def _options(
     )
 
 
-def _labelled(job: Job, work: Path, model: Bundle) -> Labelled | None:
+def _labelled(job: Job, work: Path, model: Bundle) -> LabeledPersons | None:
     """The persons to learn from with labels, where the user gave some."""
     if job.labeled is None:
         return None
@@ -168,7 +168,7 @@ def _labelled(job: Job, work: Path, model: Bundle) -> Labelled | None:
                 f"{job.labeled}: would judge what learned from it; give other persons to "
                 "--check and --source"
             )
-    return read_labelled(job.labeled, folder, model.pose_spec, first=job.labeled_first, work=work)
+    return read_labeled(job.labeled, folder, model.pose_spec, first=job.labeled_first, work=work)
 
 
 def _folder(labels: str | Path, images: str | Path | None, option: str) -> str | Path:
@@ -252,7 +252,7 @@ def _checks(job: Job, work: Path, model: Bundle) -> tuple[Checker, ...]:
         if labels is None:
             continue
         folder = _folder(labels, images, "--check-images" if decides else "--source-images")
-        labelled = read_labelled(labels, folder, model.pose_spec, work=work)
+        labelled = read_labeled(labels, folder, model.pose_spec, work=work)
         name = f"PCK@{SHARE}" + ("" if decides else " on the source domain")
         made.append(LabelCheck(name, labelled, decides))
     return tuple(made)

@@ -11,7 +11,7 @@ from posekit.bundle import Bundle
 from posekit_finetune.assess.label_check import Checker
 from posekit_finetune.assess.monitor import MonitorReading
 from posekit_finetune.data.find import FindOptions
-from posekit_finetune.data.labelled import Labelled
+from posekit_finetune.data.labeled import LabeledPersons
 from posekit_finetune.recipe import Recipe
 
 
@@ -36,7 +36,7 @@ class AdaptOptions:
     budget_s: float | None = None
     teacher: Bundle | None = None
     second: Bundle | None = None
-    labelled: Labelled | None = None
+    labelled: LabeledPersons | None = None
     resume: bool = False
     threads: int = 1
     checks: tuple[Checker, ...] = ()

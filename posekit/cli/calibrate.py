@@ -44,6 +44,8 @@ def command(
         found = calibrate.calibrate(data, seed)
         calibrate.calibrated(source, found.curves, calibrate.fingerprint(labels, annotations)).save(files.place(output))
         outcome.save_reliability(found.report, files.optional(html_file), title=f"{source.name}, calibrated on {annotations.name}")
+    for note in labels.notes:
+        typer.echo(f"posekit: {note}", err=True)
     typer.echo(json.dumps(found.report, indent=1)) if as_json else _print(found.report, output)
 # fmt: on
 

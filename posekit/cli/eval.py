@@ -59,7 +59,7 @@ def command(
 
 
 def _run(estimator: Estimator, labels: Annotations, *, given: bool, seed: int) -> Run:
-    """Estimate every image and judge it, with a bar on a terminal's stderr."""
+    """Estimate every image and measure it, with a bar on a terminal's stderr."""
     from posekit.cli.progress import counted
     from posekit.evaluate import predict, score
     from posekit.evaluate.outcome import Run
@@ -69,14 +69,15 @@ def _run(estimator: Estimator, labels: Annotations, *, given: bool, seed: int) -
     with counted(runtime.bundle.name, len(labels.images)) as on_image:
         found = predict(estimator, labels, find, skeleton=runtime.spec.skeleton, on_image=on_image)
     judged = score(found, labels, runtime.spec, seed=seed)
-    return Run(runtime, judged, estimator.options.views)
+    notes = (*labels.notes, *getattr(find, "notes", ()))
+    return Run(runtime, judged, estimator.options.views, notes)
 
 
 def _print(result: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from posekit.evaluate.report import looked
+    from posekit.evaluate.report import describe_augmentation
 
     console, figures, run = Console(highlight=False), result["figures"], result["run"]
     difference = result.get("comparison", {}).get("difference")
@@ -89,7 +90,7 @@ def _print(result: Mapping[str, Any]) -> None:
     console.print(
         f"{result['model']['name']} on {figures['data']}: {figures['persons']} persons "
         f"({figures['found']} found) in {figures['images']} images, boxes {run['boxes']}, "
-        + looked(run)
+        + describe_augmentation(run)
     )
     console.print(table)
     rows = figures["per_keypoint"]
@@ -100,8 +101,10 @@ def _print(result: Mapping[str, Any]) -> None:
     for name, row in rows.items():
         keypoints.add_row(name, *("-" if row[e] is None else f"{row[e]:.3g}" for e in shown))
     console.print(keypoints)
+    for note in run["notes"]:
+        console.print("note:", note, markup=False)
     if figures["unused_keypoints"]:
-        console.print("not judged, since only one side has them:", *figures["unused_keypoints"])
+        console.print("not compared, since only one side has them:", *figures["unused_keypoints"])
 
 
 def _cells(cell: list[float | None] | None, form: str) -> list[str]:

@@ -18,7 +18,7 @@ def lines(summary: dict[str, Any]) -> Iterator[str]:
         f"{model['name']} (flip {'on' if run['flip'] else 'off'}) on {run['provider']}, "
         f"{run['threads']} threads; results in {summary['output']}"
     )
-    yield from (f"  note: {note}" for note in run["notes"])
+    yield from (f"  note: {note}" for note in [*summary["boxes"]["notes"], *run["notes"]])
 
 
 def unreadable(source: dict[str, Any]) -> str:

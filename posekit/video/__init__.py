@@ -1,6 +1,6 @@
 """Frames in, frames out. RGB from here on.
 
-`read` turns any source into an iterator of Frame; `VideoWriter` makes a video of pictures.
+`read` turns any source into an iterator of Frame; `VideoWriter` makes a video of images.
 """
 
 from posekit.video.channel import QUEUE_BYTES

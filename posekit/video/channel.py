@@ -89,6 +89,13 @@ class Channel(Generic[T]):
                 return self._items.popleft()
         raise StopIteration
 
+    def wait(self, seconds: float) -> bool:
+        """Whether there is an item, the end or an error to take, within so many seconds."""
+        with self._state:
+            return self._state.wait_for(
+                lambda: bool(self._items) or self._closed or self._finished, seconds
+            )
+
     def peek(self) -> T | None:
         """The next item, left where it is; None at the end. Raises like `__next__`."""
         with self._state:

@@ -225,7 +225,7 @@ def _add_stream(
     settings = dict(encoder.settings)
     if options.quality is not None:
         settings["crf" if "crf" in settings else "q"] = str(options.quality)
-    rate = fps.limit_denominator(1001)
+    rate = min(fps.limit_denominator(1001), Fraction(_TICKS))  # nominal; each frame has its time
     stream = cast("VideoStream", container.add_stream(encoder.name, rate=rate))
     stream.width, stream.height = size[0] + size[0] % 2, size[1] + size[1] % 2
     stream.pix_fmt = "yuv420p"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from contextlib import ExitStack
@@ -37,10 +38,8 @@ class VideoWriter:
         fps: Fraction | float,
         options: WriteOptions | None = None,
     ) -> None:
-        if min(size) < 1 or not 0 < fps <= 1000:
-            raise InputError(
-                f"size {size}, {fps} frames a second: wanted both above 0, fps <= 1000"
-            )
+        if min(size) < 1 or not 0 < fps < math.inf:
+            raise InputError(f"size {size}, fps {fps}: wanted all above 0")
         self.path = Path(path)
         options = options or WriteOptions()
         self._encoding = Encoding(self.path, size=size, fps=Fraction(fps), options=options)

@@ -28,6 +28,7 @@ from posekit_engines import onnx_file
 from posekit_engines.export import export
 from posekit_engines.options import BUDGETS, ExportOptions
 from posekit_engines.parity.crops import embedded_crops
+from tests import needs
 from tests.full_disk import full_disk
 
 PLAIN = ExportOptions(flip=False)
@@ -265,7 +266,7 @@ def test_budgets_are_the_published_bars() -> None:
 
 
 def test_openvino_reads_the_file_and_agrees(written: tuple[Path, Any], lightning: Bundle) -> None:
-    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    openvino = needs.package("openvino")
     model = openvino.Core().compile_model(
         str(written[0]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )

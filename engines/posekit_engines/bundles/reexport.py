@@ -26,7 +26,7 @@ def reexport_bundle(
 
     In fp32 it holds flip, plain and maps, and new weights need no new graph. In another precision
     it holds the one points graph at `points`, which has its weights inside, and maps in fp32 with
-    the float16 weights that further work starts from.  Raises ExportError.
+    the source's weights, which further work starts from.  Raises ExportError.
     """
     packed = assemble_bundle(source, spec)
     graphs, extras = dict(packed.graphs), dict(packed.extras)

@@ -11,6 +11,7 @@ from safetensors.numpy import save
 from posekit.bundle import Bundle
 from posekit.errors import ParityError
 from posekit.nets import build
+from posekit.onnx_scan import external_initializers
 from posekit.session import open_session
 from posekit.types import Float32
 from posekit_engines.bundles.assemble import assemble_bundle
@@ -19,7 +20,6 @@ from posekit_engines.parity.crops import reference_crops
 from posekit_engines.parity.source import Parity, compare, source_points
 
 BUDGET_PX = 0.05
-_MARK = b"weights.safetensors"  # in each graph that takes its weights from the bundle
 
 
 def refresh_bundle(bundle: Bundle) -> Bundle:
@@ -27,9 +27,10 @@ def refresh_bundle(bundle: Bundle) -> Bundle:
 
     A bundle exported in fp16 or int8 has a graph with its old weights inside: its graphs are made
     anew in fp32, and its provenance says so. Raises ParityError where a graph does not follow the
-    weights, ExportError where a weight does not fit float16.
+    weights.
     """
-    if not all(_MARK in bundle.graphs.get(name, b"") for name in ("flip", "plain", "maps")):
+    graphs = (bundle.graphs.get(name, b"") for name in ("flip", "plain", "maps"))
+    if not all(external_initializers(graph, bundle.name) for graph in graphs):
         bundle = _in_fp32(bundle)
     spec = bundle.pose_spec
     crops = bundle.reference.get("crops")

@@ -1,8 +1,9 @@
 """From a torch network to a small ONNX graph whose weights live elsewhere.
 
-The graph's initialisers carry the state dict's own names, are float16 behind a Cast and EXTERNAL:
-`runtime.open_session` supplies them from the bundle, so new weights of the same network need no
-new graph. Batch norm stays an operator of its own (ONNX Runtime folds it when it loads).
+The graph's initializers carry the state dict's own names, have the type in which a bundle stores
+them (float16 behind a Cast to float32) and are EXTERNAL: `runtime.open_session` supplies them from
+the bundle, so new weights of the same network need no new graph. Batch norm stays an operator of
+its own (ONNX Runtime folds it when it loads).
 """
 
 from __future__ import annotations
@@ -27,20 +28,23 @@ OPSET = 17
 _IR_VERSION = 8
 _LOCATION = "weights.safetensors"
 _FLOAT = onnx.TensorProto.FLOAT
+_HALF = np.dtype(np.float16)
 Constants = dict[str, NDArray[Any]]
 Axes = Mapping[str, Mapping[int, str]]
 
 
-def network_graph(net: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
-    """`image` float32 (N, 3, H, W), normalised, to `heatmaps` float32 (N, K, h, w), any N.
+def network_graph(
+    net: nn.Module, spec: ModelSpec, stored: Mapping[str, NDArray[Any]] | None = None
+) -> onnx.ModelProto:
+    """`image` float32 (N, 3, H, W), normalized, to `heatmaps` float32 (N, K, h, w), any N.
 
-    The same network and torch give the same bytes; weights are external float16, see above.
+    stored: the weights that will be supplied, whose types the external initializers have; of None
+    float32.  The same network and torch give the same bytes.
     Raises ExportError where the network has no ONNX form or its maps are not the spec's.
     """
     image = torch.zeros(2, 3, spec.input_size[1], spec.input_size[0])
-    model = _graph(
-        net, spec.architecture, image=image, axes={"image": {0: "N"}, "heatmaps": {0: "N"}}
-    )
+    axes = {"image": {0: "N"}, "heatmaps": {0: "N"}}
+    model = _graph(net, spec.architecture, image=image, axes=axes, stored=stored)
     got = [size.dim_value for size in model.graph.output[0].type.tensor_type.shape.dim][1:]
     wanted = [len(spec.skeleton), spec.heatmap_size[1], spec.heatmap_size[0]]
     if got != wanted:
@@ -49,24 +53,33 @@ def network_graph(net: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
     return model
 
 
-def detector_graph(net: nn.Module, spec: DetectorSpec) -> onnx.ModelProto:
+def detector_graph(
+    net: nn.Module, spec: DetectorSpec, stored: Mapping[str, NDArray[Any]] | None = None
+) -> onnx.ModelProto:
     """`image` uint8 (1, H, W, 3) RGB to `boxes` float32 (1, A, 4) and `scores` (1, A), any H, W.
 
-    Weights are external float16, see above. Raises ExportError where it has no ONNX form.
+    stored: as for `network_graph`. Raises ExportError where it has no ONNX form.
     """
     width, height = spec.input_size
     image = torch.zeros(1, height, width, 3, dtype=torch.uint8)
     axes = {"image": {1: "H", 2: "W"}, "boxes": {1: "A"}, "scores": {1: "A"}}
-    return _graph(net, spec.architecture, image=image, axes=axes)
+    return _graph(net, spec.architecture, image=image, axes=axes, stored=stored)
 
 
-def _graph(net: nn.Module, name: str, *, image: Tensor, axes: Axes) -> onnx.ModelProto:
-    """The tidied graph of `net` for pictures like `image`; sizes of the named `axes` may vary."""
+def _graph(
+    net: nn.Module,
+    name: str,
+    *,
+    image: Tensor,
+    axes: Axes,
+    stored: Mapping[str, NDArray[Any]] | None,
+) -> onnx.ModelProto:
+    """The simplified graph of `net` for images like `image`; sizes of the named `axes` may vary."""
     model = _exported(net.eval(), image, axes)
     _unmerge(model.graph, set(net.state_dict()))
     _fold_constants(model.graph)
     _merge_pads(model.graph)
-    _externalise(model.graph, net)
+    _externalize(model.graph, net, stored)
     with torch.no_grad():
         given = net(image)
     tensors = [image, *([given] if isinstance(given, Tensor) else given)]
@@ -181,8 +194,10 @@ def _zero_pads(pad: onnx.NodeProto, constants: Mapping[str, onnx.NodeProto]) -> 
     return None if any(outer) else [*amounts[2:half], *amounts[half + 2 :]]
 
 
-def _externalise(graph: onnx.GraphProto, net: nn.Module) -> None:
-    """Declare each floating entry of the state dict as external float16, cast to float32.
+def _externalize(
+    graph: onnx.GraphProto, net: nn.Module, stored: Mapping[str, NDArray[Any]] | None
+) -> None:
+    """Declare each floating entry of the state dict as external, a float16 one cast to float32.
 
     Raises ExportError unless the graph uses exactly those: ONNX Runtime refuses a session that
     lacks one, and one that is supplied with more.
@@ -192,25 +207,29 @@ def _externalise(graph: onnx.GraphProto, net: nn.Module) -> None:
     wanted = {value.name for value in (*others, *graph.initializer)}
     if strange := sorted(wanted ^ set(state)):
         raise ExportError(f"{type(net).__name__}: state dict and graph differ in {strange}")
-    casts = []
-    for name in state:
-        cast = helper.make_node("Cast", [name], [f"{name}.float32"], f"{name}.cast", to=_FLOAT)
-        casts.append(cast)
+    half = {name for name in state if stored is not None and stored[name].dtype == _HALF}
+    casts = [
+        helper.make_node("Cast", [name], [f"{name}.float32"], f"{name}.cast", to=_FLOAT)
+        for name in state
+        if name in half
+    ]
     for node in graph.node:
-        node.input[:] = [f"{name}.float32" if name in wanted else name for name in node.input]
+        node.input[:] = [f"{name}.float32" if name in half else name for name in node.input]
     nodes = [*casts, *graph.node]
     del graph.node[:], graph.initializer[:], graph.input[:]
     graph.input.append(image)
     graph.node.extend(nodes)
-    graph.initializer.extend(_external(name, tuple(v.shape)) for name, v in state.items())
+    graph.initializer.extend(
+        _external(name, tuple(v.shape), half=name in half) for name, v in state.items()
+    )
 
 
-def _external(name: str, shape: tuple[int, ...]) -> onnx.TensorProto:
-    """A float16 tensor without its values, which `add_external_initializers` supplies."""
+def _external(name: str, shape: tuple[int, ...], *, half: bool) -> onnx.TensorProto:
+    """A tensor without its values, which `add_external_initializers` supplies."""
     return onnx.TensorProto(
         name=name,
         dims=shape,
-        data_type=onnx.TensorProto.FLOAT16,
+        data_type=onnx.TensorProto.FLOAT16 if half else _FLOAT,
         data_location=onnx.TensorProto.EXTERNAL,
         external_data=[onnx.StringStringEntryProto(key="location", value=_LOCATION)],
     )

@@ -6,33 +6,28 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
-from torch import Tensor, nn
+from torch import nn
 
 from posekit.errors import ExportError
 
-_LARGEST = float(np.finfo(np.float16).max)
+Storage = Literal["fp32", "fp16"]
+"""In which type a bundle stores its weights; None is the source's own."""
+_LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 def load_weights(net: nn.Module, weights: Mapping[str, NDArray[Any]]) -> nn.Module:
     """`net` with the weights, strictly but for batch norm's counters, in evaluation mode.
 
-    Raises ExportError where a weight does not fit float16.
+    It computes in float32, whatever the weights' type.
     """
-    state: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        if float(np.abs(value).max(initial=0.0)) > _LARGEST:
-            raise ExportError(
-                f"{name}: holds {float(np.abs(value).max()):g}, beyond float16's {_LARGEST:g}, "
-                "in which bundles store weights; rescale that layer"
-            )
-        state[name] = torch.from_numpy(value.astype(np.float32))
+    state = {name: torch.from_numpy(value.astype(np.float32)) for name, value in weights.items()}
     counters = {name: v for name, v in net.state_dict().items() if not v.is_floating_point()}
     net.load_state_dict({**counters, **state})
     return net.eval()
@@ -44,7 +39,7 @@ _ALIGN = 4096  # so that a runtime may map the file into memory
 def write_data(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]], path: Path) -> None:
     """The weights as a safetensors file at `path`; the model's initialisers point into it.
 
-    So whoever reads ONNX finds them, and `exported.open_model` does without reading ONNX.
+    So whoever reads ONNX finds them, and `model_file.open_model` does without reading ONNX.
     """
     values = [(tensor, np.ascontiguousarray(v)) for tensor, v in external_values(model, weights)]
     values.sort(key=lambda pair: -pair[1].itemsize)  # stable: each stays aligned to its own size
@@ -77,24 +72,39 @@ def _header(values: Sequence[tuple[onnx.TensorProto, NDArray[Any]]]) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def bundle_weights(net: nn.Module) -> dict[str, NDArray[np.float16]]:
-    """What a bundle stores of a network: the floating entries of its state dict, as float16."""
+def bundle_weights(net: nn.Module) -> dict[str, NDArray[Any]]:
+    """The floating entries of a network's state dict, float32."""
     state = {name: v for name, v in net.state_dict().items() if v.is_floating_point()}
-    return {name: v.to(torch.float16).cpu().numpy() for name, v in state.items()}
+    return {name: v.float().cpu().numpy() for name, v in state.items()}
 
 
-def inline_weights(
-    model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]], *, exact: bool = False
-) -> onnx.ModelProto:
-    """A stand-alone copy of `model`: each external initialiser takes its value from `weights`.
+def stored(
+    weights: Mapping[str, NDArray[Any]], storage: Storage | None
+) -> Mapping[str, NDArray[Any]]:
+    """The weights in the type of `storage`. Raises ExportError where one does not fit."""
+    if storage is None:
+        return weights
+    if storage == "fp32":
+        return {name: value.astype(np.float32) for name, value in weights.items()}
+    for name, value in weights.items():
+        largest = float(np.abs(value).max(initial=0.0))
+        if largest > _LARGEST_HALF:
+            raise ExportError(
+                f"{name}: holds {largest:g}, beyond float16's {_LARGEST_HALF:g}; leave out "
+                "--storage fp16, or rescale that layer"
+            )
+    return {name: value.astype(np.float16) for name, value in weights.items()}
 
-    exact: in the value's own type (the Cast behind it takes any) instead of the graph's float16.
+
+def inline_weights(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
+    """A stand-alone copy of `model`: each external initializer takes its value from `weights`.
+
     Raises ExportError where one is missing or differs in shape.
     """
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
     for tensor, value in external_values(whole, weights):
-        dtype = value.dtype if exact else helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value, dtype), tensor.name))
     return whole
 

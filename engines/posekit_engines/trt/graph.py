@@ -42,7 +42,7 @@ def network_of(bundle: Bundle) -> onnx.ModelProto:
     sizes = spec.input_size[::-1], spec.heatmap_size[::-1]
     graph.input.append(_value("image", 3, sizes[0]))
     graph.output.append(_value(_MAPS, len(spec.skeleton), sizes[1]))
-    return inline_weights(model, bundle.weights, exact=True)
+    return inline_weights(model, bundle.weights)
 
 
 def _value(name: str, channels: int, size: tuple[int, ...]) -> onnx.ValueInfoProto:

@@ -14,7 +14,7 @@ from posekit.evaluate.metrics import errors
 from posekit.geometry import Float64
 from posekit.types import Int64
 from posekit_finetune.assess import predict
-from posekit_finetune.data.labelled import Labelled
+from posekit_finetune.data.labeled import LabeledPersons
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class LabelCheck:
     """
 
     name: str
-    labelled: Labelled
+    labelled: LabeledPersons
     decides: bool
 
     def __call__(self, before: Bundle, after: Bundle) -> Check:
@@ -70,7 +70,7 @@ class LabelCheck:
 
 
 class Checker(Protocol):
-    """Labelled persons: compares the source with the adapted model on them."""
+    """Labeled persons: compares the source with the adapted model on them."""
 
     @property
     def name(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from posekit.types import Int64
-from posekit_finetune.data.labelled import Labelled
+from posekit_finetune.data.labeled import LabeledPersons
 from posekit_finetune.data.persons import Persons
 from posekit_finetune.train.teacher import PseudoLabels
 
@@ -23,4 +23,4 @@ class TrainingData:
     rows: Int64
     taught: PseudoLabels | None = None
     source: PseudoLabels | None = None
-    labelled: Labelled | None = None
+    labelled: LabeledPersons | None = None

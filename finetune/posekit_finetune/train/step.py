@@ -267,7 +267,7 @@ class Step:
 
     def _answer(self, net: nn.Module, seen: Views) -> NetworkOutput:
         device = next(net.parameters()).device
-        return network_output(net, warps.to_image(seen.crops, self.spec, device))
+        return network_output(net, warps.normalize(seen.crops, self.spec, device))
 
     def _loss(self, told: NetworkOutput, target: losses.Target) -> Tensor:
         recipe = self.recipe

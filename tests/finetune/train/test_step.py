@@ -5,11 +5,11 @@ import copy
 import numpy as np
 import pytest
 import torch
+from posekit_finetune.data.labelled import Labelled
 from torch import Tensor, nn
 
 from benchmarks.stick_figures import SPEC, figures
 from posekit.codecs import encode
-from posekit_finetune.data.labelled import Labelled
 from posekit_finetune.recipe import Recipe, Strength
 from posekit_finetune.train.step import Batch, Labels, Networks, Step
 from posekit_finetune.views import warps
@@ -60,7 +60,7 @@ def batch(*, labels: bool = False) -> Batch:
 
 
 def crops() -> Tensor:
-    return warps.to_image(persons().persons.crops(slice(None)), SPEC)
+    return warps.normalize(persons().persons.crops(slice(None)), SPEC)
 
 
 def test_dual_is_the_sum_of_both_supervised_and_both_crossed_losses() -> None:

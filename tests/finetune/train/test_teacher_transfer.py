@@ -20,7 +20,7 @@ from posekit_finetune.data.persons import Persons, cut_patches, offset_of
 from posekit_finetune.train import teacher_transfer
 from posekit_finetune.train.teacher import PseudoLabels, predict_pseudo_labels
 from tests.assets import shipped
-from tests.finetune.material import SPEC, blobs
+from tests.finetune.media import SPEC, blobs
 from tests.finetune.train.test_networks import lightning
 
 TEACHER = ModelSpec("hrnet-w32", (96, 128), (24, 32), MPII_16)  # SPEC: 64 x 64 px, COCO, padding 1
