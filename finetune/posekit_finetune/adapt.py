@@ -93,7 +93,7 @@ def adapt(source: Bundle, options: AdaptOptions, hooks: Hooks = Hooks()) -> Outc
         return dataclasses.replace(outcome, reason=reason)
     hooks.on_stage(f"learning; networks: {networks(source, options)}")
     loop = _loop(source, material, options)
-    loop.stopped = hooks.stopped
+    loop.stopped, loop.deferred = hooks.stopped, hooks.deferred
     learned = _learned(outcome, loop, watched, on_reading=hooks.on_reading)
     if learned.error is None:
         hooks.on_stage("judging")
@@ -203,6 +203,6 @@ def _within(
     loop = Loop(_start(source, options), material, trial, seed=options.seed)
     list(loop)
     steps = max(1, int(0.8 * budget_s / (loop.seconds / loop.step)))
-    write_atomic(path, str(steps))
+    write_atomic(path, str(steps), shared=True)
     watch = min(recipe.watch_every, max(1, steps // 3))
     return dataclasses.replace(recipe, steps=steps, watch_every=watch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,10 +45,12 @@ class AdaptOptions:
 @dataclass(frozen=True)
 class Hooks:
     """How a caller follows a run: `on_stage` with a sentence, `on_count` with done and all,
-    `on_reading` after each look at the held-out persons; `stopped` is asked between them.
+    `on_reading` after each look at the held-out persons; `stopped` is asked between the steps of
+    learning, which run within `deferred()`: anything else may be interrupted at any time.
     """
 
     on_stage: Callable[[str], None] = lambda _: None
     on_count: Callable[[int, int], None] = lambda _done, _all: None
     on_reading: Callable[[MonitorReading, float], None] = lambda _reading, _seconds: None
     stopped: Callable[[], bool] = lambda: False
+    deferred: Callable[[], AbstractContextManager[None]] = nullcontext
