@@ -12,6 +12,7 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,9 @@ _DISPUTED = 0.05
 _CONFIDENT = 0.75
 """A joint is disputed only where the ensemble's score exceeds this share of its mean peak."""
 
+_BEFORE_READING_S = 10.0
+"""The same before a reading: it takes long, and an interruption does not wait for its end."""
+
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
@@ -66,9 +70,9 @@ class Loop:
     """Iterate over it to train; yields a Snapshot every `recipe.watch_every` steps.
 
     state: file to resume from, or None.  `stopped`, which may be replaced, is called after each
-    step: where it is true the state is saved and KeyboardInterrupt raised. `kept` is the caller's:
-    tensors and plain values that are saved with the state and restored with it.
-    Raises DivergedError.
+    step: where it is true the state is saved and KeyboardInterrupt raised. A step runs within
+    `deferred()`, in which nothing may be interrupted. `kept` is the caller's: tensors and plain
+    values that are saved with the state and restored with it.  Raises DivergedError.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Loop:
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
         self._path = state
         self.stopped: Callable[[], bool] = lambda: False
+        self.deferred: Callable[[], AbstractContextManager[None]] = nullcontext
         self.kept: dict[str, Any] = {}
         self.step = 0
         self.seconds = 0.0
@@ -150,19 +155,26 @@ class Loop:
         with ThreadPoolExecutor(1, "posekit-batch") as pool:
             ahead = pool.submit(self.batch, self.step)
             while self.step < self.recipe.steps:
-                started = time.perf_counter()
-                batch = ahead.result()
-                ahead = pool.submit(self.batch, self.step + 1)
-                report = self._take_step(batch)
-                self.seconds += time.perf_counter() - started
-                if self.step % self.recipe.watch_every == 0 or self.step == self.recipe.steps:
+                due = self._is_read(self.step + 1)
+                with self.deferred():
+                    if due:  # what reads the network may be interrupted
+                        self._save(_BEFORE_READING_S)
+                    started = time.perf_counter()
+                    batch = ahead.result()
+                    ahead = pool.submit(self.batch, self.step + 1)
+                    report = self._take_step(batch)
+                    self.seconds += time.perf_counter() - started
+                    if not due:
+                        self._save_or_stop()
+                if due:
                     yield Snapshot(
                         self.step, self.export_network(), self.networks, report, self.seconds
                     )
-                self._save()
-                if self.stopped():
-                    self.save()
-                    raise KeyboardInterrupt
+                    with self.deferred():
+                        self._save_or_stop()
+
+    def _is_read(self, step: int) -> bool:
+        return step % self.recipe.watch_every == 0 or step == self.recipe.steps
 
     def _take_step(self, batch: Batch) -> StepReport:
         recipe = self.recipe
@@ -300,10 +312,16 @@ class Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         self.kept = dict(state.get("kept", {}))
 
-    def _save(self) -> None:
+    def _save_or_stop(self) -> None:
+        self._save(_SAVE_S if self.step < self.recipe.steps else 0.0)
+        if self.stopped():
+            self.save()
+            raise KeyboardInterrupt
+
+    def _save(self, after_s: float) -> None:
         if self._path is None or self.fabric.global_rank:
             return
-        if time.perf_counter() - self._saved > _SAVE_S or self.step == self.recipe.steps:
+        if time.perf_counter() - self._saved > after_s:
             self.save()
 
     def save(self) -> None:
@@ -312,7 +330,7 @@ class Loop:
             return
         buffer = io.BytesIO()
         torch.save(self.state(), buffer)
-        write_atomic(self._path, buffer.getvalue())
+        write_atomic(self._path, buffer.getvalue(), shared=True)
         self._saved = time.perf_counter()
 
 
