@@ -63,6 +63,27 @@ def test_a_short_run_writes_a_report_and_no_model_that_the_gate_refused(
     assert "http" not in page.split("<body>")[1].replace("http://www.w3.org", "")
 
 
+LOADED = """
+import sys
+import posekit
+settings = ["steps=1", "watch_every=1", "batch=2", "ensemble_views=1"]
+path, out = sys.argv[1:]
+posekit.adapt("movenet-lightning", path, out, boxes="full", threads=1, settings=settings)
+sys.stdout.write(" ".join(name for name in sys.modules if name.startswith("posekit")))
+"""
+
+
+def test_a_run_without_labels_loads_neither_the_evaluation_nor_the_reader_of_labels(
+    images: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", LOADED, str(images), str(tmp_path / "mine.posekit")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "posekit_finetune.assess.gate" in loaded
+    assert not [name for name in loaded if name.startswith("posekit.evaluate")]
+    assert "posekit_finetune.data.annotations" not in loaded
+
+
 def test_a_forced_model_is_marked_and_runs_at_once(images: Path, tmp_path: Path) -> None:
     """One step: enough to change every layer that learns, too little for significance."""
     out = tmp_path / "mine.posekit"

@@ -168,12 +168,11 @@ def measure(
     """
     rows = _rows(persons, index, source, seed=seed)
     probe = probe_views.probe_maps(predict, persons, rows, seed=seed)
-    spec = persons.spec
-    side = float(max(spec.input_size))
+    spec, side = persons.spec, float(max(persons.spec.input_size))
     confident = _confident(probe, spec, side)
-    reference, trusted = (
-        (probe.points, confident) if source is None else (source.points, source.confident)
-    )
+    reference, trusted = probe.points, confident
+    if source is not None:
+        reference, trusted = source.points, source.confident
     limits = _bone_limits(probe.points, spec.skeleton) if source is None else source.bone_limits
     columns = {
         **_strength(probe),
