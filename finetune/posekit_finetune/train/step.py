@@ -140,7 +140,7 @@ class Step:
         views = warps.draw_view(
             labels.randoms, labels.patches, self.offset, strength=self.recipe.easy, spec=self.spec
         )
-        target = labeled_target(labels.points, labels.weight, views.matrix, self.spec)
+        target = labeled_target(labels.points, labels.weight, views.matrix, spec=self.spec)
         maps = [network_output(net, views.crops, self.spec).maps for net in self.networks.students]
         return _total(losses.mse(each, target.to(each.device)) for each in maps)
 

@@ -114,7 +114,7 @@ def cells_to_crop(cells: Tensor, spec: ModelSpec) -> Float32:
     return crop
 
 
-def labeled_target(points: Float32, weight: Float32, matrix: Float64, spec: ModelSpec) -> Target:
+def labeled_target(points: Float32, weight: Float32, matrix: Float64, *, spec: ModelSpec) -> Target:
     """Ideal maps of labeled points in the view of a warp (B, 2, 3).
 
     points: (B, K, 2), canonical crop px.  weight: (B, K), 0 where not labeled.
