@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,9 +56,10 @@ class Estimator:
         for frame, poses in estimator.stream("video.mp4"): ...
 
     `find` gives the boxes of persons in a frame of video, `find_still` in an image (the same
-    where it is left out), `boxes_from` names their origin. Where `find.is_exact` is true, as for a
-    BoxFile, every frame has those boxes and no others. `times` holds seconds by stage, the newest
-    10,000. One estimator may serve several threads: a stream's state lives in the stream.
+    where it is left out), `boxes_from` names their origin, `files` what was read for them. Where
+    `find.is_exact` is true, as for a BoxFile, every frame has those boxes and no others. `times`
+    holds seconds by stage, the newest 10,000. One estimator may serve several threads: a stream's
+    state lives in the stream.
     """
 
     def __init__(
@@ -69,11 +70,13 @@ class Estimator:
         *,
         find_still: Finder | None = None,
         boxes_from: str = "",
+        files: Sequence[str | Path] = (),
     ) -> None:
         self.runtime = runtime
         self.find = find
         self.find_still = find_still or find
         self.boxes_from = boxes_from
+        self.files = list(files)
         self.options = options
         self.times: dict[str, deque[float]] = {}
 

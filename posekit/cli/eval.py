@@ -39,20 +39,21 @@ def command(
 ) -> None:
     """Measure a model on labelled images: COCO AP, PCK, PCKh, AUC, NME, each with an interval."""
     from posekit import api
-    from posekit.atomic import check_free
+    from posekit.atomic import AtomicFiles, check_apart
     from posekit.estimate import EstimateOptions
     from posekit.evaluate import outcome, read_annotations
 
     json_file = None if json_to in (None, "-") else Path(str(json_to))
-    check_free(json_file, html_file, overwrite=overwrite)
+    check_apart([json_file, html_file], [model, compare, images, annotations, boxes, detector])
     labels = read_annotations(annotations, images)
     source = {"gt": "full", "detector": detector}.get(boxes, boxes)
     look = EstimateOptions(views=int(views) if views else None)
     if views:
         typer.echo(f"posekit: {views} views a person, {views} times the network's time", err=True)
-    runs = [_run(api.load(each, device, threads, flip=flip, boxes=source, options=look), labels, given=boxes == "gt", seed=seed) for each in (model, compare) if each]
-    result = outcome.report(runs, boxes=boxes, annotations=annotations)
-    outcome.save(result, runs[0], json_file=json_file, html_file=html_file)
+    with AtomicFiles([json_file, html_file], overwrite=overwrite) as files:
+        runs = [_run(api.load(each, device, threads, flip=flip, boxes=source, options=look), labels, given=boxes == "gt", seed=seed) for each in (model, compare) if each]
+        result = outcome.report(runs, boxes=boxes, annotations=annotations)
+        outcome.save(result, runs[0], json_file=files.optional(json_file), html_file=files.optional(html_file))
     typer.echo(json.dumps(result, indent=1)) if json_to == "-" else _print(result)
 # fmt: on
 

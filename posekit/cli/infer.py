@@ -58,6 +58,5 @@ def command(
         typer.echo(f"posekit: {views} views a person, {views} times the network's time", err=True)
     with Progress(silent=quiet or as_json) as progress:
         summary = api.infer(estimator, sources, options, hooks=progress.hooks)
-    progress.report(summary, as_json=as_json, quiet=quiet)
-    raise typer.Exit(130 if summary["interrupted"] else 0)
+    raise typer.Exit(progress.report(summary, as_json=as_json, quiet=quiet))
 # fmt: on

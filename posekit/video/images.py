@@ -54,7 +54,11 @@ def _checked(path: Path, data: bytes, max_pixels: int) -> int:
 
 
 def image_frames(source: Source, options: ReadOptions, info: Info) -> Iterator[Frame]:
-    """The images of `source` in order, one second apart. Raises SourceError."""
+    """The images of `source` in order, one second apart.
+
+    With `skip_unreadable` an image that cannot be read leaves a gap in the indices, and a note.
+    Raises SourceError.
+    """
     info.notes += source.notes
     info.kind, info.decoder, info.fps = "images", "OpenCV", _FPS
     info.frame_count = count_in_window(len(source.paths), _FPS, options)
@@ -69,7 +73,14 @@ def image_frames(source: Source, options: ReadOptions, info: Info) -> Iterator[F
     several: list[str] = []
     for index in chosen:
         path = source.paths[index]
-        image, pages = _load(path, options.max_pixels)
+        try:
+            image, pages = _load(path, options.max_pixels)
+        except SourceError as error:
+            info.unreadable += 1
+            info.notes.append(f"left out: {error}")
+            if not options.skip_unreadable or info.unreadable == len(chosen):
+                raise
+            continue
         if pages > 1:
             several.append(f"{path.name} ({pages})")
         yield Frame(image, index, float(index), source.identity(path))

@@ -25,6 +25,7 @@ class ReadOptions:
     timeout_s: for opening and for each read; files have 30 s at least.
     prefetch: frames decoded ahead.
     threads: of the decoder; None: at most 4.
+    skip_unreadable: images that cannot be read are left out, counted and noted; else an error.
     max_pixels: of a frame; a larger one is refused before it is decoded.
     """
 
@@ -36,6 +37,7 @@ class ReadOptions:
     timeout_s: float = 10
     prefetch: int = 8
     threads: int | None = None
+    skip_unreadable: bool = False
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
@@ -71,6 +73,7 @@ class Info:
     fps: Fraction = Fraction(30)
     frame_count: int | None = None
     reconnected: int = 0
+    unreadable: int = 0
     opened: bool = False
     pixel_aspect: Fraction = Fraction(1)
     stored_size: tuple[int, int] | None = None

@@ -47,7 +47,7 @@ class Reader:
         self.name, self.stem = source.name, source.stem
         self.names = [str(path) for path in source.paths]
         self._info = Info()
-        self._channel: Channel[_Item] = Channel(options.prefetch)
+        self._channel: Channel[_Item] = Channel(options.prefetch, _bytes)
         # those queued, one being made, and some in the taker's hands
         self._convert = Converter(Pool(options.prefetch + 4), self._info)
         work = partial(_pump, channel=self._channel, convert=self._convert, decoders=decoders)
@@ -125,6 +125,11 @@ class Reader:
     def reconnected(self) -> int:
         """How often a live source came back after a break."""
         return self._info.reconnected
+
+    @property
+    def unreadable(self) -> int:
+        """Images that could not be read and were left out; `notes` name them."""
+        return self._info.unreadable
 
     @property
     def notes(self) -> list[str]:
@@ -218,6 +223,12 @@ def _items(
             yield from video_frames(container, source, options, info=info, decoders=on_gpu)
     else:
         yield from Live(source, options, info, channel.sleep).frames(container)
+
+
+def _bytes(item: _Item) -> int:
+    """Of a frame as RGB; of pictures only the newest waits, whatever its size."""
+    width, height = item.size if isinstance(item, Frame) else (0, 0)
+    return 3 * width * height
 
 
 def _leave(channel: Channel[_Item], thread: threading.Thread) -> None:

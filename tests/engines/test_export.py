@@ -24,7 +24,7 @@ from posekit.errors import (
 )
 from posekit.geometry import Warp
 from posekit.runtime import Runtime
-from posekit_engines import onnx_file, output_set
+from posekit_engines import onnx_file
 from posekit_engines.export import export
 from posekit_engines.options import BUDGETS, ExportOptions
 from posekit_engines.parity.crops import embedded_crops
@@ -152,24 +152,6 @@ def test_a_disk_that_fills_leaves_the_old_output(lightning: Bundle, tmp_path: Pa
         export(lightning, old, dataclasses.replace(PLAIN, overwrite=True))
     assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
     assert old.read_bytes() == b"old"
-
-
-def test_a_rename_that_fails_is_undone(tmp_path: Path) -> None:
-    """A folder in the way of the second old file stops the swap after the first was done."""
-    first, second = tmp_path / "a", tmp_path / "b"
-
-    def write() -> None:
-        with output_set.together([first, second], overwrite=True) as folder:
-            for name in ("a", "b"):
-                (folder / name).write_text("new")
-            (folder / "b.old").mkdir()
-
-    for path in (first, second):
-        path.write_text("old")
-    with pytest.raises(SourceError):
-        write()
-    assert [path.read_text() for path in (first, second)] == ["old", "old"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_an_unwritable_target_is_one_sentence(lightning: Bundle, tmp_path: Path) -> None:
