@@ -297,7 +297,8 @@ def adapt(
     """Adapt a model to pictures without labels; it is written only if the gate finds it no worse.
 
     The result says adapted, refused, forced or nothing to learn, why, and what was written: `out`,
-    and the report beside it as `.html` and `.json`.  options: fields of `posekit_finetune.job.Job`.
+    and the report beside it as `.html` and `.json`.  options: fields of
+    `posekit_finetune.job.AdaptJob`.
     hooks: on_stage, on_count, on_reading, stopped, deferred, as in `posekit_finetune.adapt.Hooks`.
     Needs `posekit[adapt]`.  Raises DataError, RecipeError, CollapsedError, DivergedError,
     BundleError, ParityError, SourceError, InputError, MissingExtraError.
@@ -313,14 +314,15 @@ def adapt(
             f"adapt needs {error.name}: pip install 'posekit[adapt]'"
         ) from error
     paths = [unlabeled] if isinstance(unlabeled, str | Path) else unlabeled
-    given = [options.get(name) for name in job.PATHS]
+    given = [options.get(name) for name in job.PATH_FIELDS]
     for name in ("teacher", "second"):
         if isinstance(options.get(name), str | Path):
             given.append(found := bundle.find(options[name]))
             options[name] = bundle.Bundle.open(found)
     check_apart(job.outputs_of(Path(out), options.get("work")), [path, *paths, *given])
     calls = AdaptHooks(**(hooks or {}))
-    return job.run(source, paths, out, job=job.Job(**options), finish=refresh_bundle, hooks=calls)
+    fields = job.AdaptJob(**options)
+    return job.run(source, paths, out, job=fields, finish=refresh_bundle, hooks=calls)
 
 
 def infer(

@@ -102,7 +102,7 @@ class Learning:
             self._bars.update(self._task, completed=done, total=total)
 
     def _look(self, reading: Any, seconds: float) -> None:
-        self._say(f"step {reading.step}, {seconds:.0f} s: {reading.told()}")
+        self._say(f"step {reading.step}, {seconds:.0f} s: {reading.describe()}")
         losses = ", ".join(f"{name} {value:.4g}" for name, value in reading.losses.items())
         self._say(f"  loss {losses}; score {reading.score:+.3f}")
         for warning in reading.warnings:
