@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks a command to end, the second ends the process at once."""
+"""Ctrl-C and SIGTERM: the first ends a command in order, the second ends the process at once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last two where the s
 class Interrupted(KeyboardInterrupt):
     """Raised in the main thread by the first signal, unless a `graceful` block takes it.
 
-    It may come out as another exception: modules in C answer it with an ImportError while they are
+    It may come out as another exception: modules in C turn it into an ImportError while they are
     loaded. `is_interrupted` knows.
     """
 
