@@ -184,7 +184,7 @@ def source(labels: int, beginning: int, steps: int) -> torch.nn.Module:
         net.load_state_dict(torch.load(path, weights_only=True))
         return net.eval()
     labelled = figures(labels, 1, "none")
-    material = TrainingData(labelled.persons, np.arange(labels), labelled=labelled)
+    material = TrainingData(labelled.persons, np.arange(labels), labeled=labelled)
     for reached in Loop(Start(SPEC, (net,)), material, made, seed=beginning):
         net = reached.net
     if steps == BEFORE:
@@ -202,7 +202,7 @@ def material_of(case: Case, made: recipe.Recipe, start: torch.nn.Module) -> Trai
     if taught is not None:
         taught = taught(target)
     labelled = figures(case.labels, 1, "none") if case.supervised else None
-    return TrainingData(target, np.arange(UNLABELLED), taught, labelled=labelled)
+    return TrainingData(target, np.arange(UNLABELLED), taught, labeled=labelled)
 
 
 def distilled(net: torch.nn.Module) -> Any:
@@ -248,7 +248,7 @@ def run(name: str, arm: str, seed: int, *, quick: int = 0) -> dict[str, Any]:
     for reached in loop:
         after = measured(everyone(reached), material, test)
         curve.append((reached.step, *after["net 1"].values()))
-    first, last = (histogram(net, material) for net in (nets[0], loop.handed()))
+    first, last = (histogram(net, material) for net in (nets[0], loop.export_network()))
     alarms = [step for step, _, response in curve if response < ALARM * curve[0][2]]
     return {
         "case": name,

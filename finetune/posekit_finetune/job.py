@@ -150,14 +150,14 @@ def _options(
         budget_s=job.budget_s,
         teacher=job.teacher,
         second=job.second,
-        labelled=_labelled(job, work, model),
+        labeled=_labeled(job, work, model),
         resume=job.resume,
         threads=job.threads or usable_threads(),
         checks=_checks(job, work, model),
     )
 
 
-def _labelled(job: Job, work: Path, model: Bundle) -> LabeledPersons | None:
+def _labeled(job: Job, work: Path, model: Bundle) -> LabeledPersons | None:
     """The persons to learn from with labels, where the user gave some."""
     if job.labeled is None:
         return None

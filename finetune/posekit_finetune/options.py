@@ -22,7 +22,7 @@ class AdaptOptions:
     unlabeled: images, folders, patterns, videos.  work: a folder for what can be made again.
     find: which persons of the pictures.  budget_s: of wall time for learning, or None for the
     recipe's steps.  teacher: another model that teaches instead of the source's own views.
-    second: what the second of two networks begins as.  labelled: persons to learn from as well.
+    second: what the second of two networks begins as.  labeled: persons to learn from as well.
     resume: go on where a run with the same inputs stopped.  threads: CPU threads.
     checks: compare source and adapted with labels; they decide too.
     """
@@ -36,7 +36,7 @@ class AdaptOptions:
     budget_s: float | None = None
     teacher: Bundle | None = None
     second: Bundle | None = None
-    labelled: LabeledPersons | None = None
+    labeled: LabeledPersons | None = None
     resume: bool = False
     threads: int = 1
     checks: tuple[Checker, ...] = ()

@@ -46,12 +46,13 @@ def tick_of(stream: VideoStream) -> Fraction:
 class PacketReader:
     """Packets of `stream` in the order of the file, each with its Stamp; an empty one at the end.
 
-    count: packets so far.  end_s: where the last packet of any stream ends, seconds. Other
-    streams are read over, since they tell how far the file goes and whether bytes are missing.
+    count: packets so far. Other streams are read too, since they show how far the file goes and
+    whether bytes are missing.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        self.count, self.end_s = 0, 0.0
+        self.count = 0
+        self._ends: dict[int, int] = {}  # by stream, in its ticks
         self._container, self._stream = container, stream
         self._avi = container.format.name == "avi"
         entries = list(stream.index_entries) if self._avi else []
@@ -70,6 +71,12 @@ class PacketReader:
                 yield cast("Packet[VideoStream]", packet), stamp
             else:
                 self._note_end(packet, packet.pts)
+
+    @property
+    def end_s(self) -> float:
+        """Where the last packet of any stream ends, seconds."""
+        units = {each.index: each.time_base or Fraction(0) for each in self._container.streams}
+        return max((float(end * units[index]) for index, end in self._ends.items()), default=0.0)
 
     def restart(self) -> None:
         """Packets from another place of the file come next."""
@@ -95,6 +102,6 @@ class PacketReader:
 
     def _note_end(self, packet: Packet[Stream], pts: int | None) -> None:
         stamp = packet.dts if pts is None else pts
-        if stamp is not None and packet.time_base:
-            end_s = float((stamp + (packet.duration or 0)) * packet.time_base)
-            self.end_s = max(self.end_s, end_s)
+        if stamp is not None:
+            end, index = stamp + (packet.duration or 0), packet.stream.index
+            self._ends[index] = max(end, self._ends.get(index, end))

@@ -10,6 +10,7 @@ import heapq
 import time
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import NamedTuple
 
 JUMP_S = 10.0  # a larger step ahead of a clock that may break is a jump, not a pause
 _REORDER = 16  # frames that H.264 and HEVC reorder at most
@@ -20,8 +21,7 @@ _LEAST_S = 1e-6  # between two frames of a live source
 Ticks = int | Fraction
 
 
-@dataclass(frozen=True)
-class Stamp:
+class Stamp(NamedTuple):
     """The times of one packet, in ticks of its stream; None where the container has none.
 
     shown: False where the packet is decoded and not displayed (an edit list).
@@ -35,7 +35,7 @@ class Stamp:
     corrupt: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a frame lies.  index: in the video, from 0.  time_s: from its start, seconds."""
 
@@ -249,8 +249,9 @@ class Timeline:
     def _missing(self, ticks: Ticks, passed: int) -> int:
         """How many frames damage has cost between the last frame and this one."""
         damaged = self._damage > 0 or len(self._suspects) > 0
-        near = ticks - _REORDER * self._exact  # some parsers mark the packet before the hole
-        self._suspects = [each for each in self._suspects if each >= near]
+        if damaged:
+            near = ticks - _REORDER * self._exact  # some parsers mark the packet before the hole
+            self._suspects = [each for each in self._suspects if each >= near]
         if self._last is None:
             return passed if damaged else 0
         distance = float(ticks - self._last) / self._step

@@ -51,12 +51,12 @@ def run_facts(
 def labels_used(options: AdaptOptions) -> str:
     """Which labels took part, in a few words, and what was left out of their files."""
     parts: list[str] = []
-    if options.labelled is not None:
-        known = int(options.labelled.known.sum())
-        parts.append(f"{len(options.labelled)} persons, {known} keypoints, to learn from")
+    if options.labeled is not None:
+        known = int(options.labeled.known.sum())
+        parts.append(f"{len(options.labeled)} persons, {known} keypoints, to learn from")
     if options.checks:
         parts.append("some to judge by")
-    files = (options.labelled, *(getattr(check, "labelled", None) for check in options.checks))
+    files = (options.labeled, *(getattr(check, "labeled", None) for check in options.checks))
     parts += dict.fromkeys(note for file in files if file is not None for note in file.notes)
     return "; ".join(parts) or "none"
 

@@ -1,4 +1,4 @@
-"""What there is to learn from."""
+"""The data that a training run learns from."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from posekit_finetune.train.teacher import PseudoLabels
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """What there is to learn from.
+    """The data that a training run learns from.
 
-    persons, rows: those that are learned from.  taught: what the ensemble says of all `persons`,
-    with a teacher that needs it.  source_points: (N, K, 2) crop px, what the source says of them.
-    labelled: labelled persons, or None.
+    persons: all of them; rows: those to train on.  teacher: pseudo-labels of the ensemble for all
+    `persons`, where the recipe needs them.  source: those of the source's single view.
+    labeled: labeled persons, or None.
     """
 
     persons: Persons
     rows: Int64
-    taught: PseudoLabels | None = None
+    teacher: PseudoLabels | None = None
     source: PseudoLabels | None = None
-    labelled: LabeledPersons | None = None
+    labeled: LabeledPersons | None = None

@@ -41,8 +41,7 @@ def out_of_domain_views(
     The warp and operations of `strength`, then for half of them a piece of the next person in the
     batch, and for half of them the detail of a small image.  offset: as in `warps.cut_view`.
     """
-    matrix = warps.draw_warps(randoms, strength, spec)
-    views = warps.cut_view(patches, offset, matrix, spec=spec)
+    views = warps.draw_view(randoms, patches, offset, strength=strength, spec=spec)
     no_joints = np.zeros((len(randoms), len(spec.skeleton), 2), np.float32)
     crops = warps.augment(randoms, views, no_joints, strength=strength, spec=spec).crops
     others = np.roll(crops, 1, 0)
@@ -51,7 +50,7 @@ def out_of_domain_views(
             _paste(random, crop, other)
         if random.random() < _SHARE:
             _blur(random, crop)
-    return Views(crops, matrix)
+    return Views(crops, views.matrix)
 
 
 def _paste(random: Random, crop: UInt8, other: UInt8) -> None:

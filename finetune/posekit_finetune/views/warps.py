@@ -114,6 +114,61 @@ def cut_view(
     return Views(crops, matrix)
 
 
+def draw_view(
+    randoms: Sequence[Random],
+    patches: UInt8,
+    offset: tuple[float, float],
+    *,
+    strength: Strength,
+    spec: ModelSpec,
+) -> Views:
+    """One randomly warped view of each person, before `augment`; arguments as in `cut_view`."""
+    return cut_view(patches, offset, draw_warps(randoms, strength, spec), spec=spec)
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """How `draw_pair` draws the teacher's view and those of the students.
+
+    count: of hard views.  hard_from_easy: warp the easy view a second time, as the paper's code
+    does, else the crop.  crop_teaches: the easy view is the canonical crop itself.
+    swap: the hard view teaches and the easy one is learned.
+    """
+
+    easy: Strength
+    hard: Strength
+    count: int = 1
+    hard_from_easy: bool = False
+    crop_teaches: bool = False
+    swap: bool = False
+
+
+def draw_pair(
+    randoms: Sequence[Random],
+    patches: UInt8,
+    offset: tuple[float, float],
+    *,
+    options: PairOptions,
+    spec: ModelSpec,
+) -> tuple[Views, list[Views]]:
+    """The teacher's view of each person, and the views of the students, before `augment`.
+
+    The easy warps are drawn in any case, so the hard ones do not depend on `crop_teaches`.
+    """
+    easy = draw_warps(randoms, options.easy, spec)
+    if options.crop_teaches:
+        easy = identity(len(randoms))
+    hard = [draw_warps(randoms, options.hard, spec) for _ in range(options.count)]
+    if options.hard_from_easy:
+        hard = [compose(matrix, easy) for matrix in hard]
+    if options.swap:
+        easy, hard = hard[0], [easy]
+    return (
+        cut_view(patches, offset, easy, spec=spec),
+        [cut_view(patches, offset, matrix, spec=spec) for matrix in hard],
+    )
+
+
 def augment(
     randoms: Sequence[Random],
     views: Views,
