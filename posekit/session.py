@@ -90,7 +90,7 @@ def _started(
             raise BundleError(f"graph: ONNX Runtime cannot load it ({error})") from error
         session, _ = _started(graph, options, on=Device("cpu"), asked=[CPU])
         return session, check_used(
-            on, asked, CPU, said=str(error).splitlines()[0].rpartition(") ")[2]
+            on, asked, CPU, reason=str(error).splitlines()[0].rpartition(") ")[2]
         )
 
 
