@@ -101,13 +101,14 @@ def _flips(
     gap: by how much the source's peak stands above the source's own map where the export's point
     lies; largest of all flips. Near 0, two peaks were equal and either may win.
     """
-    scale, offset = np.array(spec.map_scale), np.array(spec.map_offset)
-    cells = np.linalg.norm((given.points - source.points) / scale, axis=2)
-    flipped = np.argwhere((cells > _FLIP_CELLS) & sure)
+    places, wanted = (
+        spec.crop_to_cells(each.points.astype(np.float64)) for each in (given, source)
+    )
+    flipped = np.argwhere((np.linalg.norm(places - wanted, axis=2) > _FLIP_CELLS) & sure)
     gaps = [0.0]
     width, height = spec.heatmap_size
     for n, k in flipped:
-        x, y = np.round((given.points[n, k] - offset) / scale).astype(int)
+        x, y = np.round(places[n, k]).astype(int)
         x, y = int(np.clip(x, 0, width - 1)), int(np.clip(y, 0, height - 1))
         around = source.maps[n, k, max(0, y - 2) : y + 3, max(0, x - 2) : x + 3]
         gaps.append(float(source.maps[n, k].max() - around.max()))

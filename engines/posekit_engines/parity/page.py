@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
+from posekit import html
 from posekit.parity import SURE
 from posekit.types import Float32, UInt8
 from posekit_engines.parity.answers import ExportOutputs, SourceOutputs
@@ -17,10 +16,6 @@ from posekit_engines.parity.crops import CheckCrops
 
 _SIDE_PX = 320
 _SOURCE, _EXPORT = (46, 160, 67), (218, 54, 51)
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;
-color:#1f2328;background:#fff}table{border-collapse:collapse;margin:1em 0}td{padding:.15em .8em;
-border-bottom:1px solid #d8dee4}td+td{text-align:right}figure{display:inline-block;margin:.4em;
-font-size:12px}figcaption{max-width:26em}.n{color:#59636e}.bad{color:#cf222e;font-weight:600}"""
 
 
 def page(
@@ -35,19 +30,19 @@ def page(
         f"{report['runtime']}. {report['crops']} crops, {report['crops_from']}. sha256 of the "
         f"model {str(model['sha256'])[:16]}."
     )
-    body = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>"
-        for name, value in rows(report)
-    )
-    pictures = [_figure(each, given, source, checks=checks) for each in report["worst"]]
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style><body><h1>{html.escape(title)}</h1>"
-        f'<p class="n">{html.escape(what)}</p>{_verdict(report)}<table>{body}</table>'
-        f"<h2>The crops that stray most</h2>"
-        f'<p class="n">Circles: source. Crosses: export. Shown where the source scores above '
-        f"{SURE}.</p>{''.join(pictures)}</body></html>\n"
-    )
+    figures = [_figure(each, given, source, checks=checks) for each in report["worst"]]
+    parts = [
+        html.heading(title, 1),
+        html.paragraph(what),
+        _verdict(report),
+        html.table((), rows(report)),
+        html.heading("The crops that deviate most"),
+        html.paragraph(
+            f"Circles: source. Crosses: export. Shown where the source scores above {SURE}."
+        ),
+        *figures,
+    ]
+    return html.page(title, parts)
 
 
 def rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -100,7 +95,7 @@ def _budget(report: Mapping[str, Any]) -> str:
 def _verdict(report: Mapping[str, Any]) -> str:
     if report["within_budget"]:
         return ""
-    return '<p class="bad">Over its budget, and handed out all the same: forced.</p>'
+    return html.paragraph("Over its budget; written because --force was given.", "bad")
 
 
 def _figure(
@@ -109,16 +104,12 @@ def _figure(
     n = int(worst["crop"])
     sure = source.scores[n] > SURE
     crop = checks.crops[n]
-    picture = marked(crop, source.points[n][sure], given.points[n][sure])
-    _, data = cv2.imencode(".jpg", picture[:, :, ::-1])
     text = f"{worst['name']}: " + (
-        f"{worst['px']:.3f} px at {worst['keypoint']}" if sure.any() else "no sure keypoint"
+        f"{worst['px']:.3f} px at {worst['keypoint']}"
+        if sure.any()
+        else "no high-confidence keypoint"
     )
-    coded = base64.b64encode(data.tobytes()).decode()
-    return (
-        f'<figure><img alt="{html.escape(text)}" src="data:image/jpeg;base64,{coded}">'
-        f"<figcaption>{html.escape(text)}</figcaption></figure>"
-    )
+    return html.figure(marked(crop, source.points[n][sure], given.points[n][sure]), text)
 
 
 def marked(crop: UInt8, source: Float32, export: Float32) -> UInt8:
