@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from posekit.errors import ExportError
 from posekit_engines.graphs.edit import network_nodes
-from posekit_engines.graphs.fold import fold_network, without_deconvolutions
+from posekit_engines.graphs.fold import fold_network, replace_deconvolutions
 from posekit_engines.precision.cast import ACCUMULATING, float_tensors, rewrite_types
 
 _BFLOAT, _BFLOAT_OPSET = onnx.TensorProto.BFLOAT16, 22
@@ -25,7 +25,7 @@ def to_bf16(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, Any]]:
     autocast keeps it. The opset is the first whose convolutions take bfloat16. Raises ExportError.
     """
     plain = fold_network(model)
-    without_deconvolutions(plain)  # TensorRT for RTX has none in bfloat16
+    replace_deconvolutions(plain)  # TensorRT for RTX has none in bfloat16
     nodes = network_nodes(plain.graph)
     kept = [node for node in nodes if node.op_type in ACCUMULATING]
     half = {node.output[0] for node in nodes} - {node.output[0] for node in kept}

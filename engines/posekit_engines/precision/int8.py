@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from posekit.errors import InputError, ParityError
-from posekit_engines.graphs.fold import fold_network, without_deconvolutions
+from posekit_engines.graphs.fold import fold_network, replace_deconvolutions
 from posekit_engines.precision import qdq
 from posekit_engines.precision.activations import Arrays, Feed, single
 from posekit_engines.precision.calibration import Ranges, calibrate_ranges
@@ -64,7 +64,7 @@ def to_int8(
     """
     calibrating, choosing = split(feeds)
     plain = fold_network(model)
-    deconvolutions = without_deconvolutions(plain)
+    deconvolutions = replace_deconvolutions(plain)
     search = _Search(plain, calibrating, choosing, source=trial_outputs(model, choosing))
     layers = [qdq.label(node) for node in search.nodes]
     for prefix in exclude:

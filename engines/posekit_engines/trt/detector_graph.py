@@ -17,9 +17,9 @@ from posekit.bundle import Bundle
 from posekit.errors import BundleError, ParityError
 from posekit.session import open_session
 from posekit.types import DetectorSpec, UInt8
-from posekit_engines.graphs.edit import set_nodes
+from posekit_engines.graphs.edit import rename_tensors, set_nodes
 from posekit_engines.graphs.weights import inline_weights
-from posekit_engines.trt.graph import FLOAT, rename_tensors
+from posekit_engines.trt.graph import FLOAT
 
 LEAST_SCORE = 0.05
 """Boxes that score less in both are nobody's."""

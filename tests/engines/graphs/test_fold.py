@@ -20,7 +20,7 @@ from posekit_engines.graphs.edit import (
     set_initializers,
     set_nodes,
 )
-from posekit_engines.graphs.fold import fold_network, without_deconvolutions
+from posekit_engines.graphs.fold import fold_network, replace_deconvolutions
 from posekit_engines.precision.activations import session
 from tests.engines.plain_graphs import blurred, exported, graph, kinds, lightning, statistics
 
@@ -129,7 +129,7 @@ def test_a_doubling_deconvolution_equals_its_convolution(
     model = fold_network(exported(statistics(nn.Sequential(*layers, nn.Conv2d(5, 2, 1)))))
     after = onnx.ModelProto()
     after.CopyFrom(model)
-    assert without_deconvolutions(after) == 1
+    assert replace_deconvolutions(after) == 1
     assert "ConvTranspose" not in kinds(after)
     assert kinds(after)["Relu"] == int(relu)
     assert_same(model, after, image(2, 3, *size))
@@ -148,7 +148,7 @@ def test_two_in_a_row_and_a_result_that_two_read() -> None:
     ]
     model = graph(nodes, values, joints=2, channels=2)
     after = fold_network(model)
-    assert without_deconvolutions(after) == 2
+    assert replace_deconvolutions(after) == 2
     assert_same(model, after, image(1, 2, 3, 4))
 
 
@@ -167,7 +167,7 @@ def test_two_in_a_row_and_a_result_that_two_read() -> None:
 def test_other_deconvolutions_stay(other: dict[str, Any]) -> None:
     model = fold_network(exported(statistics(nn.Sequential(nn.ConvTranspose2d(3, 3, **other)))))
     before = model.SerializeToString()
-    assert without_deconvolutions(model) == 0
+    assert replace_deconvolutions(model) == 0
     assert kinds(model) == {"ConvTranspose": 1}
     assert (
         answer(model, image(1, 3, 5, 5)).shape
@@ -201,7 +201,7 @@ def test_torch_agrees_with_the_folded_deconvolution() -> None:
     torch.manual_seed(0)
     net = statistics(nn.Sequential(nn.ConvTranspose2d(3, 4, 4, 2, 1), nn.BatchNorm2d(4)))
     model = fold_network(exported(net))
-    without_deconvolutions(model)
+    replace_deconvolutions(model)
     given = image(2, 3, 5, 6)
     with torch.no_grad():
         wanted = net(torch.from_numpy(given)).numpy()

@@ -14,7 +14,7 @@ from torch import nn
 
 from posekit_engines.graphs.contents import dtype_summary
 from posekit_engines.graphs.edit import initializers
-from posekit_engines.graphs.fold import fold_network, without_deconvolutions
+from posekit_engines.graphs.fold import fold_network, replace_deconvolutions
 from posekit_engines.precision import qdq
 from posekit_engines.precision.activations import record_activations, session
 from posekit_engines.precision.calibration import calibrate_ranges
@@ -50,7 +50,7 @@ def quantized(
     torch.manual_seed(1)
     plain = fold_network(exported(statistics(net), image(1)))
     if deconvolutions:
-        without_deconvolutions(plain)
+        replace_deconvolutions(plain)
     ranges = calibrate_ranges(plain, [{"image": image()}])["largest values"]
     chosen = {n.output[0] for n in qdq.quantizable(plain) if qdq.label(n) not in kept}
     made = qdq.insert(plain, chosen, ranges)
