@@ -9,7 +9,7 @@ PosekitError
 ├── DeviceError                           the device or provider asked for is not there
 ├── EngineError
 │   ├── ExportError                       a network or graph cannot be exported
-│   ├── ParityError                       an export strays from its source; carries how far, in px
+│   ├── ParityError                       an export deviates from its source; carries how far, in px
 │   └── KernelError                       a CUDA kernel does not compile, load or launch
 └── AdaptError
     ├── RecipeError                       a recipe names something that does not exist
@@ -66,7 +66,7 @@ class ExportError(EngineError):
 
 
 class ParityError(EngineError):
-    """An export strays from its source by more than its budget.
+    """An export deviates from its source by more than its budget.
 
     `shift_px` is the measured shift in crop pixels.
     """

@@ -18,7 +18,7 @@ from posekit_engines.bundles.assemble import bundle_of_checkpoint, pack
 def convert(
     source: str | Path, output: str | Path, overrides: Overrides, *, overwrite: bool = False
 ) -> Converted:
-    """Read a checkpoint and write its bundle; what was decided is in the result's items.
+    """Read a checkpoint and write its bundle; the result's items are what was decided, and why.
 
     source: a file or folder, or hf://OWNER/NAME[@REVISION], which is fetched first.
     Raises CheckpointError, ExportError, SourceError (output exists, or cannot be written),
@@ -27,26 +27,27 @@ def convert(
     output = Path(output)
     check_name(output)
     check_free(output, overwrite=overwrite)
-    with AtomicFile(output, "wb") as made:  # before the work: it may not be writable
+    with AtomicFile(output, "wb") as target:  # before the work: it may not be writable
         if str(source).startswith(hub.SCHEME):
             with TemporaryDirectory(prefix="posekit-") as folder:
                 fetched = hub.fetch(str(source), Path(folder))
-                said = fetched.to_dict()
-                converted, packed = _converted(fetched.path, output.stem, overrides, fetched=said)
+                converted, bundle = _convert(
+                    fetched.path, output.stem, overrides, download=fetched.to_dict()
+                )
         else:
-            converted, packed = _converted(source, output.stem, overrides, fetched={})
+            converted, bundle = _convert(source, output.stem, overrides, download={})
         with explained(output):
-            made.file.write(packed.to_bytes())
+            target.file.write(bundle.to_bytes())
     return converted
 
 
-def _converted(
-    source: str | Path, name: str, overrides: Overrides, *, fetched: Mapping[str, Any]
+def _convert(
+    source: str | Path, name: str, overrides: Overrides, *, download: Mapping[str, Any]
 ) -> tuple[Converted, Bundle]:
-    """What was understood, and the bundle; `fetched` is what provenance adds of a download."""
+    """The converted checkpoint and its bundle; `download` is added to the provenance."""
     converted = checkpoints.load(source, overrides)
-    packed = pack(converted, name, Path(source))
-    return converted, replace(packed, provenance={**packed.provenance, **fetched})
+    bundle = pack(converted, name, Path(source))
+    return converted, replace(bundle, provenance={**bundle.provenance, **download})
 
 
 def read_checkpoint(source: str | Path) -> Bundle:

@@ -12,11 +12,11 @@ from posekit.atomic import check_free, explained, make_folder, partial, take_bac
 
 @contextlib.contextmanager
 def together(outputs: Sequence[Path], *, overwrite: bool) -> Iterator[Path]:
-    """A hidden folder beside the outputs: what the block puts there under their names appears.
+    """A hidden folder beside the outputs; files that the block writes there replace them.
 
-    After an exception nothing has changed. An output that the block did not write is removed: it
-    belonged to what is replaced. The first output names the others in messages; all share a folder.
-    Raises SourceError (exists, cannot be written, no room).
+    After an exception nothing has changed. An output that the block did not write is removed, since
+    it belonged to the replaced set. All share a folder; messages name the first.
+    Raises SourceError (exists, cannot be written, disk full).
     """
     first = outputs[0]
     check_free(*outputs, overwrite=overwrite)
@@ -35,7 +35,7 @@ def together(outputs: Sequence[Path], *, overwrite: bool) -> Iterator[Path]:
 
 
 def _swap(folder: Path, outputs: Sequence[Path]) -> None:
-    """Old outputs into the folder, new ones out of it; undone where a rename fails."""
+    """Move old outputs into the folder and new ones out of it; undone where a rename fails."""
     done: list[tuple[Path, Path]] = []
     try:
         for path in outputs:

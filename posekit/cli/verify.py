@@ -19,7 +19,7 @@ def command(
     as_json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
-    """Check every part's sha256, the spec against the graphs, and how far those stray.
+    """Check every part's sha256, the spec against the graphs, and how far those deviate.
 
     Parity is measured again, on the crops and answers of the source network that the bundle holds:
     it needs no torch.  This finds damage, not forgery: for that, pin the file with --expect.

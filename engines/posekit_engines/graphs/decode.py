@@ -29,8 +29,8 @@ def decode_nodes(
         positive = g.add("Greater", peak, 0.0)
         step = _STEPS[spec.decode](g, at, spec.blur)
         cells = g.add("Add", cells, g.add("Where", positive, step, 0.0))
-    scaled = g.add("Mul", cells, np.array(spec.map_scale))
-    g.add("Add", scaled, np.array(spec.map_offset), name=name)
+    scaled = g.add("Mul", cells, np.array(spec.map_scale, float))
+    g.add("Add", scaled, np.array(spec.map_offset, float), name=name)
     score = g.add("Where", g.add("IsNaN", peak), np.float32(0), peak)
     g.add("Squeeze", score, np.array([2]), name="scores")
 
