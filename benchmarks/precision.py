@@ -145,9 +145,9 @@ def far(found: TrialOutputs, source: TrialOutputs) -> dict[str, Any]:
 
 def variants(case: Case) -> dict[str, tuple[onnx.ModelProto, dict[str, Any]]]:
     """The stand-alone graph in each precision, and what was decided on the way."""
-    network = network_graph(case.net, case.spec)
+    network = network_graph(case.net, case.spec, case.weights)
     plain = points_graph(network, case.spec, flip=False)
-    whole = inline_weights(plain, case.weights, exact=True)
+    whole = inline_weights(plain, case.weights)
     feeds = [{"crops": crop[None]} for crop in case.given]
     half, told = to_fp16(whole, feeds)
     made = {"fp32": (whole, {}), "fp16": (half, {"kept_float": len(told["kept"])})}

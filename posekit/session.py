@@ -11,6 +11,7 @@ import numpy as np
 
 from posekit.bundle import Weights
 from posekit.errors import BundleError
+from posekit.onnx_scan import check_supplied
 from posekit.providers import (
     CPU,
     Device,
@@ -23,9 +24,6 @@ from posekit.providers import (
 
 if TYPE_CHECKING:
     import onnxruntime
-
-WEIGHTS_OUTSIDE = b"\n\x08location\x12"
-"""The protobuf bytes of a tensor whose values are external: its field `location`."""
 
 
 def usable_threads() -> int:
@@ -54,9 +52,8 @@ def open_session(
     options = session_options(threads)
     import onnxruntime
 
-    if WEIGHTS_OUTSIDE not in graph:  # ONNX Runtime rejects weights that no graph asks for
-        weights = {}
-    arrays = {name: np.ascontiguousarray(array) for name, array in weights.items()}
+    names = check_supplied(graph, weights, "graph")  # ONNX Runtime rejects others
+    arrays = {name: np.ascontiguousarray(weights[name]) for name in names}
     values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(a) for name, a in arrays.items()}
     options.add_external_initializers(list(values), list(values.values()))
     on = Device.of(device)

@@ -49,12 +49,12 @@ def _shape(shape: tuple[int | None, ...]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture of a source.
+    """One frame of a source.
 
     image: uint8 (H, W, 3), RGB.
     index: position in the source, from 0.
     time_s: presentation time in seconds.
-    name: file name, where the source is a set of images.
+    name: path of the image from its source's folder; "" for video.
     """
 
     image: UInt8

@@ -9,13 +9,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from posekit.atomic import AtomicFiles, explained
 from posekit.bundle import Bundle
 from posekit.nets import build
 from posekit_engines.bundles.reexport import reexport_bundle
-from posekit_engines.graphs.weights import bundle_weights, load_weights
+from posekit_engines.graphs.weights import load_weights
 from posekit_engines.onnx_file import write
 from posekit_engines.options import ExportOptions
-from posekit_engines.output_set import together
 from posekit_engines.parity.judge import METADATA, PAGE, REPORT, ParityJob, Report, measure_parity
 
 
@@ -36,16 +36,22 @@ def export(source: Bundle, output: str | Path, options: ExportOptions) -> Report
         spec = replace(spec, decode=options.decode)
     build_plan = _plan_builder(options) if target == "tensorrt" else None
     job = ParityJob(source, spec, load_weights(build(spec), source.weights), options)
-    suffixes = (".data", REPORT, PAGE, *((METADATA,) if build_plan else ()))
-    beside = [output.with_name(output.name + suffix) for suffix in suffixes]
-    with together([output, *beside], overwrite=options.overwrite) as folder:
-        path = folder / output.name
+    outputs = outputs_of(output, target)
+    with AtomicFiles(outputs, overwrite=options.overwrite) as files, explained(output):
+        path = files.place(output)
         if build_plan is not None:
             report: Report = build_plan(job, path)
         else:
             report = _WRITERS[target](job, path)
-        folder.joinpath(beside[1].name).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+        files.place(outputs[2]).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     return report
+
+
+def outputs_of(output: Path, target: str | None = None) -> list[Path]:
+    """The files that an export to `target` may write, `output` first; None: to any target."""
+    of_plans = [METADATA] if target in ("tensorrt", None) else []
+    suffixes = ["", ".data", REPORT, PAGE, *of_plans]
+    return [output.with_name(output.name + suffix) for suffix in suffixes]
 
 
 def _plan_builder(options: ExportOptions) -> Callable[[ParityJob, Path], Report]:
@@ -89,8 +95,7 @@ def _triton(job: ParityJob, path: Path) -> Report:
 def _bundle(job: ParityJob, path: Path) -> Report:
     """Parity is that of the points graph in its precision, which then goes into the bundle."""
     file = path.with_name("points.onnx")
-    stored = replace(job.source, weights=bundle_weights(job.net))  # float16, as a bundle has them
-    contents = _write_timed(replace(job, source=stored), file)
+    contents = _write_timed(job, file)
     report = measure_parity(job, file, contents, page=path.with_name(path.name + PAGE))
     bundle = reexport_bundle(job.source, job.spec, options=job.options, points=file, parity=report)
     path.write_bytes(bundle.to_bytes())

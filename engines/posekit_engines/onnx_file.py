@@ -26,9 +26,11 @@ MAX_INLINE_BYTES = 1_900_000_000
 _CALIBRATION_CROPS = 64
 
 
-def graph(net: nn.Module, spec: ModelSpec, options: ExportOptions) -> onnx.ModelProto:
+def graph(
+    source: Bundle, net: nn.Module, spec: ModelSpec, *, options: ExportOptions
+) -> onnx.ModelProto:
     """The graph with the requested outputs, weights external. Raises ExportError."""
-    network = network_graph(net, spec)
+    network = network_graph(net, spec, source.weights)
     if options.outputs == "points":
         return points_graph(network, spec, flip=options.flip, affine=options.affine)
     if options.outputs == "heatmaps":
@@ -44,7 +46,7 @@ def write(
     Returns what the report adds of it. Raises ExportError, InputError, ParityError (no int8);
     OSError where it cannot be written.
     """
-    model = graph(net, spec, options)
+    model = graph(source, net, spec, options=options)
     total = sum(value.nbytes for _, value in external_values(model, source.weights))
     decisions: dict[str, Any] = {}
     if total > MAX_INLINE_BYTES:
@@ -55,7 +57,7 @@ def write(
             )
         write_data(model, source.weights, path.with_name(path.name + ".data"))
     else:
-        inlined = inline_weights(model, source.weights, exact=True)
+        inlined = inline_weights(model, source.weights)
         model, decisions = apply_precision(inlined, source, options)
     if options.batch is not None:
         for value in (*model.graph.input, *model.graph.output):

@@ -75,11 +75,10 @@ class ExportOptions:
 
     @property
     def budget(self) -> Budget:
-        """That of the precision, with `budget_px` for the mean; a bundle's weights are float16."""
+        """That of the precision, with `budget_px` for the mean where given."""
         default = BUDGETS[self.precision]
         mean_px = default.mean_px if self.budget_px is None else self.budget_px
-        rounding = BUDGETS["fp16"].maps if self.to == "bundle" else 0.0
-        return Budget(mean_px, default.p99_px, max(default.maps, rounding))
+        return Budget(mean_px, default.p99_px, default.maps)
 
     def target(self, output: Path) -> Target:
         """`to`, or by the output's suffix. Raises InputError where the two do not match."""

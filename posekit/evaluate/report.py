@@ -81,7 +81,7 @@ def _summary(report: Mapping[str, Any]) -> str:
     unused = ", ".join(figures["unused_keypoints"])
     return (
         f"{figures['persons']} labeled people ({figures['found']} found) in {figures['images']} "
-        f"images; boxes: {run['boxes']}; {looked(run)}; "
+        f"images; boxes: {run['boxes']}; {describe_augmentation(run)}; "
         f"{len(figures['keypoints'])} keypoints"
         + (f", not evaluated: {unused}" if unused else "")
         + f"; sha256 {report['model']['sha256'][:16]}. "
@@ -89,8 +89,8 @@ def _summary(report: Mapping[str, Any]) -> str:
     )
 
 
-def looked(run: Mapping[str, Any]) -> str:
-    """How each person was looked at, in a few words."""
+def describe_augmentation(run: Mapping[str, Any]) -> str:
+    """The test-time augmentation, in a few words."""
     views = run.get("views")
     return f"{views} views" if views else f"flip {'on' if run['flip'] else 'off'}"
 

@@ -1,4 +1,4 @@
-"""From a checkpoint to a bundle: graphs, float16 weights, check crops, provenance."""
+"""From a checkpoint to a bundle: graphs, weights, check crops, provenance."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
@@ -17,6 +18,7 @@ from torch import nn
 
 from posekit.bundle import Bundle, Weights
 from posekit.checkpoints import Converted
+from posekit.errors import ExportError
 from posekit.nets import build
 from posekit.parity import compare
 from posekit.session import open_session
@@ -24,22 +26,24 @@ from posekit.types import ModelSpec
 from posekit.version import __version__
 from posekit_engines.graphs.network import network_graph
 from posekit_engines.graphs.points import heatmaps_graph, points_graph
-from posekit_engines.graphs.weights import bundle_weights, load_weights
+from posekit_engines.graphs.weights import Storage, load_weights, stored
 from posekit_engines.parity.crops import reference_crops
 from posekit_engines.parity.source import source_points
 
 
-def pack(converted: Converted, name: str, source: Path) -> Bundle:
-    """The bundle of a converted checkpoint, weights in float16.
+def pack(
+    converted: Converted, name: str, source: Path, *, storage: Storage | None = None
+) -> Bundle:
+    """The bundle of a converted checkpoint.
 
-    source: the file or folder that it was read from.  Raises ExportError where a weight is beyond
-    float16.
+    source: the file or folder that it was read from.  storage: of the weights, None for the
+    checkpoint's own. Raises ExportError where a weight is beyond float16.
     """
-    return assemble_bundle(bundle_of_checkpoint(converted, name, source))
+    return assemble_bundle(bundle_of_checkpoint(converted, name, source), storage=storage)
 
 
 def bundle_of_checkpoint(converted: Converted, name: str, source: Path) -> Bundle:
-    """A converted checkpoint with float32 weights and no graphs, as `export` takes it.
+    """A converted checkpoint with weights in their own type and no graphs, as `export` takes it.
 
     Its `sha256` is the checkpoint's.
     """
@@ -55,17 +59,19 @@ def bundle_of_checkpoint(converted: Converted, name: str, source: Path) -> Bundl
     )
 
 
-def assemble_bundle(source: Bundle, spec: ModelSpec | None = None) -> Bundle:
-    """`source` with new graphs, float16 weights, check crops and parity.
+def assemble_bundle(
+    source: Bundle, spec: ModelSpec | None = None, *, storage: Storage | None = None
+) -> Bundle:
+    """`source` with new graphs, check crops and parity.
 
-    spec: None for the source's own.  The stored reference is the torch network's with the source's
-    own weights, so the graphs' deviation in parity.json includes the cost of float16.
-    Raises ExportError where a weight is beyond float16.
+    spec, storage (of the weights): None for the source's own.  The stored reference is the torch
+    network's with the source's own weights, so the graphs' deviation in parity.json includes the
+    cost of another storage. Raises ExportError where a weight is beyond float16.
     """
     spec = spec or source.pose_spec
     exact = load_weights(build(spec), source.weights)
-    weights = bundle_weights(exact)
-    network = network_graph(exact, spec)
+    weights = stored(source.weights, storage)
+    network = network_graph(exact, spec, weights)
     graphs = {
         view: points_graph(network, spec, flip=view == "flip").SerializeToString()
         for view in ("flip", "plain")
@@ -126,9 +132,17 @@ def _sha256(source: Path) -> str:
 
 
 def _reference(net: nn.Module, spec: ModelSpec) -> dict[str, NDArray[Any]]:
-    """Check crops, and the torch network's points and scores for them, with and without flip."""
+    """Check crops, and the torch network's points and scores for them, with and without flip.
+
+    Raises ExportError where these are not finite.
+    """
     crops = reference_crops(spec)
     flip, plain = (source_points(net, crops, spec, flip=flip) for flip in (True, False))
+    if not all(np.isfinite(part).all() for part in (*flip, *plain)):
+        raise ExportError(
+            f"{spec.architecture}: its heatmaps of the check crops are not finite: the weights are "
+            "damaged, or of another network of the same shapes"
+        )
     return {
         "crops": crops,
         "flip_points": flip[0],

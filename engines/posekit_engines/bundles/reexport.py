@@ -25,8 +25,8 @@ def reexport_bundle(
     """The new bundle; its provenance names its parent's sha256 and the options.
 
     In fp32 it has the graphs flip, plain and maps with external weights. In another precision it
-    has the points graph at `points`, with its weights inside, and maps in fp32, whose float16
-    weights adaptation and other exports start from.  Raises ExportError.
+    has the points graph at `points`, with its weights inside, and maps in fp32 with the source's
+    weights, which adaptation and other exports start from.  Raises ExportError.
     """
     fp32 = assemble_bundle(source, spec)
     graphs, extras = dict(fp32.graphs), dict(fp32.extras)

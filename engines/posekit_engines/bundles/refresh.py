@@ -11,6 +11,7 @@ from safetensors.numpy import save
 from posekit.bundle import Bundle
 from posekit.errors import ParityError
 from posekit.nets import build
+from posekit.onnx_scan import external_initializers
 from posekit.parity import Parity, compare
 from posekit.session import open_session
 from posekit.types import Float32
@@ -20,7 +21,6 @@ from posekit_engines.parity.crops import reference_crops
 from posekit_engines.parity.source import source_points
 
 BUDGET_PX = 0.05
-_LOCATION = b"weights.safetensors"  # in each graph whose weights are the bundle's
 
 
 def refresh_bundle(bundle: Bundle) -> Bundle:
@@ -28,9 +28,10 @@ def refresh_bundle(bundle: Bundle) -> Bundle:
 
     A bundle exported in fp16 or int8 has a graph with the old weights inside: its graphs are
     replaced by fp32 ones, and its provenance says so. Raises ParityError where a graph deviates
-    from the network with the new weights, ExportError where a weight is beyond float16.
+    from the network with the new weights.
     """
-    if not all(_LOCATION in bundle.graphs.get(name, b"") for name in ("flip", "plain", "maps")):
+    graphs = (bundle.graphs.get(name, b"") for name in ("flip", "plain", "maps"))
+    if not all(external_initializers(graph, bundle.name) for graph in graphs):
         bundle = _with_fp32_graphs(bundle)
     spec = bundle.pose_spec
     crops = bundle.reference.get("crops")

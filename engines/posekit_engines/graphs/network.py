@@ -1,8 +1,9 @@
 """From a torch network to a small ONNX graph whose weights are stored elsewhere.
 
-The graph's initializers have the state dict's own names, are float16 with a Cast to float32, and
-EXTERNAL: `session.open_session` supplies them from the bundle, so that new weights of the same
-network need no new graph. Batch norm stays an operator (ONNX Runtime folds it when it loads).
+The graph's initializers have the state dict's own names and the type in which a bundle stores
+them (float16 with a Cast to float32), and are EXTERNAL: `session.open_session` supplies them from
+the bundle, so that new weights of the same network need no new graph. Batch norm stays an operator
+(ONNX Runtime folds it when it loads).
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
@@ -25,19 +29,22 @@ OPSET = 17
 _IR_VERSION = 8
 _LOCATION = "weights.safetensors"
 _FLOAT = onnx.TensorProto.FLOAT
+_HALF = np.dtype(np.float16)
 Axes = Mapping[str, Mapping[int, str]]
 
 
-def network_graph(net: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
+def network_graph(
+    net: nn.Module, spec: ModelSpec, stored: Mapping[str, NDArray[Any]] | None = None
+) -> onnx.ModelProto:
     """`image` float32 (N, 3, H, W), normalized, to `heatmaps` float32 (N, K, h, w), any N.
 
-    The same network and torch give the same bytes; weights are external float16, see above.
+    stored: the weights to be supplied, whose types the external initializers have; None: float32.
+    The same network and torch give the same bytes.
     Raises ExportError where the network has no ONNX form or its maps are not the spec's.
     """
     image = torch.zeros(2, 3, spec.input_size[1], spec.input_size[0])
-    model = _graph(
-        net, spec.architecture, image=image, axes={"image": {0: "N"}, "heatmaps": {0: "N"}}
-    )
+    axes = {"image": {0: "N"}, "heatmaps": {0: "N"}}
+    model = _graph(net, spec.architecture, image=image, axes=axes, stored=stored)
     given = [size.dim_value for size in model.graph.output[0].type.tensor_type.shape.dim][1:]
     wanted = [len(spec.skeleton), spec.heatmap_size[1], spec.heatmap_size[0]]
     if given != wanted:
@@ -46,24 +53,33 @@ def network_graph(net: nn.Module, spec: ModelSpec) -> onnx.ModelProto:
     return model
 
 
-def detector_graph(net: nn.Module, spec: DetectorSpec) -> onnx.ModelProto:
+def detector_graph(
+    net: nn.Module, spec: DetectorSpec, stored: Mapping[str, NDArray[Any]] | None = None
+) -> onnx.ModelProto:
     """`image` uint8 (1, H, W, 3) RGB to `boxes` float32 (1, A, 4) and `scores` (1, A), any H, W.
 
-    Weights are external float16, see above. Raises ExportError where it has no ONNX form.
+    stored: as for `network_graph`. Raises ExportError where it has no ONNX form.
     """
     width, height = spec.input_size
     image = torch.zeros(1, height, width, 3, dtype=torch.uint8)
     axes = {"image": {1: "H", 2: "W"}, "boxes": {1: "A"}, "scores": {1: "A"}}
-    return _graph(net, spec.architecture, image=image, axes=axes)
+    return _graph(net, spec.architecture, image=image, axes=axes, stored=stored)
 
 
-def _graph(net: nn.Module, name: str, *, image: Tensor, axes: Axes) -> onnx.ModelProto:
-    """The cleaned graph of `net` for images like `image`; sizes of the named `axes` may vary."""
+def _graph(
+    net: nn.Module,
+    name: str,
+    *,
+    image: Tensor,
+    axes: Axes,
+    stored: Mapping[str, NDArray[Any]] | None,
+) -> onnx.ModelProto:
+    """The simplified graph of `net` for images like `image`; sizes of the named `axes` may vary."""
     model = _torch_export(net.eval(), image, axes)
     _unmerge(model.graph, set(net.state_dict()))
     _fold_constants(model.graph)
     _merge_pads(model.graph)
-    _externalize(model.graph, net)
+    _externalize(model.graph, net, stored)
     with torch.no_grad():
         outputs = net(image)
     tensors = [image, *([outputs] if isinstance(outputs, Tensor) else outputs)]
@@ -170,8 +186,10 @@ def _zero_pads(pad: onnx.NodeProto, constants: Mapping[str, onnx.NodeProto]) -> 
     return None if any(outer) else [*amounts[2:half], *amounts[half + 2 :]]
 
 
-def _externalize(graph: onnx.GraphProto, net: nn.Module) -> None:
-    """Declare each floating-point entry of the state dict as external float16, cast to float32.
+def _externalize(
+    graph: onnx.GraphProto, net: nn.Module, stored: Mapping[str, NDArray[Any]] | None
+) -> None:
+    """Declare each floating-point entry of the state dict as external, a float16 one with a Cast.
 
     Raises ExportError unless the graph uses exactly those: ONNX Runtime rejects a session with
     missing weights, and one with more than it uses.
@@ -181,25 +199,29 @@ def _externalize(graph: onnx.GraphProto, net: nn.Module) -> None:
     weights = {value.name for value in (*others, *graph.initializer)}
     if different := sorted(weights ^ set(state)):
         raise ExportError(f"{type(net).__name__}: state dict and graph differ in {different}")
+    half = {name for name in state if stored is not None and stored[name].dtype == _HALF}
     casts = [
         helper.make_node("Cast", [name], [f"{name}.float32"], f"{name}.cast", to=_FLOAT)
         for name in state
+        if name in half
     ]
     for node in graph.node:
-        node.input[:] = [f"{name}.float32" if name in weights else name for name in node.input]
+        node.input[:] = [f"{name}.float32" if name in half else name for name in node.input]
     nodes = [*casts, *graph.node]
     del graph.node[:], graph.initializer[:], graph.input[:]
     graph.input.append(image)
     graph.node.extend(nodes)
-    graph.initializer.extend(_external_tensor(name, tuple(v.shape)) for name, v in state.items())
+    graph.initializer.extend(
+        _external_tensor(name, tuple(v.shape), half=name in half) for name, v in state.items()
+    )
 
 
-def _external_tensor(name: str, shape: tuple[int, ...]) -> onnx.TensorProto:
-    """A float16 tensor without values: ONNX Runtime's `add_external_initializers` supplies them."""
+def _external_tensor(name: str, shape: tuple[int, ...], *, half: bool) -> onnx.TensorProto:
+    """A tensor without values: ONNX Runtime's `add_external_initializers` supplies them."""
     return onnx.TensorProto(
         name=name,
         dims=shape,
-        data_type=onnx.TensorProto.FLOAT16,
+        data_type=onnx.TensorProto.FLOAT16 if half else _FLOAT,
         data_location=onnx.TensorProto.EXTERNAL,
         external_data=[onnx.StringStringEntryProto(key="location", value=_LOCATION)],
     )

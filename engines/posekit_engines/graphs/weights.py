@@ -6,18 +6,20 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
-from torch import Tensor, nn
+from torch import nn
 
 from posekit.errors import ExportError
 from posekit_engines.graphs.edit import copy_model
 
+Storage = Literal["fp32", "fp16"]
+"""The type in which a bundle stores its weights; None is the source's own."""
 _HALF_MAX = float(np.finfo(np.float16).max)
 _ALIGN = 4096  # a page: a runtime may map the file into memory
 
@@ -25,16 +27,9 @@ _ALIGN = 4096  # a page: a runtime may map the file into memory
 def load_weights(net: nn.Module, weights: Mapping[str, NDArray[Any]]) -> nn.Module:
     """`net` with the weights, in evaluation mode; strict, except for batch norm's counters.
 
-    Raises ExportError where a value is beyond float16.
+    The network computes in float32, whatever the weights' type.
     """
-    state: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        if (largest := float(np.abs(value).max(initial=0.0))) > _HALF_MAX:
-            raise ExportError(
-                f"{name}: holds {largest:g}, beyond {_HALF_MAX:g}, the largest value of float16, "
-                "in which bundles store weights; rescale that layer"
-            )
-        state[name] = torch.from_numpy(value.astype(np.float32))
+    state = {name: torch.from_numpy(value.astype(np.float32)) for name, value in weights.items()}
     counters = {name: v for name, v in net.state_dict().items() if not v.is_floating_point()}
     net.load_state_dict({**counters, **state})
     return net.eval()
@@ -76,23 +71,38 @@ def _header(values: Sequence[tuple[onnx.TensorProto, NDArray[Any]]]) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def bundle_weights(net: nn.Module) -> dict[str, NDArray[np.float16]]:
-    """A network's weights as a bundle stores them: its state dict's floats, as float16."""
+def bundle_weights(net: nn.Module) -> dict[str, NDArray[Any]]:
+    """The floating-point entries of a network's state dict, float32."""
     state = {name: v for name, v in net.state_dict().items() if v.is_floating_point()}
-    return {name: v.to(torch.float16).cpu().numpy() for name, v in state.items()}
+    return {name: v.float().cpu().numpy() for name, v in state.items()}
 
 
-def inline_weights(
-    model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]], *, exact: bool = False
-) -> onnx.ModelProto:
+def stored(
+    weights: Mapping[str, NDArray[Any]], storage: Storage | None
+) -> Mapping[str, NDArray[Any]]:
+    """The weights in the type of `storage`. Raises ExportError where one is beyond float16."""
+    if storage is None:
+        return weights
+    if storage == "fp32":
+        return {name: value.astype(np.float32) for name, value in weights.items()}
+    for name, value in weights.items():
+        largest = float(np.abs(value).max(initial=0.0))
+        if largest > _HALF_MAX:
+            raise ExportError(
+                f"{name}: holds {largest:g}, beyond float16's {_HALF_MAX:g}; leave out "
+                "--storage fp16, or rescale that layer"
+            )
+    return {name: value.astype(np.float16) for name, value in weights.items()}
+
+
+def inline_weights(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
     """A stand-alone copy of `model`: each external initializer gets its value from `weights`.
 
-    exact: in the value's own type (the Cast after it takes any) instead of the graph's float16.
     Raises ExportError where one is missing or differs in shape.
     """
     whole = copy_model(model)
     for tensor, value in external_values(whole, weights):
-        dtype = value.dtype if exact else helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value, dtype), tensor.name))
     return whole
 

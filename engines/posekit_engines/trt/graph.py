@@ -32,7 +32,7 @@ def network_of(bundle: Bundle) -> onnx.ModelProto:
     if "maps" not in bundle.graphs:
         raise BundleError(f"{bundle.name}: has no graph 'maps', which plans are built from")
     network = cut_network(onnx.load_from_string(bundle.graphs["maps"]), bundle.pose_spec)
-    return inline_weights(network, bundle.weights, exact=True)
+    return inline_weights(network, bundle.weights)
 
 
 def for_tensorrt(model: onnx.ModelProto, *, half: bool) -> onnx.ModelProto:

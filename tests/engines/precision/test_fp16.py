@@ -202,7 +202,7 @@ def test_random_networks_give_the_same_maps(name: str, scale: float) -> None:
     with torch.no_grad():
         wanted = net(image).numpy()
     exact = {k: v.numpy() for k, v in net.state_dict().items() if v.is_floating_point()}
-    whole = inline_weights(network_graph(net, spec), exact, exact=True)
+    whole = inline_weights(network_graph(net, spec), exact)
     feeds = [{"image": image.numpy()}]
     half, report = to_fp16(whole, feeds)
     assert report["half"] > 4 * len(report["kept"])
