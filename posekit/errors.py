@@ -9,11 +9,7 @@ PosekitError
 ├── DeviceError                           the requested device or provider is not there
 ├── EngineError
 │   ├── ExportError                       a network or graph cannot be exported
-<<<<<<< HEAD
 │   ├── ParityError                       an export deviates from its source; carries how far, px
-=======
-│   ├── ParityError                       an export deviates from its source; carries how far, in px
->>>>>>> refs/heads/enginesa
 │   └── KernelError                       a CUDA kernel does not compile, load or launch
 └── AdaptError
     ├── RecipeError                       a recipe names something that does not exist

@@ -117,16 +117,9 @@ def _start(
     except _load_errors() as error:
         if requested == [CPU]:
             raise BundleError(f"graph: ONNX Runtime cannot load it ({error})") from error
-<<<<<<< HEAD
-        session, _ = _started(graph, options, on=Device("cpu"), asked=[CPU])
-        return session, check_used(
-            on, asked, CPU, reason=str(error).splitlines()[0].rpartition(") ")[2]
-        )
-=======
         session, _ = _start(graph, options, on=Device("cpu"), requested=[CPU])
         reason = str(error).splitlines()[0].rpartition(") ")[2]
-        return session, check_used(on, requested, CPU, said=reason)
->>>>>>> refs/heads/enginesa
+        return session, check_used(on, requested, CPU, reason=reason)
 
 
 def _load_errors() -> tuple[type[Exception], ...]:

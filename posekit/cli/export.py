@@ -33,11 +33,7 @@ def command(
     as_json: Annotated[bool, Option("--json", help="Print the parity report as JSON.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
-<<<<<<< HEAD
-    """Write a model for deployment and measure its deviation from its source."""
-=======
     """Write a model for deployment and measure how far it deviates from its source."""
->>>>>>> refs/heads/enginesa
     from posekit import api
 
     report = api.export(model, output, to=to, outputs=outputs, flip=flip, decode=decode, affine=affine, batch=batch, precision=precision, calibrate=calibrate, check=check, budget_px=budget, force=force, profile=_three(profile), library=library, refit=refit, version_compatible=version_compatible, overwrite=overwrite)
