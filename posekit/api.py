@@ -38,7 +38,7 @@ def load(
     """A pose estimator for an embedded model, `.posekit`, exported `.onnx` or checkpoint.
 
     device: auto, cpu, cuda or cuda:N; only auto may fall back.  threads: None for all.
-    flip: also look at the mirrored crop, more accurate at twice the cost.
+    flip: average with the mirrored crop, more accurate at twice the cost.
     boxes: a detector (embedded, `.posekit` or `.onnx`), a file of boxes (`.json`, `.jsonl`),
     "full" for the whole frame, or a function from Frame to Boxes.
     runtime: on a GPU native, ort or ort-tensorrt; auto: native where its engine is built, else ort.
@@ -47,8 +47,8 @@ def load(
     providers.check_device(device, runtime)
     providers.check_threads(threads)
     pose = _opened(model)
-    look = TtaOptions(flip, options.views)
-    runner = _runtime(pose, device, threads, look=look, runtime=runtime)
+    tta = TtaOptions(flip, options.views)
+    runner = _runtime(pose, device, threads, tta=tta, runtime=runtime)
     if callable(boxes):
         name = getattr(boxes, "__name__", "function")
         return Estimator(runner, boxes, options, boxes_from=name, files=[model])
@@ -99,10 +99,10 @@ def _runtime(
     device: str,
     threads: int | None,
     *,
-    look: TtaOptions,
+    tta: TtaOptions,
     runtime: providers.Choice,
 ) -> PoseRuntime:
-    """What runs the model: what was asked for, or for auto the first that can, with a note.
+    """What runs the model: what was requested, or for auto the first that can, with a note.
 
     Raises DeviceError, EngineError, MissingExtraError, BundleError, InputError.
     """
@@ -112,7 +112,7 @@ def _runtime(
 
         try:
             build = runtime == "native"
-            return open_runtime(pose, index=on.index, look=look, build=build)
+            return open_runtime(pose, index=on.index, look=tta, build=build)
         except (DeviceError, EngineError, MissingExtraError) as error:
             if runtime == "native":
                 raise
@@ -120,7 +120,7 @@ def _runtime(
     tensorrt = runtime == "ort-tensorrt"
     named = "cuda" if tensorrt and on.kind == "auto" else device
     try:
-        plain = _by_onnxruntime(pose, named, threads, look=look, tensorrt=tensorrt)
+        plain = _by_onnxruntime(pose, named, threads, tta=tta, tensorrt=tensorrt)
     except DeviceError as error:
         raise DeviceError("; ".join([str(error), *notes])) from error
     plain.notes[:0] = notes
@@ -128,17 +128,17 @@ def _runtime(
 
 
 def _by_onnxruntime(
-    pose: bundle.Bundle, device: str, threads: int | None, *, look: TtaOptions, tensorrt: bool
+    pose: bundle.Bundle, device: str, threads: int | None, *, tta: TtaOptions, tensorrt: bool
 ) -> Runtime:
     """What runs the model on ONNX Runtime. Raises InputError, DeviceError, BundleError."""
-    if look.views is None:
-        return Runtime(pose, device=device, threads=threads, flip=look.flip, tensorrt=tensorrt)
+    if tta.views is None:
+        return Runtime(pose, device=device, threads=threads, flip=tta.flip, tensorrt=tensorrt)
     if tensorrt:
         raise InputError(
-            f"--views {look.views} runs natively or on ONNX Runtime's own CUDA provider: leave out "
+            f"--views {tta.views} runs natively or on ONNX Runtime's own CUDA provider: leave out "
             "--runtime ort-tensorrt"
         )
-    return TtaRuntime(pose, views=look.views, device=device, threads=threads)
+    return TtaRuntime(pose, views=tta.views, device=device, threads=threads)
 
 
 def convert(
@@ -294,7 +294,7 @@ def adapt(
     hooks: Mapping[str, Callable[..., Any]] | None = None,
     **options: Any,
 ) -> Adapted:
-    """Adapt a model to pictures without labels; it is written only if the gate finds it no worse.
+    """Adapt a model to images without labels; it is written only if the gate finds it no worse.
 
     The result says adapted, refused, forced or nothing to learn, why, and what was written: `out`,
     and the report beside it as `.html` and `.json`.  options: fields of

@@ -29,7 +29,7 @@ def seconds_of(budget: str | None) -> float | None:
 
 
 class Learning:
-    """A line a stage and a look, a bar with time left; Ctrl-C keeps what was learned."""
+    """A line for each stage and reading, a bar with time left; Ctrl-C keeps what was learned."""
 
     def __init__(self, silent: bool) -> None:
         from rich.console import Console
@@ -70,7 +70,7 @@ class Learning:
         return {
             "on_stage": self._stage,
             "on_count": self._count,
-            "on_reading": self._look,
+            "on_reading": self._read,
             "stopped": lambda: self._stopped,
             "deferred": self._deferred,
         }
@@ -101,7 +101,7 @@ class Learning:
         if self._task is not None:
             self._bars.update(self._task, completed=done, total=total)
 
-    def _look(self, reading: Any, seconds: float) -> None:
+    def _read(self, reading: Any, seconds: float) -> None:
         self._say(f"step {reading.step}, {seconds:.0f} s: {reading.describe()}")
         losses = ", ".join(f"{name} {value:.4g}" for name, value in reading.losses.items())
         self._say(f"  loss {losses}; score {reading.score:+.3f}")
