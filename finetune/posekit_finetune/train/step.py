@@ -18,7 +18,7 @@ from posekit.types import Float32, ModelSpec, UInt8
 from posekit_finetune.recipe import Recipe
 from posekit_finetune.train import losses
 from posekit_finetune.train.networks import NetworkOutput, network_output
-from posekit_finetune.train.target import TargetBuilder, cells_to_crop, labeled_target
+from posekit_finetune.train.target import TargetBuilder, cell_points, labeled_target
 from posekit_finetune.views import out_of_domain, warps
 from posekit_finetune.views.warps import PairOptions, Random, Views
 
@@ -166,7 +166,7 @@ class Step:
     def _augment(self, views: Views, target: losses.Target, randoms: Sequence[Random]) -> Views:
         """Joint Cutout at the target's joints, and photometric operations."""
         recipe = self.recipe
-        joints = cells_to_crop(losses.peaks(target.maps)[1], self.spec)
+        joints = cell_points(losses.peaks(target.maps)[1], self.spec)
         if self.known is not None and not recipe.repeat_joints:  # the paper's code draws from all
             joints = joints[:, self.known]
         return warps.augment(
