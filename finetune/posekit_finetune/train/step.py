@@ -116,7 +116,7 @@ class Step:
             pair_losses, heights = [], []
             for view in hard_views:
                 for student, maps in zip(self.networks.students, teacher_maps, strict=True):
-                    target = self.target(
+                    target = self.target(  # the teacher's maps, resampled in the hard view
                         maps,
                         easy.matrix,
                         view.matrix,
