@@ -15,8 +15,8 @@ from posekit.bundle import Bundle
 from posekit.version import __version__
 from posekit_finetune.assess.gate import Verdict
 from posekit_finetune.data.persons import Persons
-from posekit_finetune.options import AdaptOptions
 from posekit_finetune.recipe import Recipe
+from posekit_finetune.run_options import RunOptions
 from posekit_finetune.train.loop import Loop
 
 _OWN = ("parents", "adapted", "engines")
@@ -24,7 +24,7 @@ _OWN = ("parents", "adapted", "engines")
 
 
 def run_facts(
-    source: Bundle, persons: Persons, options: AdaptOptions, *, agreement: float
+    source: Bundle, persons: Persons, options: RunOptions, *, agreement: float
 ) -> dict[str, Any]:
     """The facts before training.  agreement: of the source with the frozen teacher."""
     return {
@@ -46,7 +46,7 @@ def run_facts(
     }
 
 
-def labels_used(options: AdaptOptions) -> str:
+def labels_used(options: RunOptions) -> str:
     """Which labels were used, in a few words, and what was left out of their files."""
     parts: list[str] = []
     notes: list[str] = []
@@ -60,7 +60,7 @@ def labels_used(options: AdaptOptions) -> str:
     return "; ".join([*parts, *dict.fromkeys(notes)]) or "none"
 
 
-def networks(source: Bundle, options: AdaptOptions) -> str:
+def networks(source: Bundle, options: RunOptions) -> str:
     """One network, or two and how they differ."""
     recipe = options.recipe
     if recipe.networks == 1:
