@@ -106,7 +106,7 @@ def _runtime(
 
         try:
             build = runtime == "native"
-            return open_runtime(pose, index=on.index, look=look, build=build)
+            return open_runtime(pose, index=on.index, tta=look, build=build)
         except (DeviceError, EngineError, MissingExtraError) as error:
             if runtime == "native":
                 raise
@@ -222,9 +222,9 @@ def gpu_check(
         )
     from posekit_engines.gpu_check import check
 
-    wanted = check.CheckOptions.of(index=on.index, **options)
+    wanted = check.GpuCheckOptions.of(index=on.index, **options)
     check_free(json_file, overwrite=overwrite)
-    result = check.check(bundle.Bundle.open(bundle.find(model)), wanted, tell=tell)
+    result = check.check(bundle.Bundle.open(bundle.find(model)), wanted, on_part=tell)
     if json_file is not None:
         check.save(result, json_file)
     return result
