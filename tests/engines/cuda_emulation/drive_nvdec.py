@@ -77,7 +77,7 @@ def decoded(driver: str, model: Bundle) -> dict[str, Any]:
         "spec": spec.input_size,
         "reference": off_reference,
         "cpu": off_cpu,
-        "grey_level_px": level,
+        "gray_level_px": level,
         "same": [bool((a.image == b.image).all()) for a, b in zip(found, plain, strict=True)],
         "times": [a.time_s == b.time_s for a, b in zip(found, plain, strict=True)],
         "points": np.concatenate([place for place, _ in points]).tolist(),
