@@ -31,8 +31,8 @@ from shifts import SHIFTS, shift_folder
 
 from posekit import Bundle
 from posekit.atomic import write_atomic
+from posekit.bootstrap import paired_bootstrap
 from posekit.bundle import embedded
-from posekit.evaluate.bootstrap import paired_bootstrap
 from posekit.runtime import Runtime
 from posekit.tta import TtaRuntime
 from posekit_finetune import recipe

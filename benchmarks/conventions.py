@@ -55,7 +55,7 @@ def variant(bundle: Bundle, *, flip: bool, **changes: Any) -> Runtime:
     state = {key: torch.from_numpy(v.astype(np.float32)) for key, v in weights.items()}
     net.load_state_dict(state)
     name = "flip" if flip else "plain"
-    graph = points_graph(network_graph(net, spec), spec, flip=flip).SerializeToString()
+    graph = points_graph(network_graph(net, spec, weights), spec, flip=flip).SerializeToString()
     made = Bundle("variant", spec, weights, {name: graph})
     return Runtime(made, device="cpu", threads=1, flip=flip)
 

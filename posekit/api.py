@@ -6,10 +6,10 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from posekit import bundle, providers
-from posekit.atomic import check_free
+from posekit.atomic import AtomicFiles, check_apart
 from posekit.detect import BoxFile, Detector, full_frame
 from posekit.errors import BundleError, DeviceError, EngineError, InputError, MissingExtraError
 from posekit.estimate import EstimateOptions, Estimator, Finder
@@ -38,28 +38,34 @@ def load(
     """A pose estimator for an embedded model, `.posekit`, exported `.onnx` or checkpoint.
 
     device: auto, cpu, cuda or cuda:N; only auto may fall back.  threads: None for all.
-    flip: also look at the mirrored crop, more accurate at twice the cost.
+    flip: average with the mirrored crop, more accurate at twice the cost.
     boxes: a detector (embedded, `.posekit` or `.onnx`), a file of boxes (`.json`, `.jsonl`),
     "full" for the whole frame, or a function from Frame to Boxes.
     runtime: on a GPU native, ort or ort-tensorrt; auto: native where its engine is built, else ort.
     Raises BundleError, DeviceError, EngineError, MissingExtraError, InputError.
     """
     providers.check_device(device, runtime)
+    providers.check_threads(threads)
     pose = _opened(model)
-    look = TtaOptions(flip, options.views)
-    runner = _runtime(pose, device, threads, look=look, runtime=runtime)
+    tta = TtaOptions(flip, options.views)
+    runner = _runtime(pose, device, threads, tta=tta, runtime=runtime)
     if callable(boxes):
-        return Estimator(runner, boxes, options, boxes_from=getattr(boxes, "__name__", "function"))
+        name = getattr(boxes, "__name__", "function")
+        return Estimator(runner, boxes, options, boxes_from=name, files=[model])
     if str(boxes) == "full":
-        return Estimator(runner, full_frame, options, boxes_from="full")
+        return Estimator(runner, full_frame, options, boxes_from="full", files=[model])
+    files = [model, boxes]
     if Path(boxes).suffix in (".json", ".jsonl"):
-        return Estimator(runner, BoxFile(Path(boxes)), options, boxes_from=str(boxes))
+        found = BoxFile(Path(boxes))
+        return Estimator(runner, found, options, boxes_from=str(boxes), files=files)
     # Half of the threads: the decoder needs the rest meanwhile, and two threads that wait for each
     # other cost more than one (benchmarks/end_to_end.py).
     half = max(1, runner.threads // 2)
     detector = _detector(boxes, runner, device=device, threads=half, build=runtime == "native")
     still = functools.partial(detector, fallback=True)
-    return Estimator(runner, detector, options, find_still=still, boxes_from=str(boxes))
+    return Estimator(
+        runner, detector, options, find_still=still, boxes_from=str(boxes), files=files
+    )
 
 
 def _detector(
@@ -93,10 +99,10 @@ def _runtime(
     device: str,
     threads: int | None,
     *,
-    look: TtaOptions,
+    tta: TtaOptions,
     runtime: providers.Choice,
 ) -> PoseRuntime:
-    """What runs the model: what was asked for, or for auto the first that can, with a note.
+    """What runs the model: what was requested, or for auto the first that can, with a note.
 
     Raises DeviceError, EngineError, MissingExtraError, BundleError, InputError.
     """
@@ -106,7 +112,7 @@ def _runtime(
 
         try:
             build = runtime == "native"
-            return open_runtime(pose, index=on.index, tta=look, build=build)
+            return open_runtime(pose, index=on.index, tta=tta, build=build)
         except (DeviceError, EngineError, MissingExtraError) as error:
             if runtime == "native":
                 raise
@@ -114,7 +120,7 @@ def _runtime(
     tensorrt = runtime == "ort-tensorrt"
     named = "cuda" if tensorrt and on.kind == "auto" else device
     try:
-        plain = _by_onnxruntime(pose, named, threads, look=look, tensorrt=tensorrt)
+        plain = _by_onnxruntime(pose, named, threads, tta=tta, tensorrt=tensorrt)
     except DeviceError as error:
         raise DeviceError("; ".join([str(error), *notes])) from error
     plain.notes[:0] = notes
@@ -122,31 +128,38 @@ def _runtime(
 
 
 def _by_onnxruntime(
-    pose: bundle.Bundle, device: str, threads: int | None, *, look: TtaOptions, tensorrt: bool
+    pose: bundle.Bundle, device: str, threads: int | None, *, tta: TtaOptions, tensorrt: bool
 ) -> Runtime:
     """What runs the model on ONNX Runtime. Raises InputError, DeviceError, BundleError."""
-    if look.views is None:
-        return Runtime(pose, device=device, threads=threads, flip=look.flip, tensorrt=tensorrt)
+    if tta.views is None:
+        return Runtime(pose, device=device, threads=threads, flip=tta.flip, tensorrt=tensorrt)
     if tensorrt:
         raise InputError(
-            f"--views {look.views} runs natively or on ONNX Runtime's own CUDA provider: leave out "
+            f"--views {tta.views} runs natively or on ONNX Runtime's own CUDA provider: leave out "
             "--runtime ort-tensorrt"
         )
-    return TtaRuntime(pose, views=look.views, device=device, threads=threads)
+    return TtaRuntime(pose, views=tta.views, device=device, threads=threads)
 
 
 def convert(
-    source: str | Path, output: str | Path, overrides: Overrides, *, overwrite: bool = False
+    source: str | Path,
+    output: str | Path,
+    overrides: Overrides,
+    *,
+    storage: Literal["fp32", "fp16"] | None = None,
+    overwrite: bool = False,
 ) -> Converted:
     """A public checkpoint to a bundle; needs `posekit[export]`.
 
     source: a file, a folder, or hf://OWNER/NAME[@REVISION], which also needs `posekit[hub]` and is
-    the only thing that is ever downloaded.
+    the only thing that is ever downloaded.  storage: of the weights, None for the checkpoint's own;
+    the result's parity is measured from the checkpoint's weights in either case.
     Raises CheckpointError, ExportError, InputError, SourceError, MissingExtraError.
     """
     with _making("convert"):
         from posekit_engines import convert
-    return convert.convert(source, output, overrides, overwrite=overwrite)
+    check_apart([Path(output)], [source, overrides.config])
+    return convert.convert(source, output, overrides, storage=storage, overwrite=overwrite)
 
 
 def export(model: str | Path, output: str | Path, **options: Any) -> dict[str, Any]:
@@ -167,7 +180,9 @@ def export(model: str | Path, output: str | Path, **options: Any) -> dict[str, A
     with _making("export"):
         from posekit_engines import convert
         from posekit_engines.export import export as write
+        from posekit_engines.export import outputs_of
         from posekit_engines.options import ExportOptions
+    check_apart(outputs_of(Path(output)), [path, options.get("check"), options.get("calibrate")])
     source = convert.read_checkpoint(path) if _is_checkpoint(path) else bundle.Bundle.open(path)
     return write(source, output, ExportOptions(**options))
 
@@ -192,8 +207,9 @@ def build(
     if on.kind != "cuda":
         raise InputError(f"--device {device}: plans are for a GPU; wanted cuda or cuda:N")
     wanted = BuildOptions(device=on.index, **options)
-    target = None if output is None else Path(output)
-    source = bundle.Bundle.open(bundle.find(model))
+    target, path = None if output is None else Path(output), bundle.find(model)
+    check_apart([target], [path])
+    source = bundle.Bundle.open(path)
     return [to_dict(each) for each in build(source, target, wanted, overwrite=overwrite)]
 
 
@@ -223,10 +239,12 @@ def gpu_check(
     from posekit_engines.gpu_check import check
 
     wanted = check.GpuCheckOptions.of(index=on.index, **options)
-    check_free(json_file, overwrite=overwrite)
-    result = check.check(bundle.Bundle.open(bundle.find(model)), wanted, on_part=tell)
-    if json_file is not None:
-        check.save(result, json_file)
+    path = bundle.find(model)
+    check_apart([json_file], [path])
+    with AtomicFiles([json_file], overwrite=overwrite) as files:
+        result = check.check(bundle.Bundle.open(path), wanted, on_part=tell)
+        if json_file is not None:
+            check.save(result, files.place(json_file))
     return result
 
 
@@ -276,15 +294,17 @@ def adapt(
     hooks: Mapping[str, Callable[..., Any]] | None = None,
     **options: Any,
 ) -> Adapted:
-    """Adapt a model to pictures without labels; it is written only if the gate finds it no worse.
+    """Adapt a model to images without labels; it is written only if the gate finds it no worse.
 
     The result says adapted, refused, forced or nothing to learn, why, and what was written: `out`,
-    and the report beside it as `.html` and `.json`.  options: fields of `posekit_finetune.job.Job`.
-    hooks: on_stage, on_count, on_reading, stopped, as in `posekit_finetune.adapt.Hooks`.
+    and the report beside it as `.html` and `.json`.  options: fields of
+    `posekit_finetune.job.AdaptJob`.
+    hooks: on_stage, on_count, on_reading, stopped, deferred, as in `posekit_finetune.adapt.Hooks`.
     Needs `posekit[adapt]`.  Raises DataError, RecipeError, CollapsedError, DivergedError,
     BundleError, ParityError, SourceError, InputError, MissingExtraError.
     """
-    source = bundle.Bundle.open(bundle.find(model))
+    providers.check_threads(options.get("threads"))
+    source = bundle.Bundle.open(path := bundle.find(model))
     try:
         from posekit_engines.bundles.refresh import refresh_bundle
         from posekit_finetune import job
@@ -293,12 +313,16 @@ def adapt(
         raise MissingExtraError(
             f"adapt needs {error.name}: pip install 'posekit[adapt]'"
         ) from error
+    paths = [unlabeled] if isinstance(unlabeled, str | Path) else unlabeled
+    given = [options.get(name) for name in job.PATH_FIELDS]
     for name in ("teacher", "second"):
         if isinstance(options.get(name), str | Path):
-            options[name] = bundle.Bundle.open(bundle.find(options[name]))
-    paths = [unlabeled] if isinstance(unlabeled, str | Path) else unlabeled
+            given.append(found := bundle.find(options[name]))
+            options[name] = bundle.Bundle.open(found)
+    check_apart(job.outputs_of(Path(out), options.get("work")), [path, *paths, *given])
     calls = AdaptHooks(**(hooks or {}))
-    return job.run(source, paths, out, job=job.Job(**options), finish=refresh_bundle, hooks=calls)
+    fields = job.AdaptJob(**options)
+    return job.run(source, paths, out, job=fields, finish=refresh_bundle, hooks=calls)
 
 
 def infer(

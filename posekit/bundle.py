@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 
 from posekit.atomic import write_atomic
 from posekit.calibration import Calibration
-from posekit.errors import BundleError, InputError
+from posekit.errors import BundleError, InputError, PosekitError
+from posekit.onnx_scan import check_supplied
 from posekit.types import DetectorSpec, ModelSpec
 
 SCHEMA = 1
@@ -40,6 +41,7 @@ _PART = re.compile(
     r"|calibration\.json"
     r"|graphs/[a-z]+\.onnx|engines/[\w.-]+\.plan"
 )
+_FILE_HEADER = 30  # bytes before an entry's name
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 Weights = Mapping[str, NDArray[Any]]
@@ -140,15 +142,15 @@ class Bundle:
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
             raise BundleError(f"{path}: not a posekit bundle, or damaged ({error})") from error
         manifest = _check_manifest(parts, path)
+        weights = _load_tensors(parts.pop("weights.safetensors"), path)
+        graphs = {name: parts.pop(name) for name in sorted(parts) if name.startswith("graphs/")}
+        for name, graph in graphs.items():
+            check_supplied(graph, weights, f"{path}: {name}")
         return cls(
             name=str(manifest["name"]),
             spec=_spec(manifest, path),
-            weights=_load_tensors(parts.pop("weights.safetensors"), path),
-            graphs={
-                name[len("graphs/") : -len(".onnx")]: parts.pop(name)
-                for name in sorted(parts)
-                if name.startswith("graphs/")
-            },
+            weights=weights,
+            graphs={name[len("graphs/") : -len(".onnx")]: graph for name, graph in graphs.items()},
             licences=manifest["licences"],
             provenance=manifest["provenance"],
             extras={name: part for name, part in parts.items() if name != "manifest.json"},
@@ -175,16 +177,31 @@ def _sha256(data: bytes) -> str:
 
 def _read_parts(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
     """The zip's entries; refuses what a bundle never holds (bombs, escapes, doubles)."""
+    check_entries(archive, str(path))
     parts: dict[str, bytes] = {}
     for entry in archive.infolist():
         if not _PART.fullmatch(entry.filename) or entry.filename in parts:
             raise BundleError(f"{path}: holds {entry.filename!r}, which no bundle does")
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-            raise BundleError(f"{path}: {entry.filename} is compressed; a bundle's parts are not")
         parts[entry.filename] = archive.read(entry)
     if "manifest.json" not in parts:
         raise BundleError(f"{path}: a zip without manifest.json, so not a posekit bundle")
     return parts
+
+
+def check_entries(
+    archive: zipfile.ZipFile, where: str, *, error: type[PosekitError] = BundleError
+) -> None:
+    """Raises `error` unless a zip's entries are stored, one behind another, and not compressed."""
+    entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
+    starts = [entry.header_offset for entry in entries[1:]] + [archive.start_dir]
+    for entry, following in zip(entries, starts, strict=True):
+        stored = entry.compress_type == zipfile.ZIP_STORED
+        if not stored or entry.file_size != entry.compress_size:
+            raise error(f"{where}: {entry.filename!a} is compressed; its parts never are")
+        # In the file each has a header of its own, its name, then its bytes.
+        size = _FILE_HEADER + len(entry.orig_filename) + entry.compress_size
+        if entry.header_offset + size > following:
+            raise error(f"{where}: damaged: its entries overlap at {entry.filename!a}")
 
 
 def _check_manifest(parts: dict[str, bytes], path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,9 +56,10 @@ class Estimator:
         for frame, poses in estimator.stream("video.mp4"): ...
 
     `find` gives the boxes of persons in a frame of video, `find_still` in an image (the same
-    where it is left out), `boxes_from` names their origin. Where `find.is_exact` is true, as for a
-    BoxFile, every frame has those boxes and no others. `times` holds seconds by stage, the newest
-    10,000. One estimator may serve several threads: a stream's state lives in the stream.
+    where it is left out), `boxes_from` names their origin, `files` what was read for them. Where
+    `find.is_exact` is true, as for a BoxFile, every frame has those boxes and no others. `times`
+    holds seconds by stage, the newest 10,000. One estimator may serve several threads: a stream's
+    state lives in the stream.
     """
 
     def __init__(
@@ -69,11 +70,13 @@ class Estimator:
         *,
         find_still: Finder | None = None,
         boxes_from: str = "",
+        files: Sequence[str | Path] = (),
     ) -> None:
         self.runtime = runtime
         self.find = find
         self.find_still = find_still or find
         self.boxes_from = boxes_from
+        self.files = list(files)
         self.options = options
         self.times: dict[str, deque[float]] = {}
 
@@ -146,7 +149,11 @@ class Estimator:
         `tracker.boxes` changes nothing, so all of a batch is predicted from the state before it.
         Its first frame's detections serve all of it: a new person has no track to be found by.
         """
+        frame_size: tuple[int, int] | None = None
         for batch, detected in self._detected(frames, size):
+            if frame_size not in (None, batch[0].size):
+                tracker.forget()  # its boxes are in the pixels of another frame size
+            frame_size = batch[0].size
             found = [tracker.boxes(frame.time_s, detected, batch[0].time_s) for frame in batch]
             yield batch, found, detected is not None
 
@@ -158,11 +165,12 @@ class Estimator:
         In files, detection runs one batch ahead, beside the network; live frames do not wait.
         """
         ahead = 0 if size == 1 else 1
-        next_detection = 0
+        next_detection, frame_size = 0, None
         waiting: deque[tuple[list[Frame], Future[Boxes] | None]] = deque()
         with ThreadPoolExecutor(1, "posekit-detect") as pool:
             for count, batch in enumerate(_batches(frames, size)):
-                due = count * size >= next_detection
+                due = count * size >= next_detection or batch[0].size != frame_size
+                frame_size = batch[0].size
                 if due:
                     next_detection = count * size + self.options.detect_every
                 self.runtime.prefetch([frame.pixels for frame in batch])
@@ -231,6 +239,15 @@ def _with_result(
 
 
 def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    iterator = iter(frames)
-    while batch := list(itertools.islice(iterator, size)):
+    """Runs of up to `size` frames that are equally large."""
+    batch: list[Frame] = []
+    for frame in frames:
+        if batch and frame.size != batch[0].size:
+            yield batch
+            batch = []
+        batch.append(frame)
+        if len(batch) == size:  # at once: live frames do not wait for the next
+            yield batch
+            batch = []
+    if batch:
         yield batch

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from posekit.bundle import Bundle, Weights, read_whole
 from posekit.errors import BundleError, InputError
-from posekit.session import WEIGHTS_OUTSIDE, open_session
+from posekit.onnx_scan import external_initializers
+from posekit.session import open_session
 from posekit.types import ModelSpec
 
 DATA = ".data"
@@ -46,7 +47,7 @@ def _beside(path: Path, graph: bytes) -> tuple[Weights, str]:
     Raises BundleError.
     """
     digest = hashlib.sha256(graph)
-    if WEIGHTS_OUTSIDE not in graph:
+    if not external_initializers(graph, str(path)):
         return {}, digest.hexdigest()
     from safetensors import SafetensorError
     from safetensors.numpy import load_file

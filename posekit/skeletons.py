@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -284,3 +285,8 @@ def _mirror(pairs: list[tuple[int, int]], count: int) -> tuple[int, ...]:
             raise InputError(f"skeleton: mirror pairs a keypoint twice, at {(a, b)}")
         mirror[a], mirror[b] = b, a
     return tuple(mirror)
+
+
+def plain(name: str) -> str:
+    """A keypoint's name in lower case with underscores: `Head top` is `head_top`."""
+    return re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_")

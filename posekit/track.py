@@ -112,6 +112,10 @@ class Tracker:
         self._time_s = self._detected_s = -math.inf
         self._next_id = 1
 
+    def forget(self) -> None:
+        """End all tracks; ids go on."""
+        self._tracks = self._tracks[:0]
+
     def boxes(
         self, time_s: float, detected: Boxes | None = None, detected_s: float | None = None
     ) -> Boxes:

@@ -49,7 +49,7 @@ def _shape(shape: tuple[int | None, ...]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture of a source.
+    """One frame of a source.
 
     image: uint8 (H, W, 3), RGB.
     index: position in the source, from 0.
@@ -77,7 +77,7 @@ class Frame:
 
     @property
     def pixels(self) -> Any:
-        """What a runtime cuts persons out of: the image, or a picture that lies on its GPU."""
+        """What a runtime crops persons from: the image, or one that lies on its GPU."""
         return self.image
 
     def __repr__(self) -> str:
@@ -218,8 +218,7 @@ class Poses:
         rows = _rows(index)
         optional = (self.ids, self.raw_points, self.confidence)
         ids, raw, confidence = (None if part is None else part[rows] for part in optional)
-        boxes = self.boxes.select(rows)
-        points, scores = self.points[rows], self.scores[rows]
+        points, scores, boxes = self.points[rows], self.scores[rows], self.boxes.select(rows)
         return Poses(points, scores, boxes, self.skeleton, ids, raw, confidence)
 
     def to_dict(self) -> dict[str, Any]:
@@ -248,18 +247,13 @@ class Poses:
         """
         results = []
         for n in range(len(self)):
-            x0, y0, x1, y1 = (float(v) for v in self.boxes.xyxy[n])
-            seen = self.scores[n][self.scores[n] > visible]
-            score = float(self.boxes.scores[n]) * (float(seen.mean()) if seen.size else 0.0)
+            x0, y0, x1, y1 = self.boxes.xyxy[n].tolist()
+            above = self.scores[n][self.scores[n] > visible]
+            score = float(self.boxes.scores[n]) * (float(above.mean()) if above.size else 0.0)
             flat = np.concatenate([self.points[n], self.scores[n][:, None]], 1).reshape(-1)
-            entry = {
-                "image_id": image_id,
-                "category_id": 1,
-                "keypoints": _rounded(flat, 4),
-                "score": round(score, 6),
-                "bbox": _rounded(np.array([x0, y0, x1 - x0, y1 - y0])),
-            }
-            results.append(entry)
+            entry = {"image_id": image_id, "category_id": 1, "keypoints": _rounded(flat, 4)}
+            bbox = _rounded(np.array([x0, y0, x1 - x0, y1 - y0]))
+            results.append({**entry, "score": round(score, 6), "bbox": bbox})
         return results
 
     def to_supervision(self) -> Any:
@@ -344,6 +338,20 @@ class ModelSpec:
         """
         a, b = self.map_scale[0], self.map_offset[0]
         return (self.input_size[0] - 1 - 2 * b) / a - (self.heatmap_size[0] - 1)
+
+    def cells_to_crop(self, cells: NDArray[Any]) -> NDArray[Any]:
+        """Crop px (..., 2), x then y, of places in heatmap cells; float32 stays float32."""
+        scale, offset = self._map_numbers(cells)
+        return np.asarray(cells * scale + offset)
+
+    def crop_to_cells(self, points: NDArray[Any]) -> NDArray[Any]:
+        """Places in heatmap cells (..., 2), x then y, of crop px; float32 stays float32."""
+        scale, offset = self._map_numbers(points)
+        return np.asarray((points - offset) / scale)
+
+    def _map_numbers(self, places: NDArray[Any]) -> NDArray[Any]:
+        """map_scale and map_offset, (2, 2), in the float type to compute in."""
+        return np.array([self.map_scale, self.map_offset], np.result_type(places, np.float32))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, for JSON."""

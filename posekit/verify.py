@@ -1,4 +1,4 @@
-"""A bundle against its stored answer."""
+"""Check a bundle's graphs against its spec and its stored reference."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 def verify(bundle: Bundle) -> dict[str, float]:
-    """`compared`, of each graph the largest shift alone, px. Raises BundleError."""
-    return {name: found.max_px for name, found in compared(bundle).items()}
+    """The largest deviation of each graph from the reference, crop px. Raises BundleError."""
+    return {name: parity.max_px for name, parity in compared(bundle).items()}
 
 
 def compared(bundle: Bundle) -> dict[str, Parity]:
-    """Check a bundle's graphs against its spec and the source network's stored answer.
+    """Check a bundle's graphs against its spec and the source network's stored outputs.
 
-    Returns what each pose graph strays. Raises BundleError where shapes differ, or a shift exceeds
-    what it was when the bundle was made by more than 0.5 px.
+    Returns each pose graph's deviation. Raises BundleError where shapes differ, or where the
+    largest deviation exceeds the one measured when the bundle was made by more than 0.5 px.
     """
     found: dict[str, Parity] = {}
     for name in bundle.graphs:
@@ -36,31 +36,32 @@ def compared(bundle: Bundle) -> dict[str, Parity]:
         reference = bundle.reference
         view = "plain" if name == "maps" else name
         crops, source = reference["crops"], (f"{view}_points", f"{view}_scores")
-        points, scores = _answer(session, crops, bundle.pose_spec)
-        truth = reference[source[0]], reference[source[1]]
-        found[name] = compare(points, scores, truth, crops=len(crops))
-        far, most = found[name].max_px, 0.5 + _known_shift(bundle, view)
-        if not far <= most:
+        points, scores = _decoded(session, crops, bundle.pose_spec)
+        stored = reference[source[0]], reference[source[1]]
+        found[name] = compare(points, scores, stored, crops=len(crops))
+        deviation, limit = found[name].max_px, 0.5 + _known_deviation(bundle, view)
+        if not deviation <= limit:
             raise BundleError(
-                f"{bundle.name}: graph {name} strays {far:.2f} px from the stored answer; wanted "
-                f"at most {most:g}: the bundle is damaged or this machine computes wrongly"
+                f"{bundle.name}: graph {name} deviates {deviation:.2f} px from the stored "
+                f"reference; wanted at most {limit:g}: the bundle is damaged or this machine "
+                "computes wrongly"
             )
     return found
 
 
-def _known_shift(bundle: Bundle, graph: str) -> float:
-    """How far the graph strayed when it was made, px: reduced precision does."""
-    told = json.loads(bundle.extras.get("parity.json", b"{}")).get(graph, {})
-    return float(told.get("max_px", 0.0))
+def _known_deviation(bundle: Bundle, graph: str) -> float:
+    """The graph's deviation when it was made, px: reduced precision has one."""
+    parity = json.loads(bundle.extras.get("parity.json", b"{}")).get(graph, {})
+    return float(parity.get("max_px", 0.0))
 
 
 def _check_shapes(session: onnxruntime.InferenceSession, bundle: Bundle, name: str) -> None:
     width, height = bundle.spec.input_size
-    taken = session.get_inputs()[0]
-    sides = [{"H": height, "W": width}.get(side, side) for side in taken.shape[1:]]
-    if taken.type != "tensor(uint8)" or sides != [height, width, 3]:
+    crops = session.get_inputs()[0]
+    sides = [{"H": height, "W": width}.get(side, side) for side in crops.shape[1:]]
+    if crops.type != "tensor(uint8)" or sides != [height, width, 3]:
         raise BundleError(
-            f"{bundle.name}: graph {name} takes {taken.type} {taken.shape}; its spec says "
+            f"{bundle.name}: graph {name} takes {crops.type} {crops.shape}; its spec wants "
             f"uint8 (N, {height}, {width}, 3)"
         )
     if isinstance(bundle.spec, ModelSpec):
@@ -68,12 +69,12 @@ def _check_shapes(session: onnxruntime.InferenceSession, bundle: Bundle, name: s
         wanted = [[count, rows, columns]] if name == "maps" else [[count, 2], [count]]
         given = [list(output.shape[1:]) for output in session.get_outputs()]
         if given != wanted:
-            raise BundleError(f"{bundle.name}: graph {name} gives {given}; its spec says {wanted}")
+            raise BundleError(f"{bundle.name}: graph {name} gives {given}; its spec wants {wanted}")
 
 
-def _answer(
+def _decoded(
     session: onnxruntime.InferenceSession, crops: UInt8, spec: ModelSpec
 ) -> tuple[Float32, Float32]:
-    """Points and scores of a graph that gives them, or of one that gives heatmaps."""
-    answer: list[Float32] = session.run(None, {"crops": crops})
-    return (answer[0], answer[1]) if len(answer) == 2 else codecs.decode(answer[0], spec)
+    """Points and scores of a graph that gives them, or decoded from one that gives heatmaps."""
+    outputs: list[Float32] = session.run(None, {"crops": crops})
+    return (outputs[0], outputs[1]) if len(outputs) == 2 else codecs.decode(outputs[0], spec)

@@ -1,4 +1,4 @@
-"""The job that `posekit adapt` runs: from paths and words to a model and its report."""
+"""`posekit adapt`: from paths and options to a model and its report."""
 
 from __future__ import annotations
 
@@ -9,32 +9,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posekit.atomic import AtomicFile, check_free, explained, make_folder, take_back
+from posekit.atomic import AtomicFiles, explained, make_folder, remove_empty
 from posekit.bundle import Bundle, check_name
 from posekit.errors import InputError, PosekitError, RejectedError
 from posekit.session import usable_threads
 from posekit_finetune import recipe
 from posekit_finetune.adapt import Outcome, adapt
-from posekit_finetune.assess.label_check import SHARE, Checker, LabelCheck
+from posekit_finetune.assess.checks import Checker
 from posekit_finetune.assess.monitor import MonitorReading
 from posekit_finetune.data.find import FindOptions
-from posekit_finetune.data.labelled import Labelled, read_labelled
+from posekit_finetune.data.labeled import LabeledPersons
 from posekit_finetune.options import AdaptOptions, Hooks
 from posekit_finetune.report import page
 
+PATH_FIELDS = (
+    *("recipe", "check", "check_images", "source", "source_images", "labeled", "labeled_images"),
+    "boxes",
+)
+"""Fields of AdaptJob that may name files, which no output may replace."""
+
 
 @dataclass(frozen=True)
-class Job:
-    """What the user says; see `posekit adapt --help`.
+class AdaptJob:
+    """The options of `posekit adapt`; see its --help.
 
-    settings: name=value on top of the recipe.  check, source: COCO JSON with labels of the new and
-    the old domain, and their images.  labeled: COCO JSON or MPII's list of persons to learn from
-    as well, and its images; labeled_first: so many of them, in the file's order.
-    teacher, second: other models, opened; see `AdaptOptions`.  boxes: a detector, "full" or
-    a file.  limit: most persons.  budget_s: instead of the recipe's steps.  work: for what can be
-    made again, None for a folder beside the output that is removed at the end.
-    force: write a refused model, marked so.  tensorboard: a folder for its event files.
-    pictures: in the report.
+    settings: name=value, override the recipe.  check, source: COCO JSON with labels of the new and
+    the old domain, and their images.  labeled: COCO JSON or MPII's list of persons to train on as
+    well, and its images; labeled_first: only the first ones, in the file's order.
+    teacher, second: other models, opened; see `AdaptOptions`.  boxes: a detector, "full" or a
+    file.  limit: maximum number of persons.  budget_s: instead of the recipe's steps.
+    work: folder for intermediate files, None for one beside the output that is removed at the end.
+    force: write a refused model too, marked as refused.  tensorboard: folder for event files.
+    pictures: whether the report contains images of persons.
     """
 
     recipe: str = "default"
@@ -63,7 +69,7 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Adapted:
-    """What came of it.
+    """The result of a job.
 
     status: adapted, refused, forced or nothing to learn.  reason: one sentence.
     outputs: files that were written.  summary: the report as plain values.
@@ -76,12 +82,12 @@ class Adapted:
 
     @property
     def passed(self) -> bool:
-        """Whether the gate let the model through."""
+        """Whether the model passed the gate."""
         return self.status == "adapted"
 
     @property
     def exit_code(self) -> int:
-        """What the command line ends with."""
+        """Exit code of the command line."""
         return RejectedError.exit_code if self.status == "refused" else 0
 
 
@@ -90,47 +96,51 @@ def run(
     unlabeled: Sequence[str | Path],
     output: str | Path,
     *,
-    job: Job,
+    job: AdaptJob,
     finish: Callable[[Bundle], Bundle],
     hooks: Hooks = Hooks(),
 ) -> Adapted:
-    """Adapt `model`, write `output` if the gate lets it, and the report beside it in any case.
+    """Adapt `model`, write `output` if it passes the gate, and the report in any case.
 
-    finish: makes the adapted bundle's stored answer anew and holds its graphs to it.
+    finish: replaces the adapted bundle's stored outputs and checks its graphs against them.
     Raises InputError, DataError, RecipeError, CollapsedError, DivergedError, ParityError,
     SourceError.
     """
     output = Path(output)
-    pages = output.with_suffix(".html"), output.with_suffix(".json")
     check_name(output)
-    check_free(output, *pages, overwrite=job.overwrite)
-    work = Path(job.work) if job.work else output.with_name(output.name + ".work")
-    AtomicFile(output, "wb").abort()  # where it cannot be written, that is told now
-    with explained(work):
-        new = make_folder(work)
-    try:
-        options = _options(model, unlabeled, job, work=work)
-        outcome = adapt(model, options, _followed(hooks, job.tensorboard))
-    except PosekitError:  # nothing to go on from; Ctrl-C keeps the folder for --resume
-        if not job.work:
-            _clear(work, new)
-        raise
-    adapted = _written(outcome, model, job, output=output, finish=finish)
+    *outputs, work = outputs_of(output, job.work)
+    with AtomicFiles(outputs, overwrite=job.overwrite) as files:
+        with explained(work):
+            new = make_folder(work)
+        try:
+            options = _options(model, unlabeled, job, work=work)
+            outcome = adapt(model, options, _with_tensorboard(hooks, job.tensorboard))
+        except PosekitError:  # nothing to resume; Ctrl-C keeps the folder for --resume
+            if not job.work:
+                _remove(work, new)
+            raise
+        adapted = _write(outcome, model, job, files=files, finish=finish)
     if not job.work:
-        _clear(work, new)
+        _remove(work, new)
     if outcome.error is not None:
         raise outcome.error
     return adapted
 
 
-def _clear(work: Path, new: list[Path]) -> None:
-    """Remove the work folder, and of the new folders above it those that nothing came into."""
+def outputs_of(output: Path, work: str | Path | None = None) -> list[Path]:
+    """The model, the two files of its report, and the folder for intermediate files."""
+    folder = Path(work) if work else output.with_name(output.name + ".work")
+    return [output, output.with_suffix(".html"), output.with_suffix(".json"), folder]
+
+
+def _remove(work: Path, new: list[Path]) -> None:
+    """Remove the work folder, and those of the new folders above it that are empty."""
     shutil.rmtree(work, ignore_errors=True)
-    take_back(new)
+    remove_empty(new)
 
 
 def _options(
-    model: Bundle, unlabeled: Sequence[str | Path], job: Job, *, work: Path
+    model: Bundle, unlabeled: Sequence[str | Path], job: AdaptJob, *, work: Path
 ) -> AdaptOptions:
     return AdaptOptions(
         tuple(str(path) for path in unlabeled),
@@ -142,35 +152,59 @@ def _options(
         budget_s=job.budget_s,
         teacher=job.teacher,
         second=job.second,
-        labelled=_labelled(job, work, model),
+        labeled=_labeled(job, work, model),
         resume=job.resume,
         threads=job.threads or usable_threads(),
         checks=_checks(job, work, model),
     )
 
 
-def _labelled(job: Job, work: Path, model: Bundle) -> Labelled | None:
-    """The persons to learn from with labels, where the user gave some."""
+def _labeled(job: AdaptJob, work: Path, model: Bundle) -> LabeledPersons | None:
+    """The labeled persons to train on, if any."""
     if job.labeled is None:
         return None
+    from posekit_finetune.data.annotations import read_labeled
+
     folder = _folder(job.labeled, job.labeled_images, "--labeled-images")
-    for judging in (job.check, job.source):
-        if judging is not None and Path(judging).resolve() == Path(job.labeled).resolve():
+    for check in (job.check, job.source):
+        if check is not None and Path(check).resolve() == Path(job.labeled).resolve():
             raise InputError(
-                f"{job.labeled}: would judge what learned from it; give other persons to "
-                "--check and --source"
+                f"{job.labeled}: would check the model on its own training labels; pass other "
+                "persons to --check and --source"
             )
-    return read_labelled(job.labeled, folder, model.pose_spec, first=job.labeled_first, work=work)
+    return read_labeled(job.labeled, folder, model.pose_spec, first=job.labeled_first, work=work)
 
 
 def _folder(labels: str | Path, images: str | Path | None, option: str) -> str | Path:
     if images is None:
-        raise InputError(f"{labels}: wanted the folder of its images in {option}")
+        raise InputError(f"{labels}: wanted the folder of its images in {option}, got none")
     return images
 
 
-def _followed(hooks: Hooks, folder: str | Path | None) -> Hooks:
-    """The hooks, and every look at the held-out persons to TensorBoard as well."""
+def _checks(job: AdaptJob, work: Path, model: Bundle) -> tuple[Checker, ...]:
+    """Comparisons of source and adapted model with labels, if any."""
+    wanted = (
+        (job.check, job.check_images, "--check-images"),
+        (job.source, job.source_images, "--source-images"),
+    )
+    if job.check is None and job.source is None:
+        return ()
+    from posekit_finetune.assess.label_check import SHARE, LabelCheck
+    from posekit_finetune.data.annotations import read_labeled
+
+    checks: list[Checker] = []
+    for labels, images, option in wanted:
+        if labels is not None:
+            folder = _folder(labels, images, option)
+            labeled = read_labeled(labels, folder, model.pose_spec, work=work)
+            decides = option == "--check-images"
+            name = f"PCK@{SHARE}" + ("" if decides else " on the source domain")
+            checks.append(LabelCheck(name, labeled, decides))
+    return tuple(checks)
+
+
+def _with_tensorboard(hooks: Hooks, folder: str | Path | None) -> Hooks:
+    """The hooks; every reading is written to TensorBoard as well."""
     if folder is None:
         return hooks
     from torch.utils.tensorboard import SummaryWriter
@@ -178,26 +212,28 @@ def _followed(hooks: Hooks, folder: str | Path | None) -> Hooks:
     with explained(Path(folder)):
         writer = SummaryWriter(str(folder))
 
-    def look(reading: MonitorReading, seconds: float) -> None:
+    def on_reading(reading: MonitorReading, seconds: float) -> None:
         figures = {**reading.values, **reading.losses, "score": reading.score}
         for name, value in figures.items():
             writer.add_scalar(name, value, reading.step)
         writer.flush()
         hooks.on_reading(reading, seconds)
 
-    return dataclasses.replace(hooks, on_reading=look)
+    return dataclasses.replace(hooks, on_reading=on_reading)
 
 
-def _written(
+def _write(
     outcome: Outcome,
     model: Bundle,
-    job: Job,
+    job: AdaptJob,
     *,
-    output: Path,
+    files: AtomicFiles,
     finish: Callable[[Bundle], Bundle],
 ) -> Adapted:
+    """Write the model if it passed, and the report, to `files`."""
+    output, *pages = files.outputs
     status = _status(outcome, job)
-    told = page.Run(
+    report = page.Run(
         title=f"{model.name} to {output.stem}",
         reason=f"{status}: {outcome.reason}",
         facts={**outcome.facts, "status": status},
@@ -208,23 +244,23 @@ def _written(
         verdict=outcome.verdict,
         history=outcome.history,
     )
-    summary = page.summary(told)
+    summary = page.summary(report)
     if status == "nothing to learn":
         return Adapted(status, outcome.reason, (), summary)
-    made: list[Path] = []
+    written: list[Path] = []
     if outcome.adapted is not None and status in ("adapted", "forced"):
-        handed = dataclasses.replace(outcome.adapted, name=output.stem)
+        adapted = dataclasses.replace(outcome.adapted, name=output.stem)
         if status == "forced":
-            marked = {**handed.provenance, "refused": outcome.reason}
-            handed = dataclasses.replace(handed, provenance=marked)
-        finish(handed).save(output)
-        made.append(output)
-    pages = output.with_suffix(".html"), output.with_suffix(".json")
-    page.write(*pages, told, pictures=job.pictures)
-    return Adapted(status, outcome.reason, (*made, *pages), summary)
+            marked = {**adapted.provenance, "refused": outcome.reason}
+            adapted = dataclasses.replace(adapted, provenance=marked)
+        finish(adapted).save(files.place(output))
+        written.append(output)
+    html, json_page = map(files.place, pages)
+    page.write(html, json_page, report, images=job.pictures)
+    return Adapted(status, outcome.reason, (*written, *pages), summary)
 
 
-def _status(outcome: Outcome, job: Job) -> str:
+def _status(outcome: Outcome, job: AdaptJob) -> str:
     if outcome.error is not None:
         return "stopped"
     if outcome.verdict is None:
@@ -232,17 +268,3 @@ def _status(outcome: Outcome, job: Job) -> str:
     if outcome.verdict.passed:
         return "adapted"
     return "forced" if job.force else "refused"
-
-
-def _checks(job: Job, work: Path, model: Bundle) -> tuple[Checker, ...]:
-    """What compares source and adapted with labels, where the user gave some."""
-    made: list[Checker] = []
-    given = ((job.check, job.check_images, True), (job.source, job.source_images, False))
-    for labels, images, decides in given:
-        if labels is None:
-            continue
-        folder = _folder(labels, images, "--check-images" if decides else "--source-images")
-        labelled = read_labelled(labels, folder, model.pose_spec, work=work)
-        name = f"PCK@{SHARE}" + ("" if decides else " on the source domain")
-        made.append(LabelCheck(name, labelled, decides))
-    return tuple(made)

@@ -8,7 +8,7 @@ default, in this order; each is an `Item` that says so.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from posekit.checkpoints import configs, files, layouts, movenet
+from posekit.checkpoints import configs, files, layouts, movenet, weight_sets
 from posekit.checkpoints.layouts import UNION, Canonical, Choice, Head, Network
 from posekit.checkpoints.resolve import Facts, Item, Source, resolve
 from posekit.errors import CheckpointError
@@ -33,10 +33,12 @@ _OPTIONAL = "num_batches_tracked"  # old files lack it, and nothing but training
 class Overrides(Facts):
     """What the user says, before all else; None: find out.
 
-    architecture: must agree with the tensors.  network: of a dual file (1, 2 or student).
-    head: which joints of a 24-joint union head.  experts: of a ViTPose++.  config: its path.
+    weights: which of several sets in the file.  architecture: must agree with the tensors.
+    network: of a dual file (1, 2 or student).  head: which joints of a 24-joint union head.
+    experts: of a ViTPose++.  config: its path.
     """
 
+    weights: str | None = None
     architecture: str | None = None
     network: Network | None = None
     head: Head | None = None
@@ -48,12 +50,14 @@ class Overrides(Facts):
 class Converted:
     """A checkpoint understood: its spec, its weights by posekit's names, and who said what.
 
-    weights: float32, the floating entries of the network's state dict.
+    weights: the floating entries of the network's state dict, float32 or float16 as in the file.
+    parity: of the bundle made of it, how far each graph deviates from the file's own weights.
     """
 
     spec: ModelSpec
     weights: dict[str, NDArray[Any]]
     items: tuple[Item, ...]
+    parity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def load(path: str | Path, overrides: Overrides = Overrides()) -> Converted:
@@ -67,9 +71,11 @@ def load(path: str | Path, overrides: Overrides = Overrides()) -> Converted:
     checkpoint = files.read(path)
     config, said = _sources(path, checkpoint.meta, overrides)
     try:
-        found = layouts.canonical(checkpoint.state, _choice(overrides, said))
+        chosen = weight_sets.choose(checkpoint.content, overrides.weights, layouts.is_known)
+        found = layouts.canonical(files.arrays(chosen.tensors), _choice(overrides, said))
         name = _architecture(found, overrides)
-        return _converted(name, found, config=config, said=said)
+        converted = _converted(name, found, config=config, said=said)
+        return replace(converted, items=(*chosen.items, *converted.items))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -132,7 +138,8 @@ def _converted(
         spec = replace(spec, gate=movenet.GATE)
     weights = _fitting(found.state, spec, found.origin)
     first = [Item("config", config.name, "config beside it")] if config else []
-    known = [*found.items, Item("architecture", name, "weights")]
+    stored = Item("storage", _storage(found.state, weights), "weights")
+    known = [*found.items, Item("architecture", name, "weights"), stored]
     return Converted(spec, weights, (*first, *known, *items))
 
 
@@ -168,13 +175,26 @@ def _fitting(
                 f"{origin.get(name, name)}: shape {value.shape}; a {spec.architecture} at "
                 f"{spec.input_size[0]} x {spec.input_size[1]} px has {wanted[name]}"
             )
-        if value.dtype != np.float32 or not np.isfinite(value).all():
+        if value.dtype.kind != "f":
+            raise CheckpointError(f"{origin.get(name, name)}: holds {value.dtype}; wanted floats")
+        if value.dtype == np.float64:
+            with np.errstate(over="ignore"):  # refused below
+                weights[name] = value.astype(np.float32)
+        if not np.isfinite(weights[name]).all():
             raise CheckpointError(f"{origin.get(name, name)}: holds values that are not finite")
     return weights
 
 
+def _storage(state: files.State, weights: Mapping[str, NDArray[Any]]) -> str:
+    """The types in which weights are stored, and what they were where that is another."""
+    types = sorted({str(value.dtype) for value in weights.values()})
+    rounded = any(state[name].dtype != value.dtype for name, value in weights.items())
+    return " and ".join(types) + (", rounded from float64" if rounded else "")
+
+
 # What ImageNet files hold beside the backbone: classifiers, and branches that pose does not use.
 _CLASSIFIER = ("fc.", "classifier.", "incre_modules.", "downsamp_modules.", "final_layer.")
+_is_backbone = {"conv1.weight", "bn1.weight"}.issubset
 _UNUSED_BRANCHES = tuple(f"stage4.2.fuse_layers.{n}." for n in (1, 2, 3))
 
 
@@ -183,9 +203,10 @@ def backbone(path: str | Path, architecture: str) -> dict[str, NDArray[Any]]:
 
     Raises CheckpointError unless it fits `architecture` strictly, its classifier aside.
     """
-    state = files.read(Path(path)).state
     spec = ModelSpec(check_name(architecture), (192, 256), (48, 64), COCO_17)
     skipped = (*_CLASSIFIER, *_UNUSED_BRANCHES)
+    content = files.read(Path(path)).content
+    state = files.arrays(weight_sets.choose(content, None, _is_backbone).tensors)
     kept = {f"backbone.{name}": v for name, v in state.items() if not name.startswith(skipped)}
     with torch.device("meta"):
         head = {k: v for k, v in build(spec).state_dict().items() if k.startswith("head.")}

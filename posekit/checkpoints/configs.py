@@ -16,6 +16,7 @@ from posekit import skeletons
 from posekit.checkpoints.files import read_json
 from posekit.checkpoints.resolve import Convention, Facts
 from posekit.errors import CheckpointError, InputError
+from posekit.parsing import number
 from posekit.types import Decode, Skeleton
 
 _KNOWN = {
@@ -26,6 +27,8 @@ _KNOWN = {
 # Data sets with as many keypoints as COCO, MPII or AIC, but other ones.
 _FOREIGN = ("crowdpose", "ap10k", "apt36k", "h36m", "animalpose", "jhmdb", "posetrack", "wholebody")
 _CONFIGS = (".py", ".yaml", ".yml")
+_LARGEST = 1 << 20  # bytes of a config
+_LONGEST = 1 << 16  # characters of a value that others name: names of names double it each time
 
 
 def find(path: Path, given: Path | None) -> tuple[Path | None, Facts]:
@@ -39,14 +42,23 @@ def find(path: Path, given: Path | None) -> tuple[Path | None, Facts]:
         return None, Facts()
     if config.suffix == ".json":
         return config, _hugging_face(config)
-    try:
-        text = config.read_text("utf-8")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{config}: cannot be read ({error})") from error
+    text = _text(config)
     facts = mmpose(text) if config.suffix == ".py" else _microsoft(text)
     if facts == Facts() and given:
         raise CheckpointError(f"{config}: says nothing that a pose model's config says")
     return (config if facts != Facts() else None), facts
+
+
+def _text(config: Path) -> str:
+    """Raises CheckpointError: cannot be read, too large, or not UTF-8."""
+    try:
+        with config.open("rb") as file:
+            data = file.read(_LARGEST + 1)
+        if len(data) > _LARGEST:
+            raise CheckpointError(f"{config}: larger than {_LARGEST:,} bytes; no config is")
+        return data.decode()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{config}: cannot be read ({error})") from error
 
 
 def _beside(path: Path) -> Path | None:
@@ -106,7 +118,7 @@ def dataset(meta: Mapping[str, Any]) -> Facts:
             mirror=tuple(int(k) for k in meta["flip_indices"]),
             sigmas=tuple(float(s) for s in meta["sigmas"]),
         )
-    except (KeyError, TypeError, ValueError, InputError):
+    except (KeyError, TypeError, ValueError, OverflowError, InputError):
         return Facts()
     same = [known for known in _KNOWN.values() if known.keypoints == skeleton.keypoints]
     return Facts(skeleton=same[0] if same else skeleton)
@@ -165,7 +177,8 @@ def _microsoft(text: str) -> Facts:
     named = data.get("TEST_DATASET", data.get("DATASET"))
     blur = _odd(test.get("BLUR_KERNEL"))
     # Their test code shifts by a whole cell when told to; else 0.75 is the exact value.
-    shift = {True: 1.0, False: 0.75}.get(test["SHIFT_HEATMAP"]) if "SHIFT_HEATMAP" in test else None
+    shifted = test.get("SHIFT_HEATMAP")
+    shift = (1.0 if shifted else 0.75) if isinstance(shifted, bool) else None
     return Facts(
         input_size=_pair(model.get("IMAGE_SIZE")),
         skeleton=_KNOWN.get(str(named)),
@@ -188,7 +201,19 @@ def _hugging_face(config: Path) -> Facts:
             f"{config}: model_type {values.get('model_type')!r}; wanted vitpose (top-down heatmaps)"
         )
     backbone = _table(values, "backbone_config")
-    heads, width = backbone.get("num_attention_heads", 12), backbone.get("hidden_size", 768)
+    heads, width = (
+        int(
+            number(
+                backbone.get(key, usual),
+                name=f"{config}: {key}",
+                low=1,
+                high=1e6,
+                whole=True,
+                error=CheckpointError,
+            )
+        )
+        for key, usual in (("num_attention_heads", 12), ("hidden_size", 768))
+    )
     if _HEADS.get(width) != heads:
         raise CheckpointError(
             f"{config}: {heads} attention heads at {width} channels; wanted one of {_HEADS}"
@@ -214,8 +239,12 @@ def _number(value: Any) -> float | None:
     return float(value) if fits else None
 
 
+_WIDEST = 1000  # side of a blur
+
+
 def _odd(value: Any) -> int | None:
-    return value if isinstance(value, int) and value > 0 and value % 2 else None
+    number = _number(value)
+    return int(number) if number and number % 2 == 1 and number < _WIDEST else None
 
 
 def _numbers(value: Any, count: int) -> list[float] | None:
@@ -286,7 +315,8 @@ class _Literals(ast.NodeTransformer):
 
 
 def _expression(value: Any) -> ast.expr:
-    return ast.parse(repr(value), mode="eval").body
+    text = repr(value)
+    return ast.parse(text if len(text) < _LONGEST else "None", mode="eval").body
 
 
 def _literals(text: str) -> dict[str, Any]:
@@ -318,7 +348,9 @@ def yaml_values(text: str) -> dict[str, Any]:
         body = re.sub(r"(^|\s)#.*", "", line).strip()
         if body.startswith("- "):
             table, key = owner
-            table[key] = [*(table[key] if isinstance(table.get(key), list) else []), _scalar(body)]
+            if not isinstance(table.get(key), list):
+                table[key] = []
+            table[key].append(_scalar(body))
         elif ":" in body:
             key, _, rest = body.partition(":")
             depth = len(line) - len(line.lstrip())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import struct
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +19,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from posekit import parsing
+from posekit.bundle import check_entries
 from posekit.checkpoints import tfjs
 from posekit.errors import CheckpointError
 
 State = dict[str, NDArray[Any]]
-_WRAPPERS = ("state_dict", "best_state_dict", "model_state_dict", "model")
+_LARGEST, _MOST = 1 << 27, 1 << 32
+"""Values of one tensor and of all: the largest networks here have 2**23 and 2**31."""
+FLOATS = (torch.float64, torch.float32, torch.float16)
+"""Kept as they are; other floating types become float32, which holds bfloat16 exactly."""
+_LONGEST_HEADER, _LARGEST_JSON = 100_000_000, 1 << 24
 _OTHERS = {
     ".posekit": "is a bundle already: give it to infer, export or adapt as it is",
     ".onnx": "is an exported graph: give the checkpoint it was made from",
@@ -43,14 +49,16 @@ _UNREADABLE = (
     TypeError,
     OverflowError,
     struct.error,
+    RecursionError,
+    MemoryError,
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Tensors by name, `module.` removed; meta: what else mmpose wrote beside them."""
+    """Tensors by name, maybe under further keys; meta: what else mmpose wrote beside them."""
 
-    state: State
+    content: Mapping[Any, Any]
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -127,44 +135,59 @@ def read(path: Path) -> Checkpoint:
     if path.is_dir():
         return Checkpoint(_folder(path))
     if tfjs.is_model(path):
-        return Checkpoint(tfjs.read(path))
-    _refuse_other_files(path)
-    if path.suffix == ".safetensors":
-        return Checkpoint(_arrays(_safetensors(path), path))
-    return _unwrapped(_torch_load(path), path)
+        state = {name: torch.from_numpy(value) for name, value in tfjs.read(path).items()}
+        return Checkpoint(state)
+    return _read(path)
 
 
-def _refuse_other_files(path: Path) -> None:
-    """CheckpointError for what cannot be a checkpoint."""
+def _read(path: Path) -> Checkpoint:
+    """A file's content, by its first bytes, whatever its name. Raises CheckpointError."""
+    start = _start(path)
+    if path.suffix in _OTHERS:
+        raise CheckpointError(f"{path}: {_OTHERS[path.suffix]}")
+    if _is_safetensors(start) or (path.suffix == ".safetensors" and not start.startswith(b"PK")):
+        return Checkpoint(_safetensors(path))
+    if start.lstrip()[:1] in (b"<", b"{"):
+        raise CheckpointError(f"{path}: is a text file (a web page?), not a checkpoint")
+    content = _torch_load(path)
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{path}: holds a {type(content).__name__}; wanted a dict of tensors (a state dict)"
+        )
+    meta = content.get("meta")
+    return Checkpoint(content, meta if isinstance(meta, dict) else {})
+
+
+def _is_safetensors(start: bytes) -> bool:
+    """A header's length in 8 bytes, little-endian, then its JSON."""
+    return start[8:9] == b"{" and 2 <= int.from_bytes(start[:8], "little") <= _LONGEST_HEADER
+
+
+def _start(path: Path) -> bytes:
+    """The first bytes. Raises CheckpointError: cannot be read, empty, or a pointer to a file."""
     try:
         with path.open("rb") as file:
             start = file.read(64)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if path.suffix in _OTHERS:
-        raise CheckpointError(f"{path}: {_OTHERS[path.suffix]}")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path}: cannot be read: {reason}") from error
     if not start:
         raise CheckpointError(f"{path}: is empty (0 bytes); fetch it again")
     if start.startswith(b"version https://git-lfs"):
         raise CheckpointError(
             f"{path}: is a Git LFS pointer, not the file itself; run `git lfs pull`"
         )
-    if start.lstrip()[:1] in (b"<", b"{"):
-        raise CheckpointError(f"{path}: is a text file (a web page?), not a checkpoint")
+    return start
 
 
-def _folder(folder: Path) -> State:
+def _folder(folder: Path) -> dict[str, Tensor]:
     """The tensors of a Hugging Face folder, in one file or several."""
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: a folder without config.json; wanted a Hugging Face one")
-    files = sorted(folder.glob("*.safetensors"))
-    if not files and (folder / "pytorch_model.bin").is_file():
-        path = folder / "pytorch_model.bin"
-        return dict(_unwrapped(_torch_load(path), path).state)
-    state: State = {}
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    state: dict[str, Tensor] = {}
     for path in files:
-        _refuse_other_files(path)
-        state |= _arrays(_safetensors(path), path)
+        state.update(_read(path).content)
     if not state:
         raise CheckpointError(f"{folder}: holds no .safetensors file and no pytorch_model.bin")
     return state
@@ -180,9 +203,17 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 def _torch_load(path: Path) -> Any:
     """The objects of a PyTorch file; only tensors and plain data. Raises CheckpointError."""
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_stand_ins()):
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                check_entries(archive, str(path), error=CheckpointError)
+        # Opened here: of a path, torch believes the name.
+        with (
+            path.open("rb") as file,
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals(_stand_ins()),
+        ):
             warnings.simplefilter("ignore")  # about pickle protocols and old storages
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise CheckpointError(f"{path}: {_reason(str(error))}") from error
 
@@ -196,51 +227,35 @@ def _reason(message: str) -> str:
             "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW)"
         )
     detail = re.search(r"WeightsUnpickler error: (.*)", message)
-    lines = [detail[1]] if detail else message.strip().splitlines()
-    return f"damaged, or not a PyTorch file ({lines[0][:200] if lines else 'no reason given'})"
+    line = detail[1] if detail else message.strip().partition("\n")[0]
+    return f"damaged, or not a PyTorch file ({line[:200] or 'no reason given'})"
 
 
-def _unwrapped(content: Any, path: Path) -> Checkpoint:
-    """The state dict inside whatever a trainer wrapped it in."""
-    if not isinstance(content, dict):
-        raise CheckpointError(
-            f"{path}: holds a {type(content).__name__}; wanted a dict of tensors (a state dict)"
-        )
-    meta = content.get("meta")
-    for name in _WRAPPERS:
-        if isinstance(content.get(name), dict):
-            content = content[name]
-            break
-    state = _arrays(content, path)
-    return Checkpoint(state, meta if isinstance(meta, dict) else {})
+def arrays(tensors: Mapping[str, Tensor]) -> State:
+    """Tensors as numpy; types beside FLOATS and integers become float32.
+
+    Raises CheckpointError: what is no dense tensor of real numbers, or is larger than any here.
+    """
+    if sum(tensor.numel() for tensor in tensors.values()) > _MOST:
+        raise CheckpointError(f"its tensors are over {_MOST:,} values; no network here has as many")
+    return {name: _array(name, tensor) for name, tensor in tensors.items()}
 
 
-def _arrays(content: Mapping[Any, Any], path: Path) -> State:
-    """Tensors as numpy, floating ones as float32. Raises CheckpointError."""
-    odd = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-    if odd or not content:
-        got = f"{', '.join(odd[:4])} beside the tensors" if content else "nothing"
-        raise CheckpointError(
-            f"{path}: wanted a state dict, plain or under {' or '.join(_WRAPPERS[:2])}; got {got}"
-        )
-    state = {str(name).removeprefix("module."): _array(v) for name, v in content.items()}
-    if len(state) != len(content):
-        raise CheckpointError(f"{path}: holds tensors both with and without `module.`")
-    return state
-
-
-def _array(tensor: Tensor) -> NDArray[Any]:
-    plain = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
-    array: NDArray[Any] = (plain.float() if plain.is_floating_point() else plain).numpy()
+def _array(name: str, tensor: Tensor) -> NDArray[Any]:
+    if tensor.numel() > _LARGEST:
+        raise CheckpointError(f"{name}: over {_LARGEST:,} values; no layer here has as many")
+    plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_complex())
+    if not plain or tensor.device.type != "cpu":
+        kind = f"{tensor.layout}, {tensor.dtype}, on {tensor.device}".replace("torch.", "")
+        raise CheckpointError(f"{name}: is {kind}; wanted a dense tensor of real numbers")
+    known = tensor.dtype in FLOATS or not tensor.is_floating_point()
+    array: NDArray[Any] = (tensor if known else tensor.float()).detach().numpy()
     return array
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises CheckpointError."""
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
+    data = parsing.read_json(path, error=CheckpointError, max_bytes=_LARGEST_JSON)
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: wanted a JSON object, got a {type(data).__name__}")
     return data

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from posekit.checkpoints import movenet
 from posekit.checkpoints.files import State
@@ -54,7 +55,7 @@ _HUGGING_FACE: Names = (
 _DROPPED = re.compile(r"data_preprocessor\.|associate_heads\.|backbone\.cls_token$")
 
 # YOLO numbers its layers; YOLOX has three kinds of prediction.
-_DETECTOR = re.compile(r"\.anchor_generator\.|^model\.\d+\.|^head\.(cls|reg|obj)_preds\.")
+_DETECTOR = re.compile(r"\.anchor_generator\.|^(model\.)*\d+\.|^head\.(cls|reg|obj)_preds\.")
 
 _NETWORKS: dict[Network, str] = {"student": "final_resnet.", "1": "resnet.", "2": "resnet2."}
 # Channels of Semi_Human_Pose's 24-joint head that make up each data set's skeleton.
@@ -73,6 +74,7 @@ _RESNETS: dict[tuple[tuple[int, ...], bool], int] = {
     ((3, 8, 36, 3), True): 152,
 }
 _VITS = {384: "s", 768: "b", 1024: "l", 1280: "h"}
+_COUNTER = "num_batches_tracked"
 _FINAL = ("head.final_layer.weight", "head.final_layer.bias")
 
 
@@ -106,10 +108,13 @@ class Canonical:
 
 
 def canonical(state: State, choice: Choice) -> Canonical:
-    """Recognise the layout by its names and give the tensors ours. Raises CheckpointError."""
+    """Recognize the layout by its names and give the tensors ours. Raises CheckpointError."""
+    single = [name for name, value in state.items() if not (value.ndim or name.endswith(_COUNTER))]
+    if single:
+        raise CheckpointError(f"{single[0]}: a single number; no layer has such weights")
     if movenet.is_one(state):
         return Canonical("MoveNet (tfjs)", "movenet", *movenet.canonical(state))
-    layout, family, rules = _recognise(state)
+    layout, family, rules = _recognize(state)
     items = [Item("layout", layout, "weights")]
     prefix = ""
     if family == "semi":
@@ -128,9 +133,17 @@ def canonical(state: State, choice: Choice) -> Canonical:
     return Canonical(layout, family, renamed, origin, items, skeleton)
 
 
-def _recognise(state: State) -> tuple[str, Family, Names]:
+def is_known(names: Collection[str]) -> bool:
+    """Whether tensors of these names are those of a network that posekit knows."""
+    try:
+        return movenet.is_one(names) or bool(_recognize(names))
+    except CheckpointError:
+        return False
+
+
+def _recognize(tensors: Collection[str]) -> tuple[str, Family, Names]:
     """The layout's label, its family and its renaming rules. Raises CheckpointError."""
-    names, starts = set(state), {name.partition(".")[0] for name in state}
+    names, starts = set(tensors), {name.partition(".")[0] for name in tensors}
     _refuse_others(names, starts)
     transformer = "backbone.pos_embed" in names
     if any(name.startswith("backbone.embeddings.") for name in names):
@@ -203,8 +216,16 @@ def _merge_qkv(state: State) -> None:
     for query in [name for name in state if ".attn.query." in name]:
         parts = [query.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
         if all(part in state for part in parts):
-            merged = np.concatenate([state.pop(part) for part in parts])
+            merged = _joined([state.pop(part) for part in parts], query)
             state[query.replace(".query.", ".qkv.")] = merged
+
+
+def _joined(parts: list[NDArray[Any]], name: str) -> NDArray[Any]:
+    """The rows of several tensors. Raises CheckpointError where they are of different widths."""
+    if len({part.shape[1:] for part in parts}) > 1:
+        shapes = ", ".join(str(part.shape) for part in parts)
+        raise CheckpointError(f"{name}: shapes {shapes} do not fit together")
+    return np.concatenate(parts)
 
 
 def _add_token(state: State, *, missing: bool) -> None:
@@ -217,7 +238,7 @@ def _add_token(state: State, *, missing: bool) -> None:
 
 def _merge_experts(state: State, wanted: int | None) -> list[Item]:
     """ViTPose++: the chosen expert's rows joined to the shared ones, the others dropped."""
-    found = {int(m[1]) for name in state if (m := re.search(r"\.mlp\.experts\.(\d+)\.", name))}
+    found = {int(m[1]) for name in state if (m := re.search(r"\.mlp\.experts\.(\d{1,3})\.", name))}
     if not found:
         if wanted is not None:
             raise CheckpointError("--experts: a plain ViTPose, not a ViTPose++")
@@ -230,7 +251,7 @@ def _merge_experts(state: State, wanted: int | None) -> list[Item]:
         norm = state.get(name.split(".mlp.")[0] + ".norm1.weight")
         # The original's splitting program joins the rows and leaves the experts in the file.
         if expert is not None and norm is not None and len(state[name]) < len(norm):
-            state[name] = np.concatenate([state[name], expert])
+            state[name] = _joined([state[name], expert], name)
     for name in [name for name in state if ".mlp.experts." in name]:
         del state[name]
     _choose_head(state, index)
@@ -246,7 +267,8 @@ def _choose_head(state: State, index: int) -> None:
         del state[name]
     for name, value in own.items():
         new = "head." + name[len(prefix) :]
-        state[new] = value[: _EXPERT_JOINTS[index]] if new in _FINAL else value
+        joints = _EXPERT_JOINTS[index] if index < len(_EXPERT_JOINTS) else len(value)
+        state[new] = value[:joints] if new in _FINAL else value
 
 
 def _cut_union(

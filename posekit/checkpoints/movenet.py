@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from posekit.checkpoints.resolve import Facts, Item
@@ -23,25 +22,21 @@ _UNUSED = ("head.center.", "head.offset.")  # of the published heads, those that
 State = dict[str, NDArray[Any]]
 
 
-def is_one(state: Mapping[str, object]) -> bool:
+def is_one(state: Iterable[str]) -> bool:
     """Whether the names are those of a tfjs graph, as nothing else here has them."""
     return any(name.startswith(_GRAPH) for name in state)
 
 
 def canonical(state: State) -> tuple[State, dict[str, str], list[Item]]:
-    """The tensors by posekit's names, float32; no other name to tell of one, and what was seen.
+    """The tensors by posekit's names, float16 as stored; no other names, and the layout's item.
 
     Raises CheckpointError for a tfjs graph that is not MoveNet's.
     """
     try:
         every = weights_from_tfjs(state)
-    except CheckpointError as error:
+    except (CheckpointError, ValueError) as error:
         raise CheckpointError(f"a tfjs graph, but not MoveNet SinglePose ({error})") from error
-    kept = {
-        name: np.asarray(value, np.float32)
-        for name, value in every.items()
-        if not name.startswith(_UNUSED)
-    }
+    kept = {name: value for name, value in every.items() if not name.startswith(_UNUSED)}
     return kept, {}, [Item("layout", "MoveNet (tfjs)", "weights")]
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Option
@@ -27,10 +28,12 @@ def command(
     blur: Annotated[int | None, Option(help="Side of the Gaussian of dark and udp, in cells; odd.")] = None,
     flip_shift: Annotated[float | None, Option(help="Cells that the mirrored view moves right.")] = None,
     padding: Annotated[float | None, Option(help="A box grows by this factor.")] = None,
+    weights: Annotated[str | None, Option(metavar="NAME", help="Of a file with several sets of weights: state_dict, state_dict_ema, ...")] = None,
     network: Annotated[Literal["1", "2", "student"] | None, Option(help="Of a file with two or three networks.")] = None,
     head: Annotated[Literal["coco", "mpii", "aic"] | None, Option(help="Joints of a 24-joint head.")] = None,
     experts: Annotated[int | None, Option(min=0, help="Data set of a ViTPose++: 0 COCO, 1 AIC, 2 MPII, ...")] = None,
     architecture: Annotated[str | None, Option(help="Refuse the file unless it is this network.")] = None,
+    storage: Annotated[Literal["fp32", "fp16"] | None, Option(help="Type of the stored weights; by default the checkpoint's own.")] = None,
     config: Annotated[Path | None, Option(help="Its mmpose .py, .yaml or .json config; parsed, never run.")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing output.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print what was decided as JSON.")] = False,
@@ -41,8 +44,8 @@ def command(
     from posekit.checkpoints import Overrides
 
     chosen = skeletons.find(skeleton) if skeleton else None
-    said = Overrides(input_size=_size(input_size), skeleton=chosen, color=color, convention=convention, decode=decode, sigma=sigma, blur=blur, flip_shift=flip_shift, padding=padding, network=network, head=head, experts=experts, architecture=architecture, config=config)
-    _print(api.convert(file, output, said, overwrite=overwrite), output, as_json=as_json)
+    overrides = Overrides(input_size=_size(input_size), skeleton=chosen, color=color, convention=convention, decode=decode, sigma=sigma, blur=blur, flip_shift=flip_shift, padding=padding, weights=weights, network=network, head=head, experts=experts, architecture=architecture, config=config)
+    _print(api.convert(file, output, overrides, storage=storage, overwrite=overwrite), output, as_json=as_json)
 # fmt: on
 
 
@@ -59,11 +62,21 @@ def _size(text: str | None) -> tuple[int, int] | None:
 def _print(converted: Converted, output: Path, *, as_json: bool) -> None:
     if as_json:
         items = [item.to_dict() for item in converted.items]
-        typer.echo(json.dumps({"output": str(output), "items": items}, indent=1))
+        result = {"output": str(output), "items": items, "parity": converted.parity}
+        typer.echo(json.dumps(result, indent=1))
         return
     for item in converted.items:
         typer.echo(str(item))
     assumed = [item.name for item in converted.items if item.assumed]
     if assumed:
-        typer.echo(f"{len(assumed)} assumed: a wrong one costs accuracy; say it with a flag")
+        typer.echo(f"{len(assumed)} assumed: a wrong one costs accuracy; set it with a flag")
+    for graph, parity in converted.parity.items():
+        typer.echo(f"{graph}: from the checkpoint's own weights {_deviation(parity)}")
     typer.echo(f"{output}: written")
+
+
+def _deviation(parity: Mapping[str, Any]) -> str:
+    scores = f"scores within {parity['max_score']:g}"
+    if not parity["points"]:
+        return f"{scores}; on the check crops it finds no keypoint whose shift could be measured"
+    return f"mean {parity['mean_px']:g}, max {parity['max_px']:g} px; {scores}"

@@ -19,9 +19,9 @@ def command(
     as_json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
-    """Check every part's sha256, the spec against the graphs, and how far those stray.
+    """Check every part's sha256, the spec against the graphs, and how far those deviate.
 
-    Parity is measured again, on the crops and answers of the source network that the bundle holds:
+    Parity is measured again, on the crops and outputs of the source network that the bundle holds:
     it needs no torch.  This finds damage, not forgery: for that, pin the file with --expect.
     """
     from posekit import bundle, verify
@@ -31,9 +31,9 @@ def command(
     _check_hash(opened.sha256, expect, str(path))
     found = verify.compared(opened)
     if as_json:
-        told = {name: each.to_dict() for name, each in found.items()}
+        parity = {name: each.to_dict() for name, each in found.items()}
         shifts = {name: each.max_px for name, each in found.items()}
-        result = {"file": str(path), "sha256": opened.sha256, "sound": True, "shift_px": shifts, "parity": told}
+        result = {"file": str(path), "sha256": opened.sha256, "sound": True, "shift_px": shifts, "parity": parity}
         typer.echo(json.dumps(result, indent=1, ensure_ascii=False))
     else:
         typer.echo("\n".join([f"{path}: sound", *map(_line, found, found.values()), f"sha256 {opened.sha256}"]))
@@ -42,7 +42,7 @@ def command(
 
 def _line(graph: str, found: Parity) -> str:
     if not found.points:
-        return f"{graph}: its source is sure of no keypoint; scores within {found.max_score:.4f}"
+        return f"{graph}: its source has no high-confidence keypoint; scores within {found.max_score:.4f}"
     return (
         f"{graph}: {found.points} keypoints of {found.crops} crops, shift from the source mean "
         f"{found.mean_px:.3f}, p99 {found.p99_px:.3f}, max {found.max_px:.3f} px; scores within "

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from posekit.bundle import Bundle
 from posekit.errors import BundleError
+from posekit.onnx_scan import check_supplied
 from posekit.session import open_session
 from posekit.types import DetectorSpec, Float32, UInt8
 
@@ -139,6 +140,7 @@ def open_onnx(path: Path, *, device: str, threads: int | None) -> Network:
         graph = path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+    check_supplied(graph, {}, str(path))
     session = open_session(graph, {}, device=device, threads=threads)
     taken = session.get_inputs()
     inputs: Shapes = {value.name: list(value.shape) for value in taken}

@@ -13,6 +13,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from posekit.errors import SourceError
+from posekit.video.timeline import listed
 
 IMAGE_SUFFIXES = frozenset(
     f".{name}"
@@ -21,6 +22,10 @@ IMAGE_SUFFIXES = frozenset(
 VIDEO_SUFFIXES = frozenset(
     f".{name}"
     for name in "mp4 m4v mov avi mkv webm mpg mpeg ts mts m2ts wmv flv 3gp ogv gif".split()  # noqa: SIM905
+)
+_OTHER_IMAGES = frozenset(
+    f".{name}"
+    for name in "avif heic heif jxl exr hdr psd svg dng cr2 cr3 nef arw raf orf".split()  # noqa: SIM905
 )
 _SCHEMES = frozenset(["rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "tcp", "srt"])
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"BM", b"II*\x00", b"MM\x00*")
@@ -33,6 +38,7 @@ class Source:
     name: shown to people, without user name, password or query of a URL.
     stem: for output files.  target: what is opened.  paths: of kind "images", in order.
     root: the folder that the images' names start from.
+    notes: sentences on what beside them is not read.
     """
 
     kind: Literal["file", "images", "webcam", "url"]
@@ -41,6 +47,7 @@ class Source:
     stem: str
     paths: tuple[Path, ...] = ()
     root: Path = Path()
+    notes: tuple[str, ...] = ()
 
     def identity(self, path: Path) -> str:
         """What an image is called in every output: its path from `root`, with forward slashes.
@@ -51,7 +58,7 @@ class Source:
 
 
 def is_live(source: str | Path | int | Source) -> bool:
-    """Whether `source` may be endless: a webcam or a URL, told without opening it."""
+    """Whether `source` may be endless: a webcam or a URL; it is not opened."""
     if not isinstance(source, Source):
         source = resolve(source)
     return source.kind in ("webcam", "url")
@@ -144,7 +151,9 @@ def _folder(path: Path) -> Source:
     images = _visible(entries, IMAGE_SUFFIXES)
     if images:
         stem = path.resolve().name or "images"
-        return Source("images", str(path), str(path), stem, tuple(images), path)
+        others = _visible(entries, VIDEO_SUFFIXES | _OTHER_IMAGES)
+        notes = (_unread(path, others),) if others else ()
+        return Source("images", str(path), str(path), stem, tuple(images), path, notes)
     videos = _visible(entries, VIDEO_SUFFIXES)
     if videos:
         raise SourceError(
@@ -152,6 +161,14 @@ def _folder(path: Path) -> Source:
             f"pattern such as '{path / ('*' + videos[0].suffix)}'"
         )
     raise SourceError(f"{path}: a folder without images (wanted jpg, png, bmp, webp, tiff, ...)")
+
+
+def _unread(folder: Path, others: list[Path]) -> str:
+    names = listed([other.name for other in others])
+    return (
+        f"{folder}: {len(others)} files beside the images were not read ({names}); give videos by "
+        "themselves, and save other images as JPEG or PNG"
+    )
 
 
 def _pattern(pattern: str) -> list[Source]:

@@ -24,10 +24,11 @@ from posekit.errors import (
 )
 from posekit.geometry import Warp
 from posekit.runtime import Runtime
-from posekit_engines import onnx_file, output_set
+from posekit_engines import onnx_file
 from posekit_engines.export import export
 from posekit_engines.options import BUDGETS, ExportOptions
 from posekit_engines.parity.crops import embedded_crops
+from tests import needs
 from tests.full_disk import full_disk
 
 PLAIN = ExportOptions(flip=False)
@@ -153,24 +154,6 @@ def test_a_disk_that_fills_leaves_the_old_output(lightning: Bundle, tmp_path: Pa
     assert old.read_bytes() == b"old"
 
 
-def test_a_rename_that_fails_is_undone(tmp_path: Path) -> None:
-    """A folder in the way of the second old file stops the swap after the first was done."""
-    first, second = tmp_path / "a", tmp_path / "b"
-
-    def write() -> None:
-        with output_set.together([first, second], overwrite=True) as folder:
-            for name in ("a", "b"):
-                (folder / name).write_text("new")
-            (folder / "b.old").mkdir()
-
-    for path in (first, second):
-        path.write_text("old")
-    with pytest.raises(SourceError):
-        write()
-    assert [path.read_text() for path in (first, second)] == ["old", "old"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
-
-
 def test_an_unwritable_target_is_one_sentence(lightning: Bundle, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SourceError, match="a file stands where its folder should be"):
@@ -180,7 +163,7 @@ def test_an_unwritable_target_is_one_sentence(lightning: Bundle, tmp_path: Path)
 def test_large_weights_stand_beside_the_graph(
     lightning: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_file, "LIMIT", 1000)
+    monkeypatch.setattr(onnx_file, "MAX_INLINE_BYTES", 1000)
     path = tmp_path / "big.onnx"
     report = export(lightning, path, PLAIN)
     data = path.with_name("big.onnx.data")
@@ -193,7 +176,7 @@ def test_large_weights_stand_beside_the_graph(
     opened = posekit.load(path, "cpu", 1, flip=False, boxes="full").runtime
     assert len(opened.bundle.weights) > 100
     np.testing.assert_array_equal(opened.infer(crops)[0], wanted[0])
-    with pytest.raises(ExportError, match="in one piece"):
+    with pytest.raises(ExportError, match="needs a single file"):
         export(lightning, tmp_path / "y.onnx", dataclasses.replace(PLAIN, precision="fp16"))
 
 
@@ -201,7 +184,7 @@ def test_a_bundle_s_graphs_never_hold_its_weights(
     lightning: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor does making one need a graph that does: protobuf ends at 2 GiB."""
-    monkeypatch.setattr(onnx_file, "LIMIT", 1000)
+    monkeypatch.setattr(onnx_file, "MAX_INLINE_BYTES", 1000)
     export(lightning, tmp_path / "x.posekit", PLAIN)
     opened = Bundle.open(tmp_path / "x.posekit")
     weights = sum(value.nbytes for value in opened.weights.values())
@@ -225,7 +208,7 @@ def test_crops_of_the_user_are_persons_of_his_pictures(lightning: Bundle, tmp_pa
         ({"precision": "bf16"}, "no bf16 convolution"),
         ({"affine": True, "outputs": "raw"}, "--outputs raw has none"),
         ({"calibrate": "x"}, "is for --precision int8"),
-        ({"precision": "int8"}, "give pictures of your own"),
+        ({"precision": "int8"}, "give your own images"),
         ({"to": "bundle", "batch": 2}, "a bundle holds its own graphs"),
     ],
 )
@@ -283,7 +266,7 @@ def test_budgets_are_the_published_bars() -> None:
 
 
 def test_openvino_reads_the_file_and_agrees(written: tuple[Path, Any], lightning: Bundle) -> None:
-    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    openvino = needs.package("openvino")
     model = openvino.Core().compile_model(
         str(written[0]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )

@@ -3,10 +3,12 @@
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import ModelProto
 
 from posekit import bundle
 from posekit.bundle import Bundle
@@ -20,7 +22,7 @@ SPEC = ModelSpec("movenet-thunder", (256, 256), (64, 64), COCO_17)
 @pytest.fixture
 def sample() -> Bundle:
     weights = {"a.weight": np.arange(6, dtype=np.float16).reshape(2, 3), "b": np.ones(1, np.int64)}
-    graphs = {"flip": b"graph one", "plain": b"graph two"}
+    graphs = {name: ModelProto(doc_string=name).SerializeToString() for name in ("flip", "plain")}
     return Bundle(
         "sample", SPEC, weights, graphs, {"code": "Apache-2.0"}, {"seed": 1}, {"parity.json": b"{}"}
     )
@@ -63,7 +65,7 @@ def test_the_same_content_is_the_same_bytes(sample: Bundle) -> None:
 
 
 def test_a_detector_is_not_a_pose_model(tmp_path: Path) -> None:
-    detector = Bundle("d", DetectorSpec("nanodet", (416, 416)), {"w": np.ones(1)}, {"detect": b"g"})
+    detector = Bundle("d", DetectorSpec("nanodet", (416, 416)), {"w": np.ones(1)}, {"detect": b""})
     detector.save(tmp_path / "d.posekit")
     with pytest.raises(BundleError, match="person detector"):
         _ = Bundle.open(tmp_path / "d.posekit").pose_spec
@@ -100,6 +102,34 @@ def test_a_newer_schema_asks_for_an_update(sample: Bundle, tmp_path: Path) -> No
 def test_parts_that_no_bundle_has_are_refused(sample: Bundle, tmp_path: Path, name: str) -> None:
     (tmp_path / "x.posekit").write_bytes(rebuilt({**entries(sample.to_bytes()), name: b"x"}))
     with pytest.raises(BundleError, match="which no bundle does"):
+        Bundle.open(tmp_path / "x.posekit")
+
+
+def overlapping(parts: dict[str, bytes]) -> bytes:
+    """A zip whose parity.json and adapt.json are one and the same bytes."""
+    data = rebuilt({**parts, "parity.json": b"{}", "adapt.json": b"{}"})
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        offset = archive.getinfo("parity.json").header_offset
+    entry = data.rindex(b"adapt.json") - 46  # in the central directory
+    return data[: entry + 42] + offset.to_bytes(4, "little") + data[entry + 46 :]
+
+
+def overlong(parts: dict[str, bytes]) -> bytes:
+    """A zip whose adapt.json claims 2 GB."""
+    data = rebuilt({**parts, "adapt.json": b"{}"})
+    entry = data.rindex(b"adapt.json") - 46
+    size = (2 << 30).to_bytes(4, "little")
+    return data[: entry + 20] + size * 2 + data[entry + 28 :]
+
+
+@pytest.mark.parametrize("damage", [overlapping, overlong])
+def test_entries_that_overlap_or_end_behind_the_file_are_refused_before_they_are_read(
+    sample: Bundle, tmp_path: Path, damage: Callable[[dict[str, bytes]], bytes]
+) -> None:
+    parts = entries(sample.to_bytes())
+    del parts["parity.json"]
+    (tmp_path / "x.posekit").write_bytes(damage(parts))
+    with pytest.raises(BundleError, match=r"x\.posekit: .* overlap"):
         Bundle.open(tmp_path / "x.posekit")
 
 

@@ -1,12 +1,16 @@
 """Flags, configs, names and families are believed in this order; each item says whom."""
 
+import contextlib
+import itertools
+import string
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from posekit import checkpoints
-from posekit.checkpoints import Overrides
+from posekit.checkpoints import Overrides, configs
 from posekit.checkpoints.configs import yaml_values
 from posekit.errors import CheckpointError
 from posekit.skeletons import COCO_17
@@ -153,3 +157,31 @@ def test_joints_that_nothing_names_need_a_skeleton(tmp_path: Path) -> None:
     crowd = saved(blank("simple-baseline-r18", 14), tmp_path / "hrnet_crowdpose_256x192.pth")
     with pytest.raises(CheckpointError, match="the name says crowdpose"):
         checkpoints.load(crowd)
+
+
+LADDER = itertools.pairwise(string.ascii_lowercase)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.json", '{"model_type": "vitpose", "backbone_config": {"hidden_size": [1]}}'),
+        ("config.json", '{"model_type": "vitpose", "backbone_config": {"hidden_size": 1e999}}'),
+        ("config.json", "[" * 100_000),
+        ("config.json", '{"a": ' + "9" * 5000 + "}"),
+        ("config.yaml", "MODEL:\n  A: 1\nTEST:\n  SHIFT_HEATMAP: [1, 2]\n"),
+        ("config.yaml", "MODEL:\n" + "  - 1\n" * 100_000),
+        ("config.py", "a=[1,1]\n" + "".join(f"{x}=[{y},{y}]\n" for y, x in LADDER)),
+        ("config.py", "a=" + "9" * 5000),
+        ("config.py", "a=" + "[" * 5000),
+        ("config.py", "#" * (2 << 20)),
+    ],
+)
+def test_hostile_configs_end_within_seconds_in_one_sentence_or_say_nothing(
+    name: str, text: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    started = time.monotonic()
+    with contextlib.suppress(CheckpointError):
+        configs.find(tmp_path / "net.pth", tmp_path / name)
+    assert time.monotonic() - started < 5

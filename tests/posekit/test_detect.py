@@ -82,6 +82,7 @@ def test_the_whole_frame_does_not_replace_a_person(nanodet, man):
     assert box_iou(nanodet(Frame(man), fallback=True), MAN)[0, 0] > 0.8
 
 
+@pytest.mark.assets
 @pytest.mark.slow
 def test_one_person_who_fills_the_image_is_not_lost(nanodet):
     """Street photos of one person each: 69 of 70 give a box of 60 % of the height."""

@@ -100,6 +100,7 @@ def official(results: list[dict[str, object]]) -> NDArray[np.float64]:
     return np.array(judge.stats, np.float64)
 
 
+@pytest.mark.assets
 @pytest.mark.parametrize(("seed", "noise"), [(0, 0.0), (1, 0.03), (2, 0.08), (3, 0.2)])
 def test_average_precision_is_pycocotools_own(seed: int, noise: float) -> None:
     annotations = labels()
@@ -113,6 +114,7 @@ def test_average_precision_is_pycocotools_own(seed: int, noise: float) -> None:
         assert figures["AR50"] > 0.95  # neighbours whose unlabelled keypoints coincide are taken
 
 
+@pytest.mark.assets
 def test_weights_count_images_as_often_as_copies_would() -> None:
     """A bootstrap round with an image twice is the data set with that image twice."""
     annotations = labels()
@@ -132,6 +134,7 @@ def test_weights_count_images_as_often_as_copies_would() -> None:
     np.testing.assert_allclose(list(got.values()), list(wanted.values()), atol=1e-12)
 
 
+@pytest.mark.assets
 def test_duplicates_go_and_neighbours_stay() -> None:
     annotations = labels()
     person = np.flatnonzero(annotations.labelled)[:1]
@@ -153,6 +156,7 @@ def test_rescoring_averages_only_confident_keypoints() -> None:
     np.testing.assert_allclose(rescore(found), [0.5 * 0.6, 0.0], atol=1e-7)
 
 
+@pytest.mark.assets
 @pytest.mark.parametrize("name", CRUMBS)
 def test_layouts_are_read_and_mapped_by_name(name: str) -> None:
     file, images, layout, persons, labelled, common = CRUMBS[name]
@@ -170,6 +174,7 @@ def test_layouts_are_read_and_mapped_by_name(name: str) -> None:
     assert near[read.visibility > 0].mean() > 0.97
 
 
+@pytest.mark.assets
 def test_matlab_files_count_from_one() -> None:
     folder = shared("mmpose_testdata/mpii")
     raw = json.loads((folder / "test_mpii.json").read_text())
@@ -179,6 +184,7 @@ def test_matlab_files_count_from_one() -> None:
     np.testing.assert_allclose(read.keypoints[row], np.array(raw[0]["joints"]) - 1, atol=1e-3)
 
 
+@pytest.mark.assets
 def test_head_size_comes_from_the_head_box() -> None:
     """PoseTrack: 0.6 of the diagonal of bbox_head, as MPII's own program has it."""
     folder = shared("mmpose_testdata/posetrack18")
@@ -267,6 +273,7 @@ def test_bootstrap_refuses_what_is_not_paired() -> None:
         mean_interval([np.inf, 1.0], [0, 1], 0)
 
 
+@pytest.mark.assets
 def test_worse_predictions_score_worse_and_the_difference_shows_it() -> None:
     annotations = labels()
     near, far = (score(perturbed(annotations, 6, noise=n), annotations, SPEC) for n in (0.02, 0.1))
@@ -276,6 +283,7 @@ def test_worse_predictions_score_worse_and_the_difference_shows_it() -> None:
     assert compared(near, near)["AP"] == [0.0, 0.0, 0.0]
 
 
+@pytest.mark.assets
 def test_missed_persons_are_misses() -> None:
     annotations = labels()
     found = perturbed(annotations, 7, noise=0.0)

@@ -14,8 +14,8 @@ from posekit.cli import app
 from posekit.errors import BundleError, PosekitError
 from posekit.model_file import open_model
 from posekit.nets import build
+from posekit.onnx_scan import external_initializers
 from posekit.runtime import Runtime
-from posekit.session import WEIGHTS_OUTSIDE
 from posekit_engines import onnx_file
 from posekit_engines.graphs.weights import load_weights
 from posekit_engines.options import ExportOptions
@@ -44,7 +44,8 @@ def apart(lightning: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_weights_beside_the_file_are_read_without_onnx(apart: Path, lightning: Bundle) -> None:
     opened = open_model(apart)
-    assert WEIGHTS_OUTSIDE in opened.graphs["plain"]
+    outside = external_initializers(opened.graphs["plain"], "plain")
+    assert outside == set(lightning.weights)
     assert set(opened.weights) == set(lightning.weights)
     assert opened.spec == lightning.spec
     points, scores = Runtime(opened, device="cpu", threads=1, flip=False).infer(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from posekit.errors import InputError
 from posekit.skeletons import COCO_17
 from posekit.types import Boxes, DetectorSpec, Frame, ModelSpec, Poses, Skeleton
+from tests import needs
 
 COUNT = len(COCO_17)
 
@@ -139,7 +140,7 @@ def test_nobody_seen_scores_zero_without_a_warning():
 
 
 def test_supervision_gets_the_same_points_and_scores():
-    supervision = pytest.importorskip("supervision")
+    supervision = needs.package("supervision")
     poses = make_poses(3)
     keypoints = poses.to_supervision()
     assert isinstance(keypoints, supervision.KeyPoints)
@@ -153,14 +154,14 @@ def test_supervision_gets_the_same_points_and_scores():
 
 
 def test_supervision_gets_calibrated_confidence_where_there_is_one():
-    pytest.importorskip("supervision")
+    needs.package("supervision")
     confidence = np.full((1, COUNT), 0.25)
     keypoints = make_poses(1, confidence=confidence).to_supervision()
     assert np.array_equal(keypoints.keypoint_confidence, confidence)
 
 
 def test_supervision_takes_a_frame_without_persons():
-    pytest.importorskip("supervision")
+    needs.package("supervision")
     assert make_poses(0).to_supervision().xy.shape == (0, COUNT, 2)
 
 
@@ -243,3 +244,26 @@ def test_flip_shift_follows_from_where_a_cell_lies(w, stride):
         for x in (0.0, 0.3 * width, width - 1.0):
             seen, mirrored = (x - b) / a, (w - 1) - ((width - 1 - x) - b) / a
             assert seen - mirrored == pytest.approx(spec.mirror_shift, abs=1e-9), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "last"),
+    [
+        ({}, (188.0, 252.0)),  # MSRA: 4 px a cell from the first pixel's center
+        ({"map_scale": (191 / 47, 255 / 63)}, (191.0, 255.0)),  # UDP: last cell on the last pixel
+        ({"map_offset": (1.5, 1.5)}, (189.5, 253.5)),  # half-pixel: 1.5 px from each border
+    ],
+    ids=["msra", "udp", "half-pixel"],
+)
+def test_cells_lie_where_the_convention_puts_them_and_come_back(changes, last):
+    spec = make_spec(**changes)
+    crop = spec.cells_to_crop(np.array([[0, 0], [47, 63]]))
+    assert crop[0].tolist() == list(spec.map_offset)
+    assert crop[1] == pytest.approx(last, abs=1e-9)
+    cells = np.random.default_rng(0).uniform(0, 47, (3, COUNT, 2))
+    for kind in (np.float32, np.float64):
+        places = spec.cells_to_crop(cells.astype(kind))
+        again = spec.crop_to_cells(places)
+        assert places.dtype == again.dtype == kind
+        # Three roundings of numbers up to 255, a quarter of it after the division.
+        assert np.abs(again - cells.astype(kind)).max() <= 255 * np.finfo(kind).eps

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from posekit.errors import SourceError
 from posekit.video import ReadOptions, expand, is_live, read
+from tests import needs
 from tests.assets import shared
 from tests.clips import make_clip, number_of, numbered
 
@@ -61,8 +62,8 @@ def test_grey_alpha_and_sixteen_bit_become_plain_rgb(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_exif_turns_a_photo_upright(tmp_path: Path, turn: int) -> None:
-    image_module = pytest.importorskip("PIL.Image")
-    ops = pytest.importorskip("PIL.ImageOps")
+    image_module = needs.package("PIL.Image")
+    ops = needs.package("PIL.ImageOps")
     photo = image_module.fromarray(np.kron(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40,
                                            np.ones((16, 16), np.uint8))).convert("RGB")  # fmt: skip
     exif = photo.getexif()
@@ -161,6 +162,7 @@ def test_other_kinds_of_url_and_live_or_not(tmp_path: Path) -> None:
     assert not is_live(make_clip(tmp_path / "clip.mp4", 2))
 
 
+@pytest.mark.assets
 def test_real_photos_are_read() -> None:
     with read(shared("photos")) as reader:
         count = sum(1 for _ in reader)

@@ -12,11 +12,11 @@ import functools
 import hashlib
 import importlib.util
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from posekit.errors import KernelError, MissingExtraError
+from posekit.atomic import write_atomic
+from posekit.errors import KernelError, MissingExtraError, SourceError
 from posekit_engines import kernels
 
 Capability = tuple[int, int]
@@ -151,13 +151,17 @@ def compile_kernel(name: str, capability: Capability, folder: Path | None = None
     binary = _read(path)
     if binary is None:
         binary = found.compile(name, target)
-        with contextlib.suppress(OSError):
-            _write(path, binary)
+        with contextlib.suppress(SourceError):
+            content = binary + hashlib.sha256(binary).digest()
+            write_atomic(path, content, shared=True)
     return binary
 
 
 def cache_dir() -> Path:
-    """Folder of compiled kernels: under XDG_CACHE_HOME, or ~/.cache."""
+    """Folder of compiled kernels: under XDG_CACHE_HOME, or ~/.cache.
+
+    On Linux platformdirs gives the same folder; these two lines save a dependency.
+    """
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(home).expanduser() / "posekit" / "kernels"
 
@@ -168,22 +172,10 @@ def _key(name: str, target: str, found: Compiler) -> str:
 
 
 def _read(path: Path) -> bytes | None:
-    """The binary that `_write` stored, or None where it is absent or damaged."""
+    """A cached binary without its digest, or None where it is absent or damaged."""
     try:
         data = path.read_bytes()
     except OSError:
         return None
     binary, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
     return binary if hashlib.sha256(binary).digest() == digest else None
-
-
-def _write(path: Path, binary: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(binary + hashlib.sha256(binary).digest())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -1,4 +1,4 @@
-"""Weights of an ONNX graph: loaded, inlined, kept outside, or in a safetensors file beside it."""
+"""Weights of an ONNX graph: load, inline, or write to a safetensors file beside it."""
 
 from __future__ import annotations
 
@@ -6,48 +6,42 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
-from torch import Tensor, nn
+from torch import nn
 
 from posekit.errors import ExportError
+from posekit_engines.graphs.edit import copy_model
 
-_LARGEST = float(np.finfo(np.float16).max)
+Storage = Literal["fp32", "fp16"]
+"""The type in which a bundle stores its weights; None is the source's own."""
+_HALF_MAX = float(np.finfo(np.float16).max)
+_ALIGN = 4096  # a page: a runtime may map the file into memory
 
 
 def load_weights(net: nn.Module, weights: Mapping[str, NDArray[Any]]) -> nn.Module:
-    """`net` with the weights, strictly but for batch norm's counters, in evaluation mode.
+    """`net` with the weights, in evaluation mode; strict, except for batch norm's counters.
 
-    Raises ExportError where a weight does not fit float16.
+    The network computes in float32, whatever the weights' type.
     """
-    state: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        if float(np.abs(value).max(initial=0.0)) > _LARGEST:
-            raise ExportError(
-                f"{name}: holds {float(np.abs(value).max()):g}, beyond float16's {_LARGEST:g}, "
-                "in which bundles store weights; rescale that layer"
-            )
-        state[name] = torch.from_numpy(value.astype(np.float32))
+    state = {name: torch.from_numpy(value.astype(np.float32)) for name, value in weights.items()}
     counters = {name: v for name, v in net.state_dict().items() if not v.is_floating_point()}
     net.load_state_dict({**counters, **state})
     return net.eval()
 
 
-_ALIGN = 4096  # so that a runtime may map the file into memory
-
-
 def write_data(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]], path: Path) -> None:
-    """The weights as a safetensors file at `path`; the model's initialisers point into it.
+    """Write the weights to a safetensors file at `path` and point the model's initializers to it.
 
-    So whoever reads ONNX finds them, and `exported.open_model` does without reading ONNX.
+    ONNX readers find them through the graph; safetensors readers need no ONNX.
     """
     values = [(tensor, np.ascontiguousarray(v)) for tensor, v in external_values(model, weights)]
-    values.sort(key=lambda pair: -pair[1].itemsize)  # stable: each stays aligned to its own size
+    values.sort(key=lambda pair: -pair[1].itemsize)  # stable; every tensor stays aligned
     with path.open("wb") as file:
         file.write(_header(values))
         for tensor, value in values:
@@ -55,13 +49,13 @@ def write_data(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]], path
             file.write(value.tobytes())
             tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
             del tensor.external_data[:]
-            said = {"location": path.name, "offset": start, "length": value.nbytes}
-            for key, number in said.items():
-                tensor.external_data.add(key=key, value=str(number))
+            location = {"location": path.name, "offset": start, "length": value.nbytes}
+            for key, entry in location.items():
+                tensor.external_data.add(key=key, value=str(entry))
 
 
 def _header(values: Sequence[tuple[onnx.TensorProto, NDArray[Any]]]) -> bytes:
-    """What a safetensors file of these begins with, up to a page's end.
+    """The header of a safetensors file of these tensors, padded to a page.
 
     Source: the format's description in the safetensors project.
     """
@@ -69,32 +63,46 @@ def _header(values: Sequence[tuple[onnx.TensorProto, NDArray[Any]]]) -> bytes:
     end = 0
     for tensor, value in values:
         dtype = f"{value.dtype.kind.upper()}{8 * value.itemsize}"  # F16, F32
-        place = [end, end + value.nbytes]
-        entries[tensor.name] = {"dtype": dtype, "shape": value.shape, "data_offsets": place}
+        offsets = [end, end + value.nbytes]
+        entries[tensor.name] = {"dtype": dtype, "shape": value.shape, "data_offsets": offsets}
         end += value.nbytes
     text = json.dumps(entries).encode()
     text += b" " * (-(8 + len(text)) % _ALIGN)
     return struct.pack("<Q", len(text)) + text
 
 
-def bundle_weights(net: nn.Module) -> dict[str, NDArray[np.float16]]:
-    """What a bundle stores of a network: the floating entries of its state dict, as float16."""
+def bundle_weights(net: nn.Module) -> dict[str, NDArray[Any]]:
+    """The floating-point entries of a network's state dict, float32."""
     state = {name: v for name, v in net.state_dict().items() if v.is_floating_point()}
-    return {name: v.to(torch.float16).cpu().numpy() for name, v in state.items()}
+    return {name: v.float().cpu().numpy() for name, v in state.items()}
 
 
-def inline_weights(
-    model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]], *, exact: bool = False
-) -> onnx.ModelProto:
-    """A stand-alone copy of `model`: each external initialiser takes its value from `weights`.
+def stored(
+    weights: Mapping[str, NDArray[Any]], storage: Storage | None
+) -> Mapping[str, NDArray[Any]]:
+    """The weights in the type of `storage`. Raises ExportError where one is beyond float16."""
+    if storage is None:
+        return weights
+    if storage == "fp32":
+        return {name: value.astype(np.float32) for name, value in weights.items()}
+    for name, value in weights.items():
+        largest = float(np.abs(value).max(initial=0.0))
+        if largest > _HALF_MAX:
+            raise ExportError(
+                f"{name}: holds {largest:g}, beyond float16's {_HALF_MAX:g}; leave out "
+                "--storage fp16, or rescale that layer"
+            )
+    return {name: value.astype(np.float16) for name, value in weights.items()}
 
-    exact: in the value's own type (the Cast behind it takes any) instead of the graph's float16.
+
+def inline_weights(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
+    """A stand-alone copy of `model`: each external initializer gets its value from `weights`.
+
     Raises ExportError where one is missing or differs in shape.
     """
-    whole = onnx.ModelProto()
-    whole.CopyFrom(model)
+    whole = copy_model(model)
     for tensor, value in external_values(whole, weights):
-        dtype = value.dtype if exact else helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value, dtype), tensor.name))
     return whole
 
@@ -102,7 +110,7 @@ def inline_weights(
 def external_values(
     model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]]
 ) -> list[tuple[onnx.TensorProto, NDArray[Any]]]:
-    """Each external initialiser of `model` with its value.
+    """Each external initializer of `model` with its value.
 
     Raises ExportError where one is missing or differs in shape.
     """
@@ -113,7 +121,7 @@ def external_values(
         value = weights.get(tensor.name)
         if value is None or list(value.shape) != list(tensor.dims):
             got = "nothing" if value is None else f"shape {list(value.shape)}"
-            want = list(tensor.dims)
-            raise ExportError(f"{tensor.name}: the graph wants shape {want}, weights hold {got}")
+            wanted = list(tensor.dims)
+            raise ExportError(f"{tensor.name}: the graph wants shape {wanted}, weights hold {got}")
         found.append((tensor, value))
     return found

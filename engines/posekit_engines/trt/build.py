@@ -10,9 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from posekit.atomic import write_atomic
 from posekit.bundle import Bundle
-from posekit.errors import MissingExtraError
-from posekit_engines.trt.cache import cache_dir, find_with_notes, write_cached
+from posekit.errors import MissingExtraError, SourceError
+from posekit_engines.trt.cache import cache_dir, find_with_notes
 from posekit_engines.trt.library import Gpu, check_supported, library
 from posekit_engines.trt.plan import PlanFile, PlanOptions, key_of, requirements
 
@@ -52,8 +53,8 @@ def build_and_keep(
     key = key_of(wanted)
     path: Path | None = cache_dir() / f"{key}.plan"
     try:
-        write_cached(cache_dir() / f"{key}.plan", data)
-        write_cached(cache_dir() / f"{key}.json", json.dumps(metadata, indent=1).encode())
-    except OSError:  # the only loss is the time to build it again
+        write_atomic(cache_dir() / f"{key}.plan", data, shared=True)
+        write_atomic(cache_dir() / f"{key}.json", json.dumps(metadata, indent=1), shared=True)
+    except SourceError:  # the only loss is the time to build it again
         path = None
     return PlanFile(key, data, metadata, "built", path)

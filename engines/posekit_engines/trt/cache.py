@@ -9,13 +9,13 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from posekit.atomic import write_atomic
 from posekit.bundle import Bundle
+from posekit.errors import SourceError
 from posekit_engines.cuda import nvrtc
 from posekit_engines.trt.library import Gpu, check_supported, is_rtx, library
 from posekit_engines.trt.plan import (
@@ -127,18 +127,5 @@ def load_timing_cache(trt: Any, gpu: Gpu | None) -> tuple[Path, bytes] | None:
 
 def save_timing_cache(path: Path, data: bytes) -> None:
     """Write it for the next build; in a folder that cannot be written nothing is saved."""
-    with contextlib.suppress(OSError):
-        write_cached(path, data)
-
-
-def write_cached(path: Path, data: bytes) -> None:
-    """Whole or not at all; processes may do this at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with contextlib.suppress(SourceError):
+        write_atomic(path, data, shared=True)

@@ -66,13 +66,21 @@ def test_a_converted_checkpoint_becomes_a_bundle_that_runs(color: Any, tmp_path:
         convert(source, output.with_suffix(".onnx"), Overrides())
 
 
-def test_weights_beyond_float16_are_refused(tmp_path: Path) -> None:
-    state = renamed(blank("simple-baseline-r18"), FLAT)
+def test_weights_beyond_float16_are_kept_but_not_halved(small: Path, tmp_path: Path) -> None:
+    state = torch.load(small)
     state["bn1.running_var"] = torch.full((64,), 1e5)
-    path = saved(state, tmp_path / "net.pth")
+    path, output = saved(state, tmp_path / "net_64x64.pth"), tmp_path / "net.posekit"
     with pytest.raises(ExportError, match=r"backbone\.bn1\.running_var: holds 100000"):
+        convert(path, output, Overrides(), storage="fp16")
+    assert not output.exists()
+    convert(path, output, Overrides())
+    assert (Bundle.open(output).weights["backbone.bn1.running_var"] == 1e5).all()
+
+
+def test_a_network_without_finite_heatmaps_is_no_bundle(tmp_path: Path) -> None:
+    path = saved(renamed(blank("simple-baseline-r18"), FLAT), tmp_path / "net_64x64.pth")
+    with pytest.raises(ExportError, match="not finite"), np.errstate(all="ignore"):
         convert(path, tmp_path / "net.posekit", Overrides())
-    assert not (tmp_path / "net.posekit").exists()
 
 
 def test_the_command_prints_what_it_assumed(tmp_path: Path) -> None:
@@ -120,7 +128,7 @@ def test_replaced_weights_are_used_in_every_layer_without_a_new_graph(
     for name in sorted(packed.weights)[::step]:
         old = packed.weights[name]
         change = np.linspace(0.5, 1.5, old.size).reshape(old.shape)
-        weights = {**packed.weights, name: (old * change + 0.25).astype(np.float16)}
+        weights = {**packed.weights, name: (old * change + 0.25).astype(old.dtype)}
         after = _maps(dataclasses.replace(packed, weights=weights), crops)
         wanted = source_maps(load_weights(build(spec), weights), crops, spec, flip=False)
         peak = float(np.abs(wanted).max())
@@ -184,9 +192,9 @@ def test_parity_is_measured_again_without_torch_or_onnx(small: Path, tmp_path: P
 
 
 def test_the_stored_answer_is_the_source_s_own(small: Path) -> None:
-    """In float32, not with the bundle's float16 weights: so parity tells what those cost."""
+    """In float32, also where the bundle's weights are float16: parity measures what those cost."""
     source = read_checkpoint(small)
-    packed = assemble_bundle(source)
+    packed = assemble_bundle(source, storage="fp16")
     exact = load_weights(build(source.pose_spec), source.weights)
     _, scores = source_points(exact, packed.reference["crops"], source.pose_spec, flip=False)
     np.testing.assert_array_equal(packed.reference["plain_scores"], scores)

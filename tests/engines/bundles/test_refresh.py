@@ -13,7 +13,6 @@ import pytest
 import posekit
 from posekit import Bundle
 from posekit.bundle import find
-from posekit.errors import ExportError
 from posekit.nets import build
 from posekit.runtime import Runtime
 from posekit.verify import verify
@@ -78,14 +77,6 @@ def test_a_bundle_whose_graph_holds_old_weights_gets_graphs_of_the_new_ones(half
     assert "its parent was fp16" in said["note"]
     assert done.provenance["parents"] == bundle.provenance["parents"]
     assert max(verify(done).values()) <= 0.5
-
-
-def test_weights_that_float16_cannot_hold_are_refused() -> None:
-    bundle = Bundle.open(find("movenet-lightning"))
-    name = "head.heatmap.out.weight"
-    large = {**bundle.weights, name: np.full_like(bundle.weights[name], 1e5, np.float32)}
-    with pytest.raises(ExportError, match=name):
-        refresh_bundle(dataclasses.replace(bundle, weights=large))
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests import needs
 from tests.assets import ROOT
 from tests.engines.cuda_emulation import tools
 
@@ -21,8 +22,9 @@ DRIVERS = ["cuda-bindings", pytest.param("pycuda", marks=pytest.mark.slow)]
 
 def require_driver(driver: str) -> None:
     """Skip the test where the driver's package is not in the toolchain."""
-    if driver == "pycuda" and not _pycuda_modules():
-        tools.missing("pycuda", "run scripts/toolchain --pycuda (minutes)")
+    if driver == "pycuda":
+        found = _pycuda_modules() or None
+        needs.tool("pycuda", found, install="run scripts/toolchain --pycuda (minutes)")
 
 
 def libcuda_folder() -> Path:
@@ -51,7 +53,7 @@ def _pycuda_modules() -> list[Path]:
 def _undefined_functions() -> list[str]:
     """Driver functions that pycuda was linked with and libcuda.cpp does not define."""
     text = (tools.HERE / "libcuda.cpp").read_text(encoding="utf-8")
-    command = [tools.program("nm"), "-D", "--undefined-only"]
+    command = [needs.program("nm"), "-D", "--undefined-only"]
     names = {
         line.split()[-1].split("@")[0]
         for module in _pycuda_modules()

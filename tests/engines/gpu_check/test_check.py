@@ -32,6 +32,7 @@ from posekit_engines.gpu_check import baselines, check, sanitizer, targets, timi
 from posekit_engines.gpu_check.cases import run as cases_run
 from posekit_engines.gpu_check.check import GpuCheckOptions
 from posekit_engines.ops import reference
+from tests import needs
 from tests.assets import ROOT
 from tests.engines.cuda_emulation import tools
 from tests.engines.cuda_emulation.emulated import emulated_device
@@ -85,6 +86,7 @@ def checked(*only: str) -> dict[str, Any]:
     return check.check(model, GpuCheckOptions(only=only))
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("gpu-check", "emulated")
 def test_the_kernel_part_runs_every_case_and_passes(on_gpu: Any) -> None:
     on_gpu(emulated_device())
@@ -100,6 +102,7 @@ def test_the_kernel_part_runs_every_case_and_passes(on_gpu: Any) -> None:
     assert "targets" not in result
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("gpu-check", "emulated")
 @pytest.mark.parametrize("file", MUTANTS)
 def test_a_wrong_kernel_fails_and_nothing_is_timed(
@@ -121,6 +124,7 @@ def test_a_wrong_kernel_fails_and_nothing_is_timed(
         check.raise_failures(result)
 
 
+@pytest.mark.tools
 def test_a_mismatch_is_written_and_exits_with_4(
     on_gpu: Any, tmp_path: Path, mutated: Callable[[str], Device]
 ) -> None:
@@ -136,6 +140,7 @@ def test_a_mismatch_is_written_and_exits_with_4(
     assert "--overwrite" in str(again.exception)
 
 
+@pytest.mark.tools
 def test_an_error_of_the_device_ends_the_cases(on_gpu: Any) -> None:
     device = emulated_device()
 
@@ -171,6 +176,7 @@ def test_without_a_gpu_it_exits_with_3_at_once_and_names_the_fix() -> None:
     assert min(spent - before.children_system, time.monotonic() - start) < 2
 
 
+@pytest.mark.tools
 def test_an_unknown_part_is_refused(on_gpu: Any) -> None:
     on_gpu(emulated_device())
     with pytest.raises(InputError, match="--only speed: wanted kernels, sanitizer"):
@@ -194,6 +200,7 @@ def whole() -> dict[str, Any]:
     return drive("engines,times,decode,crop,end-to-end")
 
 
+@pytest.mark.tools
 def test_the_table_shows_every_row_and_what_it_is(
     whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +221,7 @@ def test_the_table_shows_every_row_and_what_it_is(
         assert re.sub(r" +", " ", line) in re.sub(r" +", " ", run.stdout), run.stdout
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("gpu-check", "host code driven")
 def test_every_time_is_measured_and_labeled_as_emulated(whole: dict[str, Any]) -> None:
     result, parts = whole, dict(whole["parts"])
@@ -243,12 +251,14 @@ def test_every_time_is_measured_and_labeled_as_emulated(whole: dict[str, Any]) -
     assert row["share"] == pytest.approx(row["frames_per_s"] * 500e-6, abs=1e-3)
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("gpu-check", "host code driven")
 def test_the_kernel_part_passes_through_a_real_driver_package() -> None:
     part = drive("kernels")["parts"]["kernels"]
     assert part["status"] == "passed", part
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("gpu-check", "host code driven")
 @pytest.mark.parametrize(
     ("part", "plant", "message"),
@@ -291,6 +301,7 @@ def test_a_missing_sanitizer_is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
         sanitizer.find()
 
 
+@pytest.mark.tools
 def test_the_sanitized_program_returns_the_cases_status(
     monkeypatch: pytest.MonkeyPatch, mutated: Callable[[str], Device]
 ) -> None:
@@ -302,7 +313,7 @@ def test_the_sanitized_program_returns_the_cases_status(
 
 
 def test_torchs_decode_is_the_references() -> None:
-    torch = pytest.importorskip("torch")
+    torch = needs.package("torch")
     spec = timing.SPEC
     maps = timing.hard_heatmaps(2, spec)
     one, other = (torch.from_numpy(each) for each in (maps[:2], maps[2:]))

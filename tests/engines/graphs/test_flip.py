@@ -35,7 +35,7 @@ def lightning() -> Bundle:
 @pytest.fixture(scope="module")
 def network(lightning: Bundle) -> Any:
     spec = lightning.pose_spec
-    return network_graph(load_weights(build(spec), lightning.weights), spec)
+    return network_graph(load_weights(build(spec), lightning.weights), spec, lightning.weights)
 
 
 @pytest.fixture(scope="module")

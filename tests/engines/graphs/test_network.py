@@ -104,14 +104,21 @@ def test_new_weights_need_no_new_graph() -> None:
     np.testing.assert_allclose(run(graph, bundle_weights(net), image)[0], wanted, atol=1e-4)
 
 
-def test_weights_are_external_float16_behind_a_cast() -> None:
-    graph = network_graph(small(), small_spec()).graph
+@pytest.mark.parametrize("half", [[], ["first.weight"], None])
+def test_weights_are_external_in_their_own_type_and_only_float16_is_cast(
+    half: list[str] | None,
+) -> None:
+    stored = bundle_weights(small())
+    half = list(stored) if half is None else half
+    stored |= {name: stored[name].astype(np.float16) for name in half}
+    graph = network_graph(small(), small_spec(), stored).graph
     casts = {node.input[0] for node in graph.node if node.op_type == "Cast"}
+    assert casts == set(half)
     for tensor in graph.initializer:
-        assert tensor.data_type == onnx.TensorProto.FLOAT16
+        wanted = onnx.TensorProto.FLOAT16 if tensor.name in half else onnx.TensorProto.FLOAT
+        assert tensor.data_type == wanted
         assert tensor.data_location == onnx.TensorProto.EXTERNAL
         assert not tensor.raw_data
-        assert tensor.name in casts
 
 
 def test_padding_on_one_side_becomes_the_convolution_s_own() -> None:

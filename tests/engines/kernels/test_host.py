@@ -18,6 +18,8 @@ from tests.engines.cuda_emulation.stand_ins import (
     without_libcuda,
 )
 
+pytestmark = pytest.mark.tools
+
 DRIVE = tools.HERE / "drive.py"
 POINTS = 3 * 17 * 12  # bytes downloaded: 12 per keypoint
 

@@ -33,6 +33,7 @@ def drive(driver: str, trial: str, schedule: str = "") -> tuple[Any, list[str]]:
     return run_traced(DRIVE, driver, MODEL, trial, schedule=schedule)
 
 
+@pytest.mark.tools
 @VERIFIES
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_persons_are_cropped_from_the_decoders_bytes(driver: str) -> None:
@@ -59,6 +60,7 @@ def test_persons_are_cropped_from_the_decoders_bytes(driver: str) -> None:
     )
 
 
+@pytest.mark.tools
 @VERIFIES
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_frames_are_copied_to_the_host_only_on_request(driver: str) -> None:
@@ -77,6 +79,7 @@ def test_frames_are_copied_to_the_host_only_on_request(driver: str) -> None:
     assert all(result["times"])
 
 
+@pytest.mark.tools
 @VERIFIES
 def test_decoding_ahead_never_changes_a_frame_in_use() -> None:
     """With work as late as possible; and each error that depends on timing is detected.
@@ -89,6 +92,7 @@ def test_decoding_ahead_never_changes_a_frame_in_use() -> None:
     assert all(off > 0.5 for off in found.values()), found
 
 
+@pytest.mark.tools
 @VERIFIES
 def test_a_decoded_frame_waits_for_the_batch_that_reads_its_memory() -> None:
     found = drive("cuda-bindings", "again", "late")[0]
@@ -96,12 +100,14 @@ def test_a_decoded_frame_waits_for_the_batch_that_reads_its_memory() -> None:
     assert found["True"] > 0.5
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("schedule", ["1", pytest.param("2", marks=SLOW)])
 def test_outputs_do_not_depend_on_when_work_runs(schedule: str) -> None:
     result, _ = drive("cuda-bindings", "right", schedule)
     assert result["off"] == 0
 
 
+@pytest.mark.tools
 @VERIFIES
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_decoded_and_uploaded_frames_can_be_mixed(driver: str) -> None:
@@ -113,6 +119,7 @@ def test_decoded_and_uploaded_frames_can_be_mixed(driver: str) -> None:
     assert result["released"] == 2
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_unsupported_video_is_refused_in_one_line(driver: str) -> None:
     messages = drive(driver, "special")[0]["refusals"]
@@ -154,6 +161,7 @@ def with_nvdec(with_plan: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
+@pytest.mark.tools
 @VERIFIES
 def test_the_command_line_decodes_on_the_gpu_and_reports_it(
     with_nvdec: Path, with_plan: Path, tmp_path: Path
@@ -176,6 +184,7 @@ def test_the_command_line_decodes_on_the_gpu_and_reports_it(
     assert np.percentile(shift, 95) < 4
 
 
+@pytest.mark.tools
 def test_unsupported_video_is_decoded_by_pyav(with_nvdec: Path, tmp_path: Path) -> None:
     """A package that fails to load is a note, not an error."""
     clip = make_clip(tmp_path / "deep.mp4", 3, pix_fmt="yuv420p10le")
@@ -186,7 +195,7 @@ def test_unsupported_video_is_decoded_by_pyav(with_nvdec: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     (source,) = json.loads(done.stdout)["sources"]
     assert source["decoder"] == "PyAV"
-    assert "decoded on the CPU: its pictures are yuv420p10le" in source["notes"][0]
+    assert "decoded on the CPU: its frames are yuv420p10le" in source["notes"][0]
     broken = tmp_path / "broken"
     shutil.copytree(with_nvdec, broken)
     (broken / "PyNvVideoCodec.py").write_text("raise RuntimeError('no libnvidia-encode\\nSTEPS')")

@@ -23,6 +23,8 @@ from tests.engines.cuda_emulation import command_line, tools
 from tests.engines.cuda_emulation import tensorrt_stand_in as trt
 from tests.engines.cuda_emulation.stand_ins import DRIVERS, run_traced
 
+pytestmark = pytest.mark.tools
+
 DRIVE = tools.HERE / "drive_runtime.py"
 CELL = 1e-3  # tolerance of the decode, cells
 PERSONS, BUCKET = 4, 4

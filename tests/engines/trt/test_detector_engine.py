@@ -73,6 +73,7 @@ def test_its_shapes_are_numbers_and_bytes_are_cast_first(graph: onnx.ModelProto)
     assert [each.domain for each in graph.opset_import] == [""]
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("TensorRT engines", "built ahead of time")
 @pytest.mark.parametrize("capabilities", [(), TURING], ids=["default", "Turing"])
 def test_tensorrt_for_rtx_builds_it(
@@ -107,6 +108,7 @@ def test_a_graph_that_deviates_is_refused(nanodet: Bundle, tmp_path: Path) -> No
             detector_graph.write_detector_graph(nanodet, tmp_path / "wrong.onnx")
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("TensorRT engines", "built ahead of time")
 def test_it_is_built_kept_and_found_by_graph_and_weights(
     nanodet: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -149,6 +151,7 @@ def drive(driver: str) -> tuple[dict[str, Any], list[str]]:
     return run_traced(tools.HERE / "drive_detect.py", driver)
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("detector_engine.py", "host code driven")
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_persons_are_those_that_onnx_runtime_finds(driver: str) -> None:
@@ -169,6 +172,7 @@ def test_persons_are_those_that_onnx_runtime_finds(driver: str) -> None:
     assert not any("pageable" in line or "refused" in line for line in lines)
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_other_plans_are_refused(driver: str) -> None:
     result, _ = drive(driver)
@@ -178,6 +182,7 @@ def test_other_plans_are_refused(driver: str) -> None:
     assert "cannot run the detector" in result["no run"]
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("detector_engine.py", "host code driven")
 def test_without_a_plan_onnx_runtime_detects_and_the_summary_has_a_note(
     with_plan: Path, tmp_path: Path
@@ -194,6 +199,7 @@ def test_without_a_plan_onnx_runtime_detects_and_the_summary_has_a_note(
     assert "nanodet-person has no TensorRT engine for posekit's stand-in yet" in note
 
 
+@pytest.mark.tools
 @pytest.mark.slow
 def test_a_build_that_fails_leaves_the_detector_to_onnx_runtime(
     with_plan: Path, tmp_path: Path

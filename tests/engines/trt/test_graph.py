@@ -15,7 +15,7 @@ import torch
 from posekit import bundle
 from posekit.bundle import Bundle
 from posekit_engines.graphs.points import heatmaps_graph, points_graph
-from posekit_engines.parity.source import normalised
+from posekit_engines.parity.source import normalize
 from posekit_engines.precision.fp16 import to_fp16
 from posekit_engines.trt.builder import BuilderSettings, build_engine
 from posekit_engines.trt.graph import for_tensorrt, network_of, with_float_io
@@ -27,6 +27,7 @@ def lightning() -> Bundle:
     return Bundle.open(bundle.find("movenet-lightning"))
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("TensorRT engines", "built ahead of time")
 @pytest.mark.parametrize(
     "decode",
@@ -42,7 +43,7 @@ def test_every_decode_builds_for_turing_with_the_same_points(
     decode: Any, lightning: Bundle, tmp_path: Path
 ) -> None:
     """A float32 matrix product would be refused; gathers and sums give the same points."""
-    spec = replace(lightning.pose_spec, decode=decode, flip_shift=0.5)
+    trt, spec = rtx(), replace(lightning.pose_spec, decode=decode, flip_shift=0.5)
     whole = points_graph(network_of(lightning), spec, flip=True, affine=True)
     graph = for_tensorrt(whole, half=False)
     onnx.checker.check_model(graph, full_check=True)
@@ -56,7 +57,7 @@ def test_every_decode_builds_for_turing_with_the_same_points(
     assert np.abs(before[0] - after[0]).max() < 1e-3  # px of a crop of 192
     assert np.array_equal(before[1], after[1])
     file = saved(graph, tmp_path)
-    assert build_engine(rtx(), file, BuilderSettings((1, 2, 4), capabilities=TURING)).data
+    assert build_engine(trt, file, BuilderSettings((1, 2, 4), capabilities=TURING)).data
 
 
 def outputs_of(model: onnx.ModelProto, feed: dict[str, Any]) -> list[Any]:
@@ -68,7 +69,7 @@ def outputs_of(model: onnx.ModelProto, feed: dict[str, Any]) -> list[Any]:
 
 
 def test_the_network_of_a_bundle_is_the_torch_network(lightning: Bundle) -> None:
-    image = normalised(lightning.reference["crops"][:2], lightning.pose_spec)
+    image = normalize(lightning.reference["crops"][:2], lightning.pose_spec)
     (got,) = outputs_of(network_of(lightning), {"image": image})
     graph = heatmaps_graph(network_of(lightning), lightning.pose_spec, flip=False)
     (whole,) = outputs_of(graph, {"crops": lightning.reference["crops"][:2]})
@@ -80,7 +81,7 @@ def test_the_network_of_a_bundle_is_the_torch_network(lightning: Bundle) -> None
 
 
 def test_half_ends_and_float_ends_are_the_same_arithmetic(lightning: Bundle) -> None:
-    image = normalised(lightning.reference["crops"][:2], lightning.pose_spec)
+    image = normalize(lightning.reference["crops"][:2], lightning.pose_spec)
     half, _ = to_fp16(network_of(lightning), [{"image": image}])
     ended = for_tensorrt(half, half=True)
     for model in (ended, with_float_io(ended)):

@@ -1,13 +1,13 @@
-"""Labelled persons for semi-supervised training: annotations in, patches and keypoints out.
+"""Annotations in, labeled persons out.
 
 Joints are matched by name, so that COCO, MPII and AI Challenger can share the channels of one
-network, as the paper's 24-joint head does.
+network, as in the paper's 24-joint head.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +20,14 @@ from posekit.errors import DataError, InputError, SourceError
 from posekit.evaluate.annotations import LabelFile, find_image, read_label_file
 from posekit.geometry import Warp
 from posekit.skeletons import parse
-from posekit.types import Boxes, Float32, ModelSpec, Skeleton, UInt8
+from posekit.types import Boxes, ModelSpec, Skeleton, UInt8
 from posekit.video.images import read_image
 from posekit_finetune.data import patch_store
-from posekit_finetune.data.persons import Found, Persons, cut_patches
+from posekit_finetune.data.labeled import LabeledPersons
+from posekit_finetune.data.persons import FindCounts, cut_patches
 
-# Source: Semi_Human_Pose's union of COCO, MPII, AIC and Human3.6M, whose names these are; AIC's
-# neck, MPII's upper_neck and thorax are labelled at different places and stay apart.
+# Source: Semi_Human_Pose's union of COCO, MPII, AIC and Human3.6M, with its names; AIC's neck,
+# MPII's upper_neck and thorax are labeled at different places and stay separate.
 UNION_24 = parse(
     {
         "name": "union_24",
@@ -45,44 +46,14 @@ UNION_24 = parse(
     }
 )
 
-_READER = 2  # raise it when other persons are chosen: patches of older readings are made anew
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Labelled:
-    """N labelled persons, for the skeleton of a network.
-
-    persons: their patches.  points: float32 (N, K, 2), crop px.  weights: float32 (N, K), 1 where
-    the joint is labelled, hidden ones too, else 0.  known: bool (K,), joints that the data set has.
-    notes: what was assumed or left out of the file.
-    """
-
-    persons: Persons
-    points: Float32
-    weights: Float32
-    known: NDArray[np.bool_]
-    skeleton: Skeleton
-    notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        shape = (len(self.persons), len(self.skeleton))
-        got = (self.points.shape, self.weights.shape, self.known.shape)
-        if got != ((*shape, 2), shape, shape[1:]):
-            raise InputError(
-                f"labelled: points, weights, known of {got}; wanted {(*shape, 2)}, {shape}, "
-                f"{shape[1:]}"
-            )
-
-    def __len__(self) -> int:
-        return len(self.persons)
+_READER = 2  # increment when other persons are chosen: invalidates stored patches
 
 
 @dataclass(frozen=True, eq=False)
 class Instance:
     """One annotated person: xyxy box and joints (J, 3), x, y, visibility, in image px.
 
-    name: of the image in the labels.  file: where it lies.
+    name: of the image in the labels.  file: its path.
     """
 
     name: str
@@ -91,7 +62,7 @@ class Instance:
     joints: NDArray[np.float64]
 
 
-def read_labelled(
+def read_labeled(
     annotations: str | Path,
     images: str | Path,
     spec: ModelSpec,
@@ -99,10 +70,10 @@ def read_labelled(
     first: int | None = None,
     skeleton: Skeleton | None = None,
     work: str | Path,
-) -> Labelled:
-    """Persons of a COCO file (any joint names) or of MPII's JSON list, kept in `work`.
+) -> LabeledPersons:
+    """Persons of a COCO file (any joint names) or of MPII's JSON list, stored in `work`.
 
-    first: so many instances, in the order of the file's images; None for all.  skeleton: None for
+    first: number of instances, in the order of the file's images; None for all.  skeleton: None for
     the network's. Crowds, boxes without area and persons without a joint of it are left out, with
     a note. Raises DataError with the entry that is wrong, InputError.
     """
@@ -114,13 +85,15 @@ def read_labelled(
     usable = _usable(found, columns)
     chosen = [_instance(each, found, folder, path=path) for each in usable[:first]]
     if not chosen:
-        raise DataError(f"{path}: no person in it has a labelled joint of {joints.name}")
+        raise DataError(f"{path}: no person in it has a labeled joint of {joints.name}")
     parts = {"labels": hashlib.sha256(path.read_bytes()).hexdigest(), "first": first}
     files = list(dict.fromkeys(each.file for each in chosen))
-    key = patch_store.key_of({**parts, "joints": joints.keypoints, "reader": _READER}, files, spec)
-    place = Path(work) / f"labelled-{key}"
+    key = patch_store.cache_key(
+        {**parts, "joints": joints.keypoints, "reader": _READER}, files, spec
+    )
+    place = Path(work) / f"labelled-{key}"  # the name that interrupted runs left there
     if not place.is_dir():
-        patch_store.check_room(Path(work), len(chosen), spec)
+        patch_store.check_disk_space(Path(work), len(chosen), spec)
         with AtomicFolder(place) as output:
             _cut(chosen, spec, columns=columns, into=output.folder)
     persons, extra = patch_store.load(place, spec, ("points", "weights"))
@@ -131,7 +104,7 @@ def read_labelled(
             f"{joints.name} are left out"
         )
     points, weights = extra["points"], extra["weights"]
-    return Labelled(persons, points, weights, columns >= 0, joints, tuple(notes))
+    return LabeledPersons(persons, points, weights, columns >= 0, joints, tuple(notes))
 
 
 def _cut(
@@ -152,7 +125,7 @@ def _cut(
             if each.file not in groups or each.file != instances[n - 1].file:
                 image = _image(each.file)
             groups.setdefault(each.file, len(groups))
-            writer.put(n, cut_patches(image, Warp(warp.matrix[n : n + 1]), spec)[0])
+            writer.write(n, cut_patches(image, Warp(warp.matrix[n : n + 1]), spec)[0])
     finally:
         writer.close()
     joints = np.stack([each.joints for each in instances])[:, columns]
@@ -162,20 +135,20 @@ def _cut(
         patch_store.Row(each.box, each.name, groups[each.file], float("nan"), -1)
         for each in instances
     ]
-    found = Found(pictures=len(groups), persons=len(rows))
+    counts = FindCounts(pictures=len(groups), persons=len(rows))
     extra = {"points": points, "weights": weights}
-    patch_store.save(into, rows, list(range(len(rows))), found=found, extra=extra)
+    patch_store.save(into, rows, list(range(len(rows))), counts=counts, extra=extra)
 
 
 def _image(path: Path) -> UInt8:
     try:
         return read_image(path)
     except SourceError as error:
-        raise DataError(f"labelled image {error}") from error
+        raise DataError(f"labeled image {error}") from error
 
 
 def _columns(names: Sequence[str], skeleton: Skeleton, path: Path) -> NDArray[np.int64]:
-    """For each joint of the skeleton its place among the labels', -1 where they have none."""
+    """Index of each of the skeleton's joints among the labels', -1 where they have none."""
     plain = list(names)
     columns = np.array([plain.index(n) if n in plain else -1 for n in skeleton.keypoints], np.int64)
     if (columns < 0).all():
@@ -187,7 +160,7 @@ def _columns(names: Sequence[str], skeleton: Skeleton, path: Path) -> NDArray[np
 
 
 def _usable(found: LabelFile, columns: NDArray[np.int64]) -> list[Annotation]:
-    """Single persons with a box and a labelled joint among `columns`, image by image.
+    """Single persons with a box and a labeled joint among `columns`, image by image.
 
     Both orders are the file's. Source: the order of Semi_Human_Pose's loader, so that the first
     1,000 are the same ones.
@@ -202,7 +175,7 @@ def _usable(found: LabelFile, columns: NDArray[np.int64]) -> list[Annotation]:
 
 
 def _instance(person: Annotation, found: LabelFile, folder: Path, *, path: Path) -> Instance:
-    """The person in 0-based pixels, and its image. Raises DataError."""
+    """The person in 0-based px, and its image. Raises DataError."""
     name = found.files[person.image_id]
     try:
         file = find_image(folder, name)
