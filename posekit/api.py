@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from posekit import bundle, providers
 from posekit.atomic import AtomicFiles, check_apart
@@ -20,9 +22,35 @@ from posekit.tta import TtaOptions, TtaRuntime
 
 if TYPE_CHECKING:
     from posekit.checkpoints import Converted, Overrides
+    from posekit.keywords import AdaptKeywords, BuildKeywords, ExportKeywords
+    from posekit_engines.build import BuildOptions as BuildOptions
+    from posekit_engines.options import ExportOptions as ExportOptions
     from posekit_finetune.job import Adapted
+    from posekit_finetune.options import AdaptOptions as AdaptOptions
+    from posekit_finetune.run_options import AdaptHooks as AdaptHooks
 
 DETECTOR = "nanodet-person"
+
+_OPTIONS = {
+    "AdaptHooks": "posekit_finetune.run_options",
+    "AdaptOptions": "posekit_finetune.options",
+    "BuildOptions": "posekit_engines.build",
+    "ExportOptions": "posekit_engines.options",
+}
+"""Options of the makers, which are imported when they are first used."""
+
+
+def __getattr__(name: str) -> Any:
+    """Raises MissingExtraError where the package lacks what the options are made with."""
+    if name not in _OPTIONS:
+        raise AttributeError(f"module 'posekit.api' has no attribute {name!r}")
+    return _options(name)
+
+
+def _options(name: str) -> Any:
+    command, extra = ("adapt", "adapt") if name.startswith("Adapt") else ("export", "export")
+    with _making(command, extra):
+        return getattr(importlib.import_module(_OPTIONS[name]), name)
 
 
 def load(
@@ -162,55 +190,62 @@ def convert(
     return convert.convert(source, output, overrides, storage=storage, overwrite=overwrite)
 
 
-def export(model: str | Path, output: str | Path, **options: Any) -> dict[str, Any]:
+def export(
+    model: str | Path,
+    output: str | Path,
+    *,
+    options: ExportOptions | None = None,
+    **common: Unpack[ExportKeywords],
+) -> dict[str, Any]:
     """A bundle or checkpoint to a deployable file; returns the parity report that lies beside it.
 
-    options: fields of `posekit_engines.options.ExportOptions`; needs `posekit[export]`.
+    common: fields of `options` that are often given; they take precedence. Needs `posekit[export]`.
     Raises BundleError, CheckpointError, ExportError, InputError, ParityError, SourceError,
     MissingExtraError, DeviceError.
     """
+    chosen = replace(options or _options("ExportOptions")(), **common)
     path = model if _is_checkpoint(model) else bundle.find(model)
     if Path(path).suffix.lower() == ".onnx":
         raise BundleError(f"{path}: is an export already; give the bundle or checkpoint it is of")
     named = "tensorrt" if Path(output).suffix.lower() == ".plan" else None
-    if (options.get("to") or named) == "tensorrt":
+    if (chosen.to or named) == "tensorrt":
         from posekit_engines.trt.library import check_ready
 
-        check_ready(options.get("library", "auto"))  # before torch is loaded
+        check_ready(chosen.library)  # before torch is loaded
     with _making("export"):
         from posekit_engines import convert
         from posekit_engines.export import export as write
         from posekit_engines.export import outputs_of
-        from posekit_engines.options import ExportOptions
-    check_apart(outputs_of(Path(output)), [path, options.get("check"), options.get("calibrate")])
+    check_apart(outputs_of(Path(output)), [path, chosen.check, chosen.calibrate])
     source = convert.read_checkpoint(path) if _is_checkpoint(path) else bundle.Bundle.open(path)
-    return write(source, output, ExportOptions(**options))
+    return write(source, output, chosen)
 
 
 def build(
     model: str | Path,
     output: str | Path | None = None,
     *,
+    options: BuildOptions | None = None,
     device: str = "cuda",
     overwrite: bool = False,
-    **options: Any,
+    **common: Unpack[BuildKeywords],
 ) -> list[dict[str, Any]]:
-    """A bundle's TensorRT plans for this machine's GPU: found or built, and what they are.
+    """A bundle's TensorRT engines for this machine's GPU: found or built, and what they are.
 
-    They are kept in the cache, and with `output` in a new bundle.  options: other fields of
-    `posekit_engines.build.BuildOptions`; building needs `posekit[tensorrt]` and `posekit[export]`.
+    They are kept in the cache, and with `output` in a new bundle.  common: fields of `options` that
+    are often given. Building needs `posekit[tensorrt]` and `posekit[export]`.
     Raises BundleError, DeviceError, EngineError, InputError, MissingExtraError, SourceError.
     """
-    from posekit_engines.build import BuildOptions, build, to_dict
+    from posekit_engines.build import build, to_dict
 
     on = providers.Device.of(device)
     if on.kind != "cuda":
         raise InputError(f"--device {device}: plans are for a GPU; wanted cuda or cuda:N")
-    wanted = BuildOptions(device=on.index, **options)
+    chosen = replace(options or _options("BuildOptions")(), device=on.index, **common)
     target, path = None if output is None else Path(output), bundle.find(model)
     check_apart([target], [path])
     source = bundle.Bundle.open(path)
-    return [to_dict(each) for each in build(source, target, wanted, overwrite=overwrite)]
+    return [to_dict(each) for each in build(source, target, chosen, overwrite=overwrite)]
 
 
 def gpu_check(
@@ -276,13 +311,13 @@ def _opened(model: str | Path) -> bundle.Bundle:
 
 
 @contextlib.contextmanager
-def _making(what: str) -> Iterator[None]:
-    """Around imports that need the extra export. Raises MissingExtraError."""
+def _making(what: str, extra: str = "export") -> Iterator[None]:
+    """Around imports that need an extra. Raises MissingExtraError."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"{what} needs {error.name}: pip install 'posekit[export]'"
+            f"{what} needs {error.name}: pip install 'posekit[{extra}]'"
         ) from error
 
 
@@ -291,38 +326,28 @@ def adapt(
     unlabeled: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
-    hooks: Mapping[str, Callable[..., Any]] | None = None,
-    **options: Any,
+    options: AdaptOptions | None = None,
+    hooks: AdaptHooks | None = None,
+    **common: Unpack[AdaptKeywords],
 ) -> Adapted:
     """Adapt a model to images without labels; it is written only if the gate finds it no worse.
 
     The result says adapted, refused, forced or nothing to learn, why, and what was written: `out`,
-    and the report beside it as `.html` and `.json`.  options: fields of
-    `posekit_finetune.job.AdaptJob`.
-    hooks: on_stage, on_count, on_reading, stopped, deferred, as in `posekit_finetune.adapt.Hooks`.
-    Needs `posekit[adapt]`.  Raises DataError, RecipeError, CollapsedError, DivergedError,
+    and the report beside it as `.html` and `.json`.  common: fields of `options` that are often
+    given.  Needs `posekit[adapt]`.  Raises DataError, RecipeError, CollapsedError, DivergedError,
     BundleError, ParityError, SourceError, InputError, MissingExtraError.
     """
-    providers.check_threads(options.get("threads"))
+    chosen = replace(options or _options("AdaptOptions")(), **common)
+    providers.check_threads(chosen.threads)
     source = bundle.Bundle.open(path := bundle.find(model))
-    try:
+    with _making("adapt", "adapt"):
         from posekit_engines.bundles.refresh import refresh_bundle
         from posekit_finetune import job
-        from posekit_finetune.options import Hooks as AdaptHooks
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"adapt needs {error.name}: pip install 'posekit[adapt]'"
-        ) from error
+        from posekit_finetune.run_options import AdaptHooks as AdaptHooks
     paths = [unlabeled] if isinstance(unlabeled, str | Path) else unlabeled
-    given = [options.get(name) for name in job.PATH_FIELDS]
-    for name in ("teacher", "second"):
-        if isinstance(options.get(name), str | Path):
-            given.append(found := bundle.find(options[name]))
-            options[name] = bundle.Bundle.open(found)
-    check_apart(job.outputs_of(Path(out), options.get("work")), [path, *paths, *given])
-    calls = AdaptHooks(**(hooks or {}))
-    fields = job.AdaptJob(**options)
-    return job.run(source, paths, out, job=fields, finish=refresh_bundle, hooks=calls)
+    check_apart(job.outputs_of(Path(out), chosen.work), [path, *paths, *chosen.files()])
+    calls = hooks or AdaptHooks()
+    return job.run(source, paths, out, options=chosen, finish=refresh_bundle, hooks=calls)
 
 
 def infer(

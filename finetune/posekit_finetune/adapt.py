@@ -23,9 +23,9 @@ from posekit_finetune.assess.indicators import Indicators
 from posekit_finetune.assess.monitor import Monitor, MonitorReading
 from posekit_finetune.data.find import find_persons
 from posekit_finetune.data.persons import Persons, split
-from posekit_finetune.options import AdaptOptions, Hooks
 from posekit_finetune.recipe import Recipe
 from posekit_finetune.report.provenance import networks, provenance, run_cost, run_facts
+from posekit_finetune.run_options import AdaptHooks, RunOptions
 from posekit_finetune.targets import content_key, training_targets
 from posekit_finetune.train.loop import Loop
 from posekit_finetune.train.networks import Start, start_networks
@@ -59,7 +59,7 @@ class Outcome:
     error: AdaptError | None = None
 
 
-def adapt(source: Bundle, options: AdaptOptions, hooks: Hooks = Hooks()) -> Outcome:
+def adapt(source: Bundle, options: RunOptions, hooks: AdaptHooks = AdaptHooks()) -> Outcome:
     """Adapt `source` to unlabeled images, select the best weights, and compare them with it.
 
     Raises DataError and InputError before training; a refusal is in the verdict, a collapse in
@@ -146,7 +146,7 @@ def _judged(
     )
 
 
-def _inputs(data: TrainingData, options: AdaptOptions) -> str:
+def _inputs(data: TrainingData, options: RunOptions) -> str:
     """Everything that decides the weights of a run, beside the source."""
     models = [content_key("", each, 0) for each in (options.teacher, options.second) if each]
     labeled = options.labeled.persons.fingerprint if options.labeled else ""
@@ -154,11 +154,11 @@ def _inputs(data: TrainingData, options: AdaptOptions) -> str:
     return data.persons.fingerprint + json.dumps([numbers, models, labeled], sort_keys=True)
 
 
-def _start(source: Bundle, options: AdaptOptions) -> Start:
+def _start(source: Bundle, options: RunOptions) -> Start:
     return start_networks(source, *([options.second] if options.second else []))
 
 
-def _loop(source: Bundle, data: TrainingData, options: AdaptOptions) -> Loop:
+def _loop(source: Bundle, data: TrainingData, options: RunOptions) -> Loop:
     """The loop, within the budget; resumed where a state is stored."""
     key = content_key(_inputs(data, options), source, 0)
     state = options.work / f"state-{key}.pt"
@@ -173,7 +173,7 @@ def _loop(source: Bundle, data: TrainingData, options: AdaptOptions) -> Loop:
 
 
 def _within_budget(
-    source: Bundle, data: TrainingData, options: AdaptOptions, *, budget_s: float
+    source: Bundle, data: TrainingData, options: RunOptions, *, budget_s: float
 ) -> Recipe:
     """The recipe with the number of steps that fit; stored, so that a resumed run has the same."""
     recipe = options.recipe

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from posekit.atomic import AtomicFiles, explained, make_folder, remove_empty
-from posekit.bundle import Bundle, check_name
+from posekit.bundle import Bundle, check_name, find
 from posekit.errors import InputError, PosekitError, RejectedError
 from posekit.session import usable_threads
 from posekit_finetune import recipe
@@ -19,57 +19,14 @@ from posekit_finetune.assess.checks import Checker
 from posekit_finetune.assess.monitor import MonitorReading
 from posekit_finetune.data.find import FindOptions
 from posekit_finetune.data.labeled import LabeledPersons
-from posekit_finetune.options import AdaptOptions, Hooks
+from posekit_finetune.options import AdaptOptions
 from posekit_finetune.report import page
-
-PATH_FIELDS = (
-    *("recipe", "check", "check_images", "source", "source_images", "labeled", "labeled_images"),
-    "boxes",
-)
-"""Fields of AdaptJob that may name files, which no output may replace."""
-
-
-@dataclass(frozen=True)
-class AdaptJob:
-    """The options of `posekit adapt`; see its --help.
-
-    settings: name=value, override the recipe.  check, source: COCO JSON with labels of the new and
-    the old domain, and their images.  labeled: COCO JSON or MPII's list of persons to train on as
-    well, and its images; labeled_first: only the first ones, in the file's order.
-    teacher, second: other models, opened; see `AdaptOptions`.  boxes: a detector, "full" or a
-    file.  limit: maximum number of persons.  budget_s: instead of the recipe's steps.
-    work: folder for intermediate files, None for one beside the output that is removed at the end.
-    force: write a refused model too, marked as refused.  tensorboard: folder for event files.
-    pictures: whether the report contains images of persons.
-    """
-
-    recipe: str = "default"
-    settings: Sequence[str] = ()
-    check: str | Path | None = None
-    check_images: str | Path | None = None
-    source: str | Path | None = None
-    source_images: str | Path | None = None
-    labeled: str | Path | None = None
-    labeled_images: str | Path | None = None
-    labeled_first: int | None = None
-    teacher: Bundle | None = None
-    second: Bundle | None = None
-    boxes: str = "nanodet-person"
-    limit: int = 2000
-    budget_s: float | None = None
-    seed: int = 0
-    threads: int | None = None
-    work: str | Path | None = None
-    resume: bool = False
-    force: bool = False
-    tensorboard: str | Path | None = None
-    pictures: bool = True
-    overwrite: bool = False
+from posekit_finetune.run_options import AdaptHooks, RunOptions
 
 
 @dataclass(frozen=True, eq=False)
 class Adapted:
-    """The result of a job.
+    """The result of an adaptation.
 
     status: adapted, refused, forced or nothing to learn.  reason: one sentence.
     outputs: files that were written.  summary: the report as plain values.
@@ -96,9 +53,9 @@ def run(
     unlabeled: Sequence[str | Path],
     output: str | Path,
     *,
-    job: AdaptJob,
+    options: AdaptOptions,
     finish: Callable[[Bundle], Bundle],
-    hooks: Hooks = Hooks(),
+    hooks: AdaptHooks = AdaptHooks(),
 ) -> Adapted:
     """Adapt `model`, write `output` if it passes the gate, and the report in any case.
 
@@ -108,19 +65,19 @@ def run(
     """
     output = Path(output)
     check_name(output)
-    *outputs, work = outputs_of(output, job.work)
-    with AtomicFiles(outputs, overwrite=job.overwrite) as files:
+    *outputs, work = outputs_of(output, options.work)
+    with AtomicFiles(outputs, overwrite=options.overwrite) as files:
         with explained(work):
             new = make_folder(work)
         try:
-            options = _options(model, unlabeled, job, work=work)
-            outcome = adapt(model, options, _with_tensorboard(hooks, job.tensorboard))
+            resolved = _resolve(model, unlabeled, options, work=work)
+            outcome = adapt(model, resolved, _with_tensorboard(hooks, options.tensorboard))
         except PosekitError:  # nothing to resume; Ctrl-C keeps the folder for --resume
-            if not job.work:
+            if not options.work:
                 _remove(work, new)
             raise
-        adapted = _write(outcome, model, job, files=files, finish=finish)
-    if not job.work:
+        adapted = _write(outcome, model, options, files=files, finish=finish)
+    if not options.work:
         _remove(work, new)
     if outcome.error is not None:
         raise outcome.error
@@ -139,40 +96,47 @@ def _remove(work: Path, new: list[Path]) -> None:
     remove_empty(new)
 
 
-def _options(
-    model: Bundle, unlabeled: Sequence[str | Path], job: AdaptJob, *, work: Path
-) -> AdaptOptions:
-    return AdaptOptions(
+def _resolve(
+    model: Bundle, unlabeled: Sequence[str | Path], options: AdaptOptions, *, work: Path
+) -> RunOptions:
+    return RunOptions(
         tuple(str(path) for path in unlabeled),
         work,
-        recipe.load(job.recipe, job.settings),
-        job.recipe,
-        FindOptions(boxes=job.boxes, limit=job.limit),
-        seed=job.seed,
-        budget_s=job.budget_s,
-        teacher=job.teacher,
-        second=job.second,
-        labeled=_labeled(job, work, model),
-        resume=job.resume,
-        threads=job.threads or usable_threads(),
-        checks=_checks(job, work, model),
+        recipe.load(options.recipe, options.settings),
+        options.recipe,
+        FindOptions(boxes=options.boxes, limit=options.limit),
+        seed=options.seed,
+        budget_s=options.budget_s,
+        teacher=_opened(options.teacher),
+        second=_opened(options.second),
+        labeled=_labeled(options, work, model),
+        resume=options.resume,
+        threads=options.threads or usable_threads(),
+        checks=_checks(options, work, model),
     )
 
 
-def _labeled(job: AdaptJob, work: Path, model: Bundle) -> LabeledPersons | None:
+def _opened(model: str | Path | Bundle | None) -> Bundle | None:
+    """A model by name or file, opened. Raises BundleError."""
+    return Bundle.open(find(model)) if isinstance(model, str | Path) else model
+
+
+def _labeled(options: AdaptOptions, work: Path, model: Bundle) -> LabeledPersons | None:
     """The labeled persons to train on, if any."""
-    if job.labeled is None:
+    if options.labeled is None:
         return None
     from posekit_finetune.data.annotations import read_labeled
 
-    folder = _folder(job.labeled, job.labeled_images, "--labeled-images")
-    for check in (job.check, job.source):
-        if check is not None and Path(check).resolve() == Path(job.labeled).resolve():
+    folder = _folder(options.labeled, options.labeled_images, "--labeled-images")
+    for check in (options.check, options.source):
+        if check is not None and Path(check).resolve() == Path(options.labeled).resolve():
             raise InputError(
-                f"{job.labeled}: would check the model on its own training labels; pass other "
+                f"{options.labeled}: would check the model on its own training labels; pass other "
                 "persons to --check and --source"
             )
-    return read_labeled(job.labeled, folder, model.pose_spec, first=job.labeled_first, work=work)
+    return read_labeled(
+        options.labeled, folder, model.pose_spec, first=options.labeled_first, work=work
+    )
 
 
 def _folder(labels: str | Path, images: str | Path | None, option: str) -> str | Path:
@@ -181,13 +145,13 @@ def _folder(labels: str | Path, images: str | Path | None, option: str) -> str |
     return images
 
 
-def _checks(job: AdaptJob, work: Path, model: Bundle) -> tuple[Checker, ...]:
+def _checks(options: AdaptOptions, work: Path, model: Bundle) -> tuple[Checker, ...]:
     """Comparisons of source and adapted model with labels, if any."""
     wanted = (
-        (job.check, job.check_images, "--check-images"),
-        (job.source, job.source_images, "--source-images"),
+        (options.check, options.check_images, "--check-images"),
+        (options.source, options.source_images, "--source-images"),
     )
-    if job.check is None and job.source is None:
+    if options.check is None and options.source is None:
         return ()
     from posekit_finetune.assess.label_check import SHARE, LabelCheck
     from posekit_finetune.data.annotations import read_labeled
@@ -203,7 +167,7 @@ def _checks(job: AdaptJob, work: Path, model: Bundle) -> tuple[Checker, ...]:
     return tuple(checks)
 
 
-def _with_tensorboard(hooks: Hooks, folder: str | Path | None) -> Hooks:
+def _with_tensorboard(hooks: AdaptHooks, folder: str | Path | None) -> AdaptHooks:
     """The hooks; every reading is written to TensorBoard as well."""
     if folder is None:
         return hooks
@@ -225,14 +189,14 @@ def _with_tensorboard(hooks: Hooks, folder: str | Path | None) -> Hooks:
 def _write(
     outcome: Outcome,
     model: Bundle,
-    job: AdaptJob,
+    options: AdaptOptions,
     *,
     files: AtomicFiles,
     finish: Callable[[Bundle], Bundle],
 ) -> Adapted:
     """Write the model if it passed, and the report, to `files`."""
     output, *pages = files.outputs
-    status = _status(outcome, job)
+    status = _status(outcome, options)
     report = page.Run(
         title=f"{model.name} to {output.stem}",
         reason=f"{status}: {outcome.reason}",
@@ -256,15 +220,15 @@ def _write(
         finish(adapted).save(files.place(output))
         written.append(output)
     html, json_page = map(files.place, pages)
-    page.write(html, json_page, report, images=job.pictures)
+    page.write(html, json_page, report, images=options.pictures)
     return Adapted(status, outcome.reason, (*written, *pages), summary)
 
 
-def _status(outcome: Outcome, job: AdaptJob) -> str:
+def _status(outcome: Outcome, options: AdaptOptions) -> str:
     if outcome.error is not None:
         return "stopped"
     if outcome.verdict is None:
         return "nothing to learn"
     if outcome.verdict.passed:
         return "adapted"
-    return "forced" if job.force else "refused"
+    return "forced" if options.force else "refused"

@@ -10,8 +10,8 @@ import numpy as np
 from posekit.bundle import Bundle
 from posekit.types import Int64
 from posekit_finetune.data.persons import Persons
-from posekit_finetune.options import AdaptOptions, Hooks
 from posekit_finetune.recipe import Recipe
+from posekit_finetune.run_options import AdaptHooks, RunOptions
 from posekit_finetune.train import teacher_transfer
 from posekit_finetune.train.state import TrainingData
 from posekit_finetune.train.teacher import PseudoLabels, predict_pseudo_labels
@@ -22,8 +22,8 @@ def training_targets(
     persons: Persons,
     parts: tuple[Int64, Int64],
     *,
-    options: AdaptOptions,
-    hooks: Hooks,
+    options: RunOptions,
+    hooks: AdaptHooks,
 ) -> tuple[TrainingData, PseudoLabels]:
     """The training data, and the frozen teacher's pseudo-labels for the monitor and the gate.
 
@@ -70,7 +70,7 @@ def _needs_all_persons(recipe: Recipe) -> bool:
 
 
 def _predict_held_out(
-    source: Bundle, persons: Persons, held: Int64, *, options: AdaptOptions
+    source: Bundle, persons: Persons, held: Int64, *, options: RunOptions
 ) -> PseudoLabels:
     """The source's own views of the held-out persons; points of the others are NaN."""
     views = options.recipe.ensemble_views

@@ -48,12 +48,12 @@ def command(
     wanted = seconds_of(budget)
     extra = [f"steps={steps}"] if steps else []
     with Learning(silent=quiet or as_json) as progress:
-        adapted = api.adapt(
-            model, [*unlabeled, *(more or [])], output, recipe=recipe, settings=[*(settings or []), *extra], check=check, check_images=check_images,
-            source=source, source_images=source_images, labeled=labeled, labeled_images=labeled_images, labeled_first=labeled_first,
-            teacher=teacher, second=second, boxes=boxes, limit=limit, budget_s=wanted, seed=seed,
-            threads=threads, resume=resume, force=force, tensorboard=tensorboard, pictures=pictures, overwrite=overwrite, hooks=progress.hooks(),
+        options = api.AdaptOptions(
+            recipe=recipe, settings=[*(settings or []), *extra], check=check, check_images=check_images, source=source, source_images=source_images,
+            labeled=labeled, labeled_images=labeled_images, labeled_first=labeled_first, teacher=teacher, second=second, boxes=boxes, limit=limit,
+            budget_s=wanted, seed=seed, threads=threads, resume=resume, force=force, tensorboard=tensorboard, pictures=pictures, overwrite=overwrite,
         )
+        adapted = api.adapt(model, [*unlabeled, *(more or [])], output, options=options, hooks=progress.hooks())
     progress.report(adapted, as_json=as_json, quiet=quiet)
     raise typer.Exit(adapted.exit_code)
 # fmt: on

@@ -7,12 +7,15 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import typer
 
 from posekit.cli import signals
 from posekit.errors import InputError
+
+if TYPE_CHECKING:
+    from posekit.api import AdaptHooks
 
 _UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 
@@ -65,15 +68,17 @@ class Learning:
             typer.echo("posekit: stopped; the same command with --resume goes on", err=True)
             raise typer.Exit(signals.INTERRUPTED)
 
-    def hooks(self) -> dict[str, Any]:
-        """For `posekit.api.adapt`."""
-        return {
-            "on_stage": self._stage,
-            "on_count": self._count,
-            "on_reading": self._read,
-            "stopped": lambda: self._stopped,
-            "deferred": self._deferred,
-        }
+    def hooks(self) -> AdaptHooks:
+        """For `posekit.api.adapt`. Raises MissingExtraError."""
+        from posekit import api
+
+        return api.AdaptHooks(
+            on_stage=self._stage,
+            on_count=self._count,
+            on_reading=self._read,
+            stopped=lambda: self._stopped,
+            deferred=self._deferred,
+        )
 
     @contextmanager
     def _deferred(self) -> Iterator[None]:

@@ -36,7 +36,7 @@ def command(
     """Write a model for deployment and measure how far it deviates from its source."""
     from posekit import api
 
-    report = api.export(model, output, to=to, outputs=outputs, flip=flip, decode=decode, affine=affine, batch=batch, precision=precision, calibrate=calibrate, check=check, budget_px=budget, force=force, profile=_three(profile), library=library, refit=refit, version_compatible=version_compatible, overwrite=overwrite)
+    report = api.export(model, output, options=api.ExportOptions(to=to, outputs=outputs, flip=flip, decode=decode, affine=affine, batch=batch, precision=precision, calibrate=calibrate, check=check, budget_px=budget, force=force, profile=_three(profile), library=library, refit=refit, version_compatible=version_compatible, overwrite=overwrite))
     if as_json:
         typer.echo(json.dumps(report, indent=1))
     else:

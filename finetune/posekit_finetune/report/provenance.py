@@ -19,14 +19,14 @@ from posekit_finetune.recipe import Recipe
 from posekit_finetune.train.loop import Loop
 
 if TYPE_CHECKING:
-    from posekit_finetune.options import AdaptOptions
+    from posekit_finetune.run_options import RunOptions
 
 _OWN = ("parents", "adapted", "engines")
 """Entries of a source's provenance that do not hold for the model adapted from it."""
 
 
 def run_facts(
-    source: Bundle, persons: Persons, options: AdaptOptions, *, agreement: float
+    source: Bundle, persons: Persons, options: RunOptions, *, agreement: float
 ) -> dict[str, Any]:
     """The facts before training.  agreement: of the source with the frozen teacher."""
     return {
@@ -48,7 +48,7 @@ def run_facts(
     }
 
 
-def labels_used(options: AdaptOptions) -> str:
+def labels_used(options: RunOptions) -> str:
     """Which labels were used, in a few words, and what was left out of their files."""
     parts: list[str] = []
     notes: list[str] = []
@@ -62,7 +62,7 @@ def labels_used(options: AdaptOptions) -> str:
     return "; ".join([*parts, *dict.fromkeys(notes)]) or "none"
 
 
-def networks(source: Bundle, options: AdaptOptions) -> str:
+def networks(source: Bundle, options: RunOptions) -> str:
     """One network, or two and how they differ."""
     recipe = options.recipe
     if recipe.networks == 1:
