@@ -43,8 +43,8 @@ class PoseRuntime(Protocol):
     notes: list[str]
     decoders: SurfaceDecoders | None
 
-    def ahead(self, images: Sequence[UInt8]) -> None:
-        """These pictures come next: what can be done with them now may be done."""
+    def prefetch(self, images: Sequence[UInt8]) -> None:
+        """Images that `crops` will get next: a runtime may start uploading them."""
         ...
 
     def crop(self, image: UInt8, warp: Warp) -> Any:
@@ -124,8 +124,8 @@ class Runtime:
                 cv2.warpAffine(image, matrix, (width, height), dst=out, flags=cv2.INTER_LINEAR)
         return crops
 
-    def ahead(self, images: Sequence[UInt8]) -> None:
-        """Nothing can be done before the boxes are known: the crops are cut on the CPU."""
+    def prefetch(self, images: Sequence[UInt8]) -> None:
+        """Nothing to do: the crops are made on the CPU once the boxes are known."""
 
     def infer(self, crops: UInt8) -> tuple[Float32, Float32]:
         """uint8 (N, h, w, 3) RGB to points float32 (N, K, 2), crop px, and scores (N, K).
