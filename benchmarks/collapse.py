@@ -35,7 +35,7 @@ from posekit.atomic import write_atomic
 from posekit_finetune import recipe
 from posekit_finetune.assess.ensemble import Member, load_members
 from posekit_finetune.assess.predict import of_network
-from posekit_finetune.data.labelled import Labelled
+from posekit_finetune.data.labeled import LabeledPersons
 from posekit_finetune.train import networks
 from posekit_finetune.train.loop import Loop, Snapshot
 from posekit_finetune.train.networks import Start
@@ -51,7 +51,6 @@ QUICK = 150  # steps of `--quick`, before and after
 SEEDS = (0, 1, 2)
 WORK = FOLDER.parent / "work"
 Settings = tuple[str, ...]
-
 SMALL: Settings = (
     *("optimizer=adam", "rate=1e-3", "warm_up=1", "schedule=steps"),
     *("steps=300", "batch=16", "labelled_batch=16", "watch_every=75", "head_noise=0"),
@@ -64,7 +63,7 @@ HARDER: Settings = ("hard.turn_deg=[30,60]", "hard.scale=[0.25,0.25]")
 
 @dataclass(frozen=True)
 class Case:
-    """Labelled persons of the source, the target's shift, and whether the labels take part."""
+    """Labeled persons of the source, the target's shift, and whether the labels take part."""
 
     labels: int
     shift: str
@@ -185,7 +184,7 @@ def source(labels: int, beginning: int, steps: int) -> torch.nn.Module:
         net.load_state_dict(torch.load(path, weights_only=True))
         return net.eval()
     labelled = figures(labels, 1, "none")
-    material = TrainingData(labelled.persons, np.arange(labels), labelled=labelled)
+    material = TrainingData(labelled.persons, np.arange(labels), labeled=labelled)
     for reached in Loop(Start(SPEC, (net,)), material, made, seed=beginning):
         net = reached.net
     if steps == BEFORE:
@@ -203,7 +202,7 @@ def material_of(case: Case, made: recipe.Recipe, start: torch.nn.Module) -> Trai
     if taught is not None:
         taught = taught(target)
     labelled = figures(case.labels, 1, "none") if case.supervised else None
-    return TrainingData(target, np.arange(UNLABELLED), taught, labelled=labelled)
+    return TrainingData(target, np.arange(UNLABELLED), taught, labeled=labelled)
 
 
 def distilled(net: torch.nn.Module) -> Any:
@@ -225,9 +224,8 @@ def distilled(net: torch.nn.Module) -> Any:
                 there = np.repeat(matrix[None], len(patches), 0)
                 seen = warps.cut_view(patches, persons.offset, there, spec=SPEC)
                 back = warps.relative_warp(there, warps.identity(len(patches)))
-                total = (
-                    total + warps.warp_maps(torch.from_numpy(predict(seen.crops)), back, SPEC)[0]
-                )
+                maps = torch.from_numpy(predict(seen.crops))
+                total = total + warps.warp_maps(maps, back, SPEC)[0]
             blocks.append((total / len(matrices)).numpy())
         maps = np.concatenate(blocks)
         points, scores = codecs.decode(maps, SPEC)
@@ -250,7 +248,7 @@ def run(name: str, arm: str, seed: int, *, quick: int = 0) -> dict[str, Any]:
     for reached in loop:
         after = measured(everyone(reached), material, test)
         curve.append((reached.step, *after["net 1"].values()))
-    first, last = (histogram(net, material) for net in (nets[0], loop.handed()))
+    first, last = (histogram(net, material) for net in (nets[0], loop.export_network()))
     alarms = [step for step, _, response in curve if response < ALARM * curve[0][2]]
     return {
         "case": name,
@@ -276,17 +274,17 @@ def everyone(reached: Snapshot) -> list[torch.nn.Module]:
     return reached.networks.averages or list(reached.networks.students)
 
 
-def measured(nets: Any, material: TrainingData, test: Labelled) -> dict[str, dict[str, float]]:
+def measured(nets: Any, data: TrainingData, test: LabeledPersons) -> dict[str, dict[str, float]]:
     """PCK on the test persons and response on unlabelled ones, each network and the ensemble."""
     nets = [networks.unwrap(net) for net in nets]
-    probe = load_members(nets, material.persons, np.arange(PROBE))
+    probe = load_members(nets, data.persons, np.arange(PROBE))
     return {
         seen.name: {"pck": round(pck(seen, test), 4), "response": round(other.response, 4)}
         for seen, other in zip(load_members(nets, test.persons), probe, strict=True)
     }
 
 
-def pck(seen: Member, test: Labelled) -> float:
+def pck(seen: Member, test: LabeledPersons) -> float:
     near = np.linalg.norm(seen.points - test.points, axis=2) < NEAR_PX
     return float(near[test.weights > 0].mean())
 
@@ -296,7 +294,7 @@ def histogram(net: torch.nn.Module, material: TrainingData) -> list[float]:
     return [float(share) for share in seen.histogram]
 
 
-def gap(net: torch.nn.Module, test: Labelled, made: recipe.Recipe) -> dict[str, float]:
+def gap(net: torch.nn.Module, test: LabeledPersons, made: recipe.Recipe) -> dict[str, float]:
     """PCK of the starting network on the view that teaches and on the one that learns."""
     randoms = [np.random.default_rng((99, n)) for n in range(len(test))]
     easy = warps.draw_warps(randoms, made.easy, SPEC)

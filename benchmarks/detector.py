@@ -59,7 +59,7 @@ def matched(found: Boxes, truth: Boxes) -> np.ndarray:
 
 def accuracy(detector: Detector, pairs: list[tuple[Frame, Boxes]]) -> dict[str, Any]:
     """AP at IoU 0.5 from every box that the detector gives; precision and recall at thresholds."""
-    before = detector.second_looks
+    before = detector.second_passes
     results = [(detector(frame), truth) for frame, truth in pairs]
     scores = np.concatenate([found.scores for found, _ in results])
     hits = np.concatenate([matched(found, truth) for found, truth in results])
@@ -76,19 +76,19 @@ def accuracy(detector: Detector, pairs: list[tuple[Frame, Boxes]]) -> dict[str, 
             "precision": round(float(precision[last]), 3),
             "recall": round(float(recall[last]), 3),
         }
-    looks = detector.second_looks - before
+    looks = detector.second_passes - before
     counts = {"images": len(pairs), "persons": persons, "second_looks": looks}
     return {**counts, "ap50": round(float(ap), 4), "at": rows}
 
 
 def filled(detector: Detector, paths: list[Path]) -> dict[str, object]:
     """Photos where a box has at least 60 % of the height, and how many needed a second look."""
-    before, tall = detector.second_looks, 0
+    before, tall = detector.second_passes, 0
     for path in paths:
         frame = read(path)
         xyxy = detector(frame).xyxy
         tall += bool((xyxy[:, 3] - xyxy[:, 1]).max(initial=0) >= 0.6 * len(frame.image))
-    looks = detector.second_looks - before
+    looks = detector.second_passes - before
     return {"photos": len(paths), "found": tall, "second_looks": looks}
 
 

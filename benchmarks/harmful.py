@@ -34,7 +34,7 @@ from posekit_finetune.assess.indicators import measure
 from posekit_finetune.assess.predict import Predict, of_bundle
 from posekit_finetune.data.find import FindOptions, find_persons
 from posekit_finetune.train.networks import load_network
-from posekit_finetune.train.teacher import predict_pseudo_labels, with_turned
+from posekit_finetune.train.teacher import predict_pseudo_labels, with_rotated_views
 
 NAME = "harmful"
 
@@ -109,7 +109,7 @@ def main() -> None:
     index = np.arange(min(options.persons, len(persons)))
     persons = persons.select(index)
     teacher = predict_pseudo_labels(persons, bundle, views=16, threads=1)
-    teacher = with_turned(teacher, persons, index, bundle=bundle, threads=1)
+    teacher = with_rotated_views(teacher, persons, index, bundle=bundle, threads=1)
     right = remembered(of_bundle(bundle))
     before = measure(right, persons, index, teacher=teacher)
     check = labelled(options.assets, spec)

@@ -94,9 +94,7 @@ def mistaught(net: nn.Module, spec: ModelSpec, *, steps: int, rate: float, seed:
         maps = torch.from_numpy(codecs.encode(places, spec))
         target = losses.Target(maps, torch.ones(8, 1, *maps.shape[2:]), torch.ones(maps.shape[:2]))
         optimizer.zero_grad()
-        loss = losses.spatial_kl(
-            network_output(student, warps.to_image(crops, spec)).logits, target
-        )
+        loss = losses.spatial_kl(network_output(student, crops, spec).logits, target)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return of_network(student, spec)

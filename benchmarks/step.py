@@ -24,7 +24,12 @@ from posekit import Bundle
 from posekit.bundle import embedded
 from posekit_finetune import recipe
 from posekit_finetune.data.persons import offset_of
-from posekit_finetune.train.networks import frozen_copy, load_network, mode, trainable_parameters
+from posekit_finetune.train.networks import (
+    frozen_copy,
+    load_network,
+    set_train_mode,
+    trainable_parameters,
+)
 from posekit_finetune.train.optimizer import RelativeAdam
 from posekit_finetune.train.step import Batch, Networks, Step
 
@@ -54,7 +59,7 @@ def step_of(source: Bundle, way: Way) -> Step:
     if way.channels_last:
         nets[0] = nets[0].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = RelativeAdam(trainable_parameters(nets[0], made.learn), made.rate)
-    mode(nets[0], made.batch_norm)
+    set_train_mode(nets[0], made.batch_norm)
     networks = Networks(nets[:1], [], frozen_copy(nets[1]), 0.5, 0.5)
     return Step(networks, made, source.pose_spec, offset_of(source.pose_spec), optimizer)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from posekit.skeletons import parse
 from posekit.types import ModelSpec
-from posekit_finetune.data.labelled import Labelled
+from posekit_finetune.data.labeled import LabeledPersons
 from posekit_finetune.data.persons import Persons, offset_of, patch_size
 
 Array = NDArray[np.float64]
@@ -127,7 +127,7 @@ def _line(image: Array, start: Array, end: Array, color: Array, thick: int) -> N
 
 
 @cache
-def figures(count: int, seed: int, shift: str) -> Labelled:
+def figures(count: int, seed: int, shift: str) -> LabeledPersons:
     """So many persons, the same ones for the same seed and shift, fewer or more."""
     made = [
         draw(np.random.default_rng((seed, SHIFTS.index(shift), n)), shift) for n in range(count)
@@ -147,7 +147,7 @@ def figures(count: int, seed: int, shift: str) -> Labelled:
     )
     limits = np.array(SPEC.input_size)
     inside = ((points >= 0) & (points < limits)).all(2).astype(np.float32)
-    return Labelled(persons, points, inside, np.ones(len(SKELETON), np.bool_), SKELETON)
+    return LabeledPersons(persons, points, inside, np.ones(len(SKELETON), np.bool_), SKELETON)
 
 
 class SmallNet(nn.Module):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from posekit import bundle, providers
-from posekit.atomic import check_free
+from posekit.atomic import AtomicFiles, check_apart
 from posekit.detect import BoxFile, Detector, full_frame
 from posekit.errors import BundleError, DeviceError, EngineError, InputError, MissingExtraError
 from posekit.estimate import EstimateOptions, Estimator, Finder
@@ -45,21 +45,27 @@ def load(
     Raises BundleError, DeviceError, EngineError, MissingExtraError, InputError.
     """
     providers.check_device(device, runtime)
+    providers.check_threads(threads)
     pose = _opened(model)
     look = TtaOptions(flip, options.views)
     runner = _runtime(pose, device, threads, look=look, runtime=runtime)
     if callable(boxes):
-        return Estimator(runner, boxes, options, boxes_from=getattr(boxes, "__name__", "function"))
+        name = getattr(boxes, "__name__", "function")
+        return Estimator(runner, boxes, options, boxes_from=name, files=[model])
     if str(boxes) == "full":
-        return Estimator(runner, full_frame, options, boxes_from="full")
+        return Estimator(runner, full_frame, options, boxes_from="full", files=[model])
+    files = [model, boxes]
     if Path(boxes).suffix in (".json", ".jsonl"):
-        return Estimator(runner, BoxFile(Path(boxes)), options, boxes_from=str(boxes))
+        found = BoxFile(Path(boxes))
+        return Estimator(runner, found, options, boxes_from=str(boxes), files=files)
     # Half of the threads: the decoder needs the rest meanwhile, and two threads that wait for each
     # other cost more than one (benchmarks/end_to_end.py).
     half = max(1, runner.threads // 2)
     detector = _detector(boxes, runner, device=device, threads=half, build=runtime == "native")
     still = functools.partial(detector, fallback=True)
-    return Estimator(runner, detector, options, find_still=still, boxes_from=str(boxes))
+    return Estimator(
+        runner, detector, options, find_still=still, boxes_from=str(boxes), files=files
+    )
 
 
 def _detector(
@@ -152,6 +158,7 @@ def convert(
     """
     with _making("convert"):
         from posekit_engines import convert
+    check_apart([Path(output)], [source, overrides.config])
     return convert.convert(source, output, overrides, storage=storage, overwrite=overwrite)
 
 
@@ -173,7 +180,9 @@ def export(model: str | Path, output: str | Path, **options: Any) -> dict[str, A
     with _making("export"):
         from posekit_engines import convert
         from posekit_engines.export import export as write
+        from posekit_engines.export import outputs_of
         from posekit_engines.options import ExportOptions
+    check_apart(outputs_of(Path(output)), [path, options.get("check"), options.get("calibrate")])
     source = convert.read_checkpoint(path) if _is_checkpoint(path) else bundle.Bundle.open(path)
     return write(source, output, ExportOptions(**options))
 
@@ -198,8 +207,9 @@ def build(
     if on.kind != "cuda":
         raise InputError(f"--device {device}: plans are for a GPU; wanted cuda or cuda:N")
     wanted = BuildOptions(device=on.index, **options)
-    target = None if output is None else Path(output)
-    source = bundle.Bundle.open(bundle.find(model))
+    target, path = None if output is None else Path(output), bundle.find(model)
+    check_apart([target], [path])
+    source = bundle.Bundle.open(path)
     return [to_dict(each) for each in build(source, target, wanted, overwrite=overwrite)]
 
 
@@ -229,10 +239,12 @@ def gpu_check(
     from posekit_engines.gpu_check import check
 
     wanted = check.CheckOptions.of(index=on.index, **options)
-    check_free(json_file, overwrite=overwrite)
-    result = check.check(bundle.Bundle.open(bundle.find(model)), wanted, tell=tell)
-    if json_file is not None:
-        check.save(result, json_file)
+    path = bundle.find(model)
+    check_apart([json_file], [path])
+    with AtomicFiles([json_file], overwrite=overwrite) as files:
+        result = check.check(bundle.Bundle.open(path), wanted, tell=tell)
+        if json_file is not None:
+            check.save(result, files.place(json_file))
     return result
 
 
@@ -286,11 +298,12 @@ def adapt(
 
     The result says adapted, refused, forced or nothing to learn, why, and what was written: `out`,
     and the report beside it as `.html` and `.json`.  options: fields of `posekit_finetune.job.Job`.
-    hooks: on_stage, on_count, on_reading, stopped, as in `posekit_finetune.adapt.Hooks`.
+    hooks: on_stage, on_count, on_reading, stopped, deferred, as in `posekit_finetune.adapt.Hooks`.
     Needs `posekit[adapt]`.  Raises DataError, RecipeError, CollapsedError, DivergedError,
     BundleError, ParityError, SourceError, InputError, MissingExtraError.
     """
-    source = bundle.Bundle.open(bundle.find(model))
+    providers.check_threads(options.get("threads"))
+    source = bundle.Bundle.open(path := bundle.find(model))
     try:
         from posekit_engines.bundles.refresh import refresh_bundle
         from posekit_finetune import job
@@ -299,10 +312,13 @@ def adapt(
         raise MissingExtraError(
             f"adapt needs {error.name}: pip install 'posekit[adapt]'"
         ) from error
+    paths = [unlabeled] if isinstance(unlabeled, str | Path) else unlabeled
+    given = [options.get(name) for name in job.PATHS]
     for name in ("teacher", "second"):
         if isinstance(options.get(name), str | Path):
-            options[name] = bundle.Bundle.open(bundle.find(options[name]))
-    paths = [unlabeled] if isinstance(unlabeled, str | Path) else unlabeled
+            given.append(found := bundle.find(options[name]))
+            options[name] = bundle.Bundle.open(found)
+    check_apart(job.outputs_of(Path(out), options.get("work")), [path, *paths, *given])
     calls = AdaptHooks(**(hooks or {}))
     return job.run(source, paths, out, job=job.Job(**options), finish=refresh_bundle, hooks=calls)
 

@@ -1,11 +1,11 @@
-"""The one path of an image: find, crop, infer, back; for video also track and smooth."""
+"""The one path of an image: detect, crop, infer, map back; for video also track and smooth."""
 
 from __future__ import annotations
 
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from posekit import video
+from posekit.detect import MAX_BOXES
+from posekit.errors import InputError
 from posekit.geometry import Warp
 from posekit.runtime import PoseRuntime
 from posekit.smooth import OneEuro
@@ -30,10 +32,10 @@ class EstimateOptions:
     detect_every: frames between two detections in video; between them the tracker's boxes serve.
     frames_per_batch: frames of a file whose crops run together; live sources take one at a time.
     min_score: a person whose better half of keypoints scores less on average is dropped (not
-        with given boxes).
+        with boxes passed to a call).
     max_persons: keep the best of each frame, None for all.
-    views: average this many turned and mirrored views, 1, 2, 4, 8 or 16, instead of the flip test,
-        at so many times the cost: gains on unusual poses, not on upright ones.
+    views: test-time augmentation with this many rotations and flips, 1, 2, 4, 8 or 16, instead of
+        the flip test, at so many times the cost: gains on unusual poses, not on upright ones.
     track: give ids and follow persons between detections.  smooth: one-euro filter, needs track.
     """
 
@@ -54,8 +56,10 @@ class Estimator:
         for frame, poses in estimator.stream("video.mp4"): ...
 
     `find` gives the boxes of persons in a frame of video, `find_still` in an image (the same
-    where it is left out), `boxes_from` says what they are. `times` holds seconds by stage, the
-    newest 10,000. One estimator may serve several threads: a stream's memory lives in the stream.
+    where it is left out), `boxes_from` names their origin, `files` what was read for them. Where
+    `find.is_exact` is true, as for a BoxFile, every frame has those boxes and no others. `times`
+    holds seconds by stage, the newest 10,000. One estimator may serve several threads: a stream's
+    state lives in the stream.
     """
 
     def __init__(
@@ -66,11 +70,13 @@ class Estimator:
         *,
         find_still: Finder | None = None,
         boxes_from: str = "",
+        files: Sequence[str | Path] = (),
     ) -> None:
         self.runtime = runtime
         self.find = find
         self.find_still = find_still or find
         self.boxes_from = boxes_from
+        self.files = list(files)
         self.options = options
         self.times: dict[str, deque[float]] = {}
 
@@ -78,7 +84,7 @@ class Estimator:
         """Keypoints of the persons in one image, uint8 RGB (H, W, 3), in its pixels.
 
         With `boxes` (N, 4) xyxy there are N persons in their order; else those that are found.
-        Raises InputError.
+        Raises InputError, also for more than `posekit.detect.MAX_BOXES` boxes in a frame.
         """
         frame = image if isinstance(image, Frame) else Frame(image)
         given = boxes if boxes is None or isinstance(boxes, Boxes) else Boxes(boxes)
@@ -96,9 +102,9 @@ class Estimator:
             yield from self.follow(reader, kind=reader.kind)
 
     def follow(self, frames: Iterable[Frame], kind: str = "video") -> Iterator[tuple[Frame, Poses]]:
-        """The same for frames that are at hand: `kind` is video, live or images.
+        """The same for frames that are already read: `kind` is video, live or images.
 
-        Images are not tracked. Live frames are answered one by one, files in small batches.
+        Images are not tracked. Live frames are processed one by one, files in small batches.
         """
         if kind == "images":
             return self._each(frames, self.find_still)
@@ -116,46 +122,76 @@ class Estimator:
     def _tracked(self, frames: Iterable[Frame], size: int) -> Iterator[tuple[Frame, Poses]]:
         tracker = Tracker(self.runtime.spec.skeleton)
         smooth = OneEuro()
-        for batch, detected in self._detected(frames, size):
-            # `boxes` changes nothing, so a batch looks where the state before it points. What its
-            # first frame shows serves all of it: who is new there has no track to be found by.
-            found = [tracker.boxes(frame.time_s, detected, batch[0].time_s) for frame in batch]
+        exact = getattr(self.find, "is_exact", False)
+        batches = self._exact(frames, size) if exact else self._predicted(frames, size, tracker)
+        for batch, found, detected in batches:
             for frame, poses in zip(batch, self._infer(batch, found), strict=True):
                 with self.timed("track"):
-                    tracked = tracker.update(poses, frame.time_s, detected=detected is not None)
+                    tracked = tracker.update(poses, frame.time_s, detected=detected)
                     if self.options.smooth:
                         tracked = smooth(tracked, frame.time_s)
                 yield frame, self._keep(tracked)
 
+    def _exact(
+        self, frames: Iterable[Frame], size: int
+    ) -> Iterator[tuple[list[Frame], list[Boxes], bool]]:
+        """Batches with each frame's own boxes."""
+        for batch in _batches(frames, size):
+            with self.timed("detect"):
+                found = [self.find(frame) for frame in batch]
+            yield batch, found, True
+
+    def _predicted(
+        self, frames: Iterable[Frame], size: int, tracker: Tracker
+    ) -> Iterator[tuple[list[Frame], list[Boxes], bool]]:
+        """Batches with the tracker's boxes for each frame, and whether a detection took part.
+
+        `tracker.boxes` changes nothing, so all of a batch is predicted from the state before it.
+        Its first frame's detections serve all of it: a new person has no track to be found by.
+        """
+        frame_size: tuple[int, int] | None = None
+        for batch, detected in self._detected(frames, size):
+            if frame_size not in (None, batch[0].size):
+                tracker.forget()  # its boxes are in the pixels of another frame size
+            frame_size = batch[0].size
+            found = [tracker.boxes(frame.time_s, detected, batch[0].time_s) for frame in batch]
+            yield batch, found, detected is not None
+
     def _detected(
         self, frames: Iterable[Frame], size: int
     ) -> Iterator[tuple[list[Frame], Boxes | None]]:
-        """Batches, each with what its first frame shows where a detection is due, else None.
+        """Batches, each with its first frame's detections where they are due, else None.
 
-        Files are looked at one batch ahead, while the batch before is worked on; live frames are
-        not kept waiting for the next.
+        In files, detection runs one batch ahead, beside the network; live frames do not wait.
         """
         ahead = 0 if size == 1 else 1
-        next_detection = 0
+        next_detection, frame_size = 0, None
         waiting: deque[tuple[list[Frame], Future[Boxes] | None]] = deque()
         with ThreadPoolExecutor(1, "posekit-detect") as pool:
             for count, batch in enumerate(_batches(frames, size)):
-                due = count * size >= next_detection
+                due = count * size >= next_detection or batch[0].size != frame_size
+                frame_size = batch[0].size
                 if due:
                     next_detection = count * size + self.options.detect_every
                 self.runtime.ahead([frame.pixels for frame in batch])
-                waiting.append((batch, pool.submit(self._look, batch[0]) if due else None))
+                waiting.append((batch, pool.submit(self._detect, batch[0]) if due else None))
                 if len(waiting) > ahead:
-                    yield _awaited(*waiting.popleft())
+                    yield _with_result(*waiting.popleft())
             while waiting:
-                yield _awaited(*waiting.popleft())
+                yield _with_result(*waiting.popleft())
 
-    def _look(self, frame: Frame) -> Boxes:
+    def _detect(self, frame: Frame) -> Boxes:
         with self.timed("detect"):
             return self.find(frame)
 
     def _infer(self, frames: list[Frame], found: list[Boxes]) -> list[Poses]:
         """The persons of several frames in one batch."""
+        for frame, boxes in zip(frames, found, strict=True):
+            if len(boxes) > MAX_BOXES:
+                raise InputError(
+                    f"frame {frame.index}: {len(boxes):,} boxes; at most {MAX_BOXES:,} in one "
+                    "frame: keep the best of them"
+                )
         spec = self.runtime.spec
         with self.timed("crop"):
             warps = [Warp.from_boxes(boxes, spec) for boxes in found]
@@ -163,7 +199,7 @@ class Estimator:
         with self.timed("network"):
             points, scores = self.runtime.infer(crops)
         calibration = self.runtime.calibration
-        chances = None if calibration is None else calibration(scores)
+        confidence = None if calibration is None else calibration(scores)
         ends = list(itertools.accumulate(len(boxes) for boxes in found))
         return [
             Poses(
@@ -171,13 +207,13 @@ class Estimator:
                 scores[end - len(boxes) : end],
                 boxes,
                 spec.skeleton,
-                confidence=None if chances is None else chances[end - len(boxes) : end],
+                confidence=None if confidence is None else confidence[end - len(boxes) : end],
             )
             for warp, boxes, end in zip(warps, found, ends, strict=True)
         ]
 
     def _keep(self, poses: Poses) -> Poses:
-        """Persons whose keypoints are believable, the best first where there are too many."""
+        """The persons strong enough, and of those the best where there are too many."""
         strength = strength_of(poses)
         kept = np.flatnonzero(strength >= self.options.min_score)
         if self.options.max_persons is not None and len(kept) > self.options.max_persons:
@@ -196,13 +232,22 @@ class Estimator:
             spent.append(time.perf_counter() - start)
 
 
-def _awaited(
+def _with_result(
     batch: list[Frame], detected: Future[Boxes] | None
 ) -> tuple[list[Frame], Boxes | None]:
     return batch, None if detected is None else detected.result()
 
 
 def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    iterator = iter(frames)
-    while batch := list(itertools.islice(iterator, size)):
+    """Runs of up to `size` frames that are equally large."""
+    batch: list[Frame] = []
+    for frame in frames:
+        if batch and frame.size != batch[0].size:
+            yield batch
+            batch = []
+        batch.append(frame)
+        if len(batch) == size:  # at once: live frames do not wait for the next
+            yield batch
+            batch = []
+    if batch:
         yield batch

@@ -12,21 +12,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from posekit import video
-from posekit.atomic import check_free, write_atomic
-from posekit.errors import SourceError
+from posekit.atomic import AtomicFile, check_apart, check_free, explained
+from posekit.errors import InputError, PosekitError, SourceError
 from posekit.estimate import Estimator
 from posekit.mjpeg import MjpegServer
-from posekit.outputs import OutputOptions, Outputs
+from posekit.outputs import OutputOptions, Outputs, output_paths
 from posekit.types import Frame
 from posekit.version import __version__
 from posekit.write import Header
+
+_WAKE_S = 0.2  # between two looks whether a run is to stop, or is done
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class InferOptions:
 class SourceSummary:
     """What became of one source; `outputs` are names in the output folder.
 
-    decoder: what decoded it: PyAV, OpenCV or the GPU's, by name.
+    decoder: what decoded it: PyAV, OpenCV or the GPU's, by name.  unreadable: images left out.
+    error: why it could not be read, or not to its end; None: it was.
     """
 
     source: str
@@ -58,18 +61,23 @@ class SourceSummary:
     rate: float = 0.0
     dropped: int = 0
     reconnected: int = 0
+    unreadable: int = 0
+    error: str | None = None
     notes: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """How a caller follows a run: on_frame after each frame, on_show with the address to look at;
-    when `stop` is set, the frame in hand is finished and what was done is kept.
+    """How a caller follows a run: on_frame after each frame, on_show with the address to look at,
+    on_error with the reason why one of several sources could not be read.
+
+    When `stop` is set, the frame in hand is finished and what was done is kept.
     """
 
     on_frame: Callable[[SourceSummary], None] = lambda _: None
     on_show: Callable[[str], None] = lambda _: None
+    on_error: Callable[[str], None] = lambda _: None
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -82,26 +90,68 @@ def run(
 ) -> dict[str, Any]:
     """Process every source and write `summary.json`, which is also returned.
 
-    Files run one after another, live sources side by side, all on one model. Raises SourceError.
+    Files run one after another, live sources side by side, all on one model. A source that cannot
+    be read is counted in `failed`, as are images, and the others go on; where none can be read,
+    and after any other exception, what was written has names that end in `.incomplete`.
+    Raises SourceError.
     """
     hooks = hooks or Hooks()
-    path = options.output.folder / "summary.json"
-    check_free(path, overwrite=options.output.overwrite)
     started = time.perf_counter()
     found = video.expand(sources)
+    _check_boxes(estimator, found)
+    file = _claimed(estimator, found, options.output)
     summaries = [SourceSummary(source.name) for source in found]
-    with ExitStack() as stack:
+
+    def save() -> dict[str, Any]:
+        summary = _summary(estimator, summaries, time.perf_counter() - started)
+        summary |= {"output": str(options.output.folder), "interrupted": hooks.stop.is_set()}
+        with explained(file.path):
+            file.file.write(json.dumps(summary, indent=1, ensure_ascii=False))
+        return summary
+
+    with ExitStack() as on_failure:
+        on_failure.callback(file.abort)
         jobs = [
             _Job(estimator, options, source, summary, hooks)
             for source, summary in zip(found, summaries, strict=True)
         ]
-        if options.show:
-            _serve(jobs, stack)
-        _run_all(jobs, hooks.stop)
-    summary = _summary(estimator, summaries, time.perf_counter() - started)
-    summary |= {"output": str(options.output.folder), "interrupted": hooks.stop.is_set()}
-    write_atomic(path, json.dumps(summary, indent=1, ensure_ascii=False))
+        try:
+            _run_all(jobs, options, hooks)
+        except BaseException:
+            if any(each.outputs for each in summaries):
+                save()
+                file.keep_incomplete()
+            raise
+        summary = save()
+        file.commit()
+        on_failure.pop_all()
     return summary
+
+
+def _claimed(
+    estimator: Estimator, sources: Sequence[video.Source], options: OutputOptions
+) -> AtomicFile:
+    """The summary in the making, which keeps another run out of the folder.
+
+    Every output of every source is checked first: none is an input, and all names are free.
+    Raises SourceError, InputError.
+    """
+    path = options.folder / "summary.json"
+    outputs = [path, *(each for one in sources for each in output_paths(options, one))]
+    files = [path for one in sources for path in (one.paths or [one.target])]
+    check_apart(outputs, [*estimator.files, *files])
+    check_free(*outputs, overwrite=options.overwrite)
+    return AtomicFile(path, overwrite=options.overwrite)
+
+
+def _check_boxes(estimator: Estimator, sources: Sequence[video.Source]) -> None:
+    """A file of boxes numbers the frames of one video. Raises InputError for several."""
+    videos = [source.name for source in sources if source.kind != "images"]
+    if len(videos) > 1 and getattr(estimator.find, "is_exact", False):
+        raise InputError(
+            f"{estimator.boxes_from}: holds the boxes of one video, and {len(videos)} are given, "
+            f"such as {videos[1]}: run them one by one"
+        )
 
 
 def _serve(jobs: list[_Job], stack: ExitStack) -> None:
@@ -117,15 +167,29 @@ def _serve(jobs: list[_Job], stack: ExitStack) -> None:
             job.server = shared
 
 
-def _run_all(jobs: list[_Job], stop: threading.Event) -> None:
+def _run_all(jobs: list[_Job], options: InferOptions, hooks: Hooks) -> None:
+    """Every job; then raises where no source could be read. Raises SourceError."""
+    with ExitStack() as stack:
+        if options.show:
+            _serve(jobs, stack)
+        stack.enter_context(_closing(jobs, hooks.stop))
+        _run_each(jobs, hooks.stop)
+    failed = [job for job in jobs if job.failure is not None]
+    if failed and not any(job.summary.frames for job in jobs):
+        if len(jobs) > 1:
+            raise SourceError(f"none of the {len(jobs)} sources could be read")
+        raise failed[0].failure or AssertionError("a failed job has a failure")
+
+
+def _run_each(jobs: list[_Job], stop: threading.Event) -> None:
     """Files one after another in this thread, live sources side by side in others."""
     live = [job for job in jobs if video.is_live(job.source)]
     with ThreadPoolExecutor(max(len(live), 1), "posekit-live") as pool:
-        futures = [pool.submit(job.run) for job in live]
+        futures = [pool.submit(job.run, alone=len(jobs) == 1) for job in live]
         try:
             for job in jobs:
                 if job not in live and not stop.is_set():
-                    job.run()
+                    job.run(alone=len(jobs) == 1)
             for future in futures:
                 future.result()
         except BaseException:
@@ -133,9 +197,33 @@ def _run_all(jobs: list[_Job], stop: threading.Event) -> None:
             raise
 
 
+@contextmanager
+def _closing(jobs: list[_Job], stop: threading.Event) -> Iterator[None]:
+    """While the block runs, close all readers once `stop` is set: some wait for frames for long."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            if stop.wait(_WAKE_S):
+                for job in jobs:
+                    job.close()
+                done.wait(_WAKE_S)
+
+    thread = threading.Thread(target=watch, name="posekit-stop", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 @dataclass(eq=False)
 class _Job:
-    """One source on its way through the estimator into its outputs."""
+    """One source on its way through the estimator into its outputs.
+
+    failure: why it could not be read, or not to its end.
+    """
 
     estimator: Estimator
     options: InferOptions
@@ -143,12 +231,35 @@ class _Job:
     summary: SourceSummary
     hooks: Hooks
     server: MjpegServer | None = None
+    failure: SourceError | None = None
+    reader: video.Reader | None = None
 
-    def run(self) -> None:
-        summary, started = self.summary, time.perf_counter()
-        before = getattr(self.estimator.find, "whole_images", 0)
-        decoders = self.estimator.runtime.decoders
-        with video.read(self.source, options=self.options.read, decoders=decoders) as reader:
+    def run(self, *, alone: bool) -> None:
+        """Process the source; one that cannot be read is noted, any other error raised."""
+        started = time.perf_counter()
+        try:
+            self._process(started)
+        except SourceError as error:
+            self.summary.error = _sentence(error)
+            if error is not self.failure:
+                raise
+            if not alone:  # `run` raises it otherwise
+                self.hooks.on_error(self.summary.error)
+        except BaseException as error:
+            self.summary.error = _sentence(error)
+            raise
+        self.summary.seconds = round(time.perf_counter() - started, 3)
+        self.summary.rate = round(self.summary.frames / max(self.summary.seconds, 1e-9), 2)
+
+    def close(self) -> None:
+        """Let the source go, also while a frame is waited for."""
+        if self.reader is not None:
+            self.reader.close()
+
+    def _process(self, started: float) -> None:
+        summary, before = self.summary, getattr(self.estimator.find, "whole_images", 0)
+        with self._opened() as reader:
+            self.reader = reader
             summary.kind, summary.frame_count = reader.kind, reader.frame_count
             outputs = Outputs(
                 self.options.output,
@@ -157,19 +268,33 @@ class _Job:
                 server=self.server,
                 timed=self.estimator.timed,
             )
-            with outputs:
-                self._follow(reader, outputs, started)
-            summary.outputs = [path.name for path in outputs.paths]
-            summary.dropped, summary.reconnected = reader.dropped, reader.reconnected
-            summary.decoder = reader.decoder
-            self.estimator.times.setdefault("decode", deque(maxlen=10_000)).extend(reader.decode_s)
-            summary.notes += reader.notes + self._whole_images(before)
-        summary.seconds = round(time.perf_counter() - started, 3)
-        summary.rate = round(summary.frames / max(summary.seconds, 1e-9), 2)
+            try:
+                with outputs:
+                    self._follow(reader, outputs, started)
+            finally:
+                summary.outputs = [path.name for path in (*outputs.paths, *outputs.incomplete)]
+                self._note(reader, before)
+
+    def _opened(self) -> video.Reader:
+        options = replace(self.options.read, skip_unreadable=True)
+        decoders = self.estimator.runtime.decoders
+        try:
+            return video.read(self.source, options=options, decoders=decoders)
+        except SourceError as error:
+            self.failure = error
+            raise
+
+    def _note(self, reader: video.Reader, before: int) -> None:
+        """What the reader has found out by its end."""
+        summary = self.summary
+        summary.dropped, summary.reconnected = reader.dropped, reader.reconnected
+        summary.decoder, summary.unreadable = reader.decoder, reader.unreadable
+        self.estimator.times.setdefault("decode", deque(maxlen=10_000)).extend(reader.decode_s)
+        summary.notes += reader.notes + self._whole_images(before)
 
     def _follow(self, reader: video.Reader, outputs: Outputs, started: float) -> None:
         summary, ids = self.summary, set[int]()
-        frames = _while_it_lasts(reader, summary.notes)
+        frames = self._frames(reader)
         for frame, poses in self.estimator.follow(frames, reader.kind):
             outputs.put(frame, poses)
             ids.update([] if poses.ids is None else poses.ids.tolist())
@@ -180,6 +305,20 @@ class _Job:
             self.hooks.on_frame(summary)
             if self.hooks.stop.is_set():
                 break
+
+    def _frames(self, reader: video.Reader) -> Iterator[Frame]:
+        """Its frames; a live source that is lost for good ends with a note, not an error."""
+        count = 0
+        try:
+            for frame in reader:
+                count += 1
+                yield frame
+        except SourceError as error:
+            if reader.kind == "live" and count:
+                self.summary.notes.append(str(error))
+                return
+            self.failure = error
+            raise
 
     def _whole_images(self, before: int) -> list[str]:
         count = getattr(self.estimator.find, "whole_images", 0) - before
@@ -195,20 +334,16 @@ class _Job:
             source=reader.name,
             size=reader.size,
             fps=float(reader.fps),
+            stored_size=reader.stored_size,
+            pixel_aspect=f"{reader.pixel_aspect.numerator}:{reader.pixel_aspect.denominator}",
+            start_time_s=reader.start_time_s,
+            images=tuple(map(self.source.identity, self.source.paths)),
         )
 
 
-def _while_it_lasts(reader: video.Reader, notes: list[str]) -> Iterator[Frame]:
-    """Frames of a reader; a live source that is lost for good ends with a note, not an error."""
-    count = 0
-    try:
-        for frame in reader:
-            count += 1
-            yield frame
-    except SourceError as error:
-        if reader.kind != "live" or count == 0:
-            raise
-        notes.append(str(error))
+def _sentence(error: BaseException) -> str:
+    kind = "" if isinstance(error, PosekitError) else f"{type(error).__name__}: "
+    return kind + "; ".join([str(error), *getattr(error, "__notes__", [])])
 
 
 def _summary(
@@ -238,7 +373,10 @@ def _summary(
         "seconds": round(seconds, 3),
         "rate": round(frames / max(seconds, 1e-9), 2),
         "dropped": sum(each.dropped for each in summaries),
-        "stages": {stage: _stage(list(times)) for stage, times in sorted(estimator.times.items())},
+        "failed": sum(each.unreadable + (each.error is not None) for each in summaries),
+        "stages": {
+            stage: _stage(list(times)) for stage, times in sorted(estimator.times.items()) if times
+        },
         "sources": [asdict(each) for each in summaries],
     }
 

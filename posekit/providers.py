@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import importlib.util
 import io
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ DISTRIBUTIONS = (
     "onnxruntime-qnn",
     "onnxruntime-rocm",
 )
+
+_MOST_THREADS = 64  # whatever the machine; more than 4 a core only wait for each other
 
 
 def versions(names: Iterable[str]) -> dict[str, str]:
@@ -171,6 +174,16 @@ def check_device(device: str, runtime: Choice = "auto") -> Device:
             "posekit[cpu]; or use --device cpu"
         )
     return asked
+
+
+def check_threads(threads: int | None) -> None:
+    """Whether so many CPU threads are within reason; None for all. Raises InputError."""
+    cores = os.cpu_count() or 1
+    most = max(_MOST_THREADS, 4 * cores)
+    if threads is not None and not 1 <= threads <= most:
+        raise InputError(
+            f"--threads {threads}: wanted 1 to {most}; this machine has {cores} CPU cores"
+        )
 
 
 def wanted(device: Device, available: Sequence[str], *, tensorrt: bool = False) -> list[Any]:

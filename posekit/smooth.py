@@ -32,10 +32,10 @@ class SmoothOptions:
     """From this score on a point is taken at its word."""
     distrusted: float = 0.1
     """Up to this score a point goes along with its body, and at a twentieth of the cutoff to where
-    it is seen; in between the cutoff grows with the score.
+    it is detected; in between the cutoff grows with the score.
     """
     restart_s: float = 0.5
-    """A person unseen for longer is forgotten, and starts anew from the raw points."""
+    """A person missing for longer is forgotten, and starts anew from the raw points."""
 
     def __post_init__(self) -> None:
         values = dataclasses.asdict(self)
@@ -78,7 +78,7 @@ class OneEuro:
         return dataclasses.replace(poses, points=fresh["points"].copy(), raw_points=poses.points)
 
     def _remembered(self, fresh: Table, time_s: float) -> Table:
-        """The tracks that may go on: seen lately, not in the future, of the same skeleton."""
+        """The tracks that may go on: updated recently, not in the future, of the same skeleton."""
         if self._tracks.dtype != fresh.dtype:
             return fresh[:0]
         age = time_s - self._tracks["time_s"]
@@ -94,8 +94,8 @@ class OneEuro:
         new["count"] = old["count"] + 1
         # The first steps average, so that a new track knows its speed at once.
         quick = np.maximum(gain, 1 / old["count"][:, None])[..., None]
-        seen = (fresh["raw"] - old["raw"]) / step_s[..., None]
-        new["speed"] = old["speed"] + quick * (_carried(seen, trust) - old["speed"])
+        measured = (fresh["raw"] - old["raw"]) / step_s[..., None]
+        new["speed"] = old["speed"] + quick * (_carried(measured, trust) - old["speed"])
         known = np.where(old["count"][:, None, None] > 1, old["speed"], new["speed"])
         expected = old["points"] + known * step_s[..., None]
         missed = fresh["raw"] - expected
@@ -108,13 +108,13 @@ class OneEuro:
 
 
 def _layout(count: int) -> np.dtype[np.void]:
-    """One row of memory a track, for skeletons of `count` keypoints."""
+    """One row of state a track, for skeletons of `count` keypoints."""
     pairs = [(name, np.float64, (count, 2)) for name in ("points", "raw", "speed", "surprise")]
     return np.dtype([("id", np.int64), ("time_s", np.float64), ("count", np.int64), *pairs])
 
 
 def _started(poses: Poses, ids: Int64, time_s: float) -> Table:
-    """Memory of persons seen for the first time: at rest where they are."""
+    """State of persons found for the first time: at rest where they are."""
     rows = np.zeros(len(poses), _layout(len(poses.skeleton)))
     rows["id"], rows["time_s"], rows["count"] = ids, time_s, 1
     rows["points"] = rows["raw"] = poses.points
@@ -128,11 +128,11 @@ def _size(poses: Poses) -> Float32:
     return size
 
 
-def _carried(seen: Float64, trust: Float64) -> Float64:
+def _carried(measured: Float64, trust: Float64) -> Float64:
     """Speeds (N, K, 2) in which distrusted points have that of their body instead of their own."""
     total = trust.sum(1, keepdims=True)[..., None]
-    body = (trust[..., None] * seen).sum(1, keepdims=True) / total
-    carried: Float64 = body + trust[..., None] * (seen - body)
+    body = (trust[..., None] * measured).sum(1, keepdims=True) / total
+    carried: Float64 = body + trust[..., None] * (measured - body)
     return carried
 
 

@@ -59,12 +59,12 @@ def _shape(shape: tuple[int | None, ...]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture of a source.
+    """One frame of a source.
 
     image: uint8 (H, W, 3), RGB.
     index: position in the source, from 0.
     time_s: presentation time in seconds.
-    name: file name, where the source is a set of images.
+    name: path of the image from its source's folder; "" for video.
     """
 
     image: UInt8
@@ -87,7 +87,7 @@ class Frame:
 
     @property
     def pixels(self) -> Any:
-        """What a runtime cuts persons out of: the image, or a picture that lies on its GPU."""
+        """What a runtime cuts persons out of: the image, or a frame that lies on its GPU."""
         return self.image
 
     def __repr__(self) -> str:

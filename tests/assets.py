@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import pytest
+from tests import needs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -15,8 +15,5 @@ def shipped(relative: str) -> Path:
 
 
 def shared(relative: str) -> Path:
-    """A file of the shared asset folder beside the repository; skips the test without it."""
-    path = ROOT.parent / "shared" / "assets" / relative
-    if not path.exists():
-        pytest.skip(f"shared asset {relative} is not here")
-    return path
+    """A file of the shared asset folder; the test that needs it carries the marker `assets`."""
+    return needs.asset(relative)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tests import verification
+from tests import needs, verification
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,6 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(needs)
     if config.getoption("--record"):
         config.pluginmanager.register(verification.Recorder(verification.RECORD))
 
@@ -37,7 +38,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         reason = text.removeprefix("Skipped: ")
         if reason.startswith("shared asset "):
-            reason = "the shared asset folder is not beside the repository"
+            reason = "shared assets are missing: set POSEKIT_ASSETS to the folder that has them"
         reasons[reason] += 1
     if reasons:
         terminalreporter.section("skipped checks")

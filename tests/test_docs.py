@@ -229,10 +229,6 @@ def test_every_message_reaches_the_page(hooks: Any) -> None:
 
 
 def test_site_builds_without_a_warning(tmp_path: Path) -> None:
-    if importlib.util.find_spec("mkdocs") is None:
-        if os.environ.get("POSEKIT_REQUIRE_TOOLS"):
-            pytest.fail("mkdocs is not installed: pip install 'posekit[docs]'")
-        pytest.skip("mkdocs is not installed (posekit[docs])")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path / "site")]
     done = subprocess.run(
         command,

@@ -23,6 +23,7 @@ from posekit.types import DetectorSpec
 from posekit.verify import verify
 from posekit_engines.graphs.network import detector_graph, network_graph
 from posekit_engines.graphs.points import heatmaps_graph, points_graph
+from tests import needs
 from tests.assets import ROOT, shipped
 
 NAMES = ("movenet-thunder", "movenet-lightning", "nanodet-person")
@@ -153,12 +154,13 @@ def test_another_package_is_refused_with_a_sentence(
     assert not list(tmp_path.glob("*.posekit"))
 
 
+@pytest.mark.assets
 @pytest.mark.slow
 def test_package_gives_the_committed_bundles_byte_for_byte(tmp_path: Path) -> None:
     """Needs the npm package: its path in POSEKIT_MODELS_TARBALL."""
-    if TARBALL not in os.environ:
-        pytest.skip(f"{TARBALL} does not name the npm package's tarball")
-    done = run(os.environ[TARBALL], "--out", tmp_path)
+    named = os.environ.get(TARBALL)
+    path = needs.file("the npm package's tarball", named and Path(named), f"name it in {TARBALL}")
+    done = run(str(path), "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     for name in NAMES:
         digests = [

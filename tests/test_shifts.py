@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import shifts
-from tests.finetune.material import blobs
+from tests.finetune.media import blobs
 
 
 @pytest.mark.parametrize("shift", shifts.SHIFTS)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from posekit.atomic import check_free
+from posekit.atomic import AtomicFiles
 from posekit.bundle import Bundle, check_name
 from posekit.errors import InputError
 from posekit_engines.trt.build import build_and_keep, plan_for
@@ -70,16 +70,16 @@ def build(
     Raises MissingExtraError, DeviceError, ExportError, EngineError, ParityError, InputError,
     SourceError (output exists or cannot be written).
     """
-    check_free(output, overwrite=overwrite)
     if output is not None:
         check_name(output)
-    wanted = options.plans(source)
-    trt = library(options.library)
-    with gpu_context(trt, options.device) as gpu:
-        make = build_and_keep if options.rebuild else plan_for
-        plans = [make(source, gpu, trt=trt, options=each) for each in wanted]
-    if output is not None:
-        with_plans(source, plans).save(output)
+    with AtomicFiles([output], overwrite=overwrite) as files:
+        wanted = options.plans(source)
+        trt = library(options.library)
+        with gpu_context(trt, options.device) as gpu:
+            make = build_and_keep if options.rebuild else plan_for
+            plans = [make(source, gpu, trt=trt, options=each) for each in wanted]
+        if output is not None:
+            with_plans(source, plans).save(files.place(output))
     return plans
 
 

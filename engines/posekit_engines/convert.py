@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from posekit import checkpoints
-from posekit.atomic import AtomicFile, check_free, explained
+from posekit.atomic import AtomicFile, explained
 from posekit.bundle import Bundle, check_name
 from posekit.checkpoints import Converted, Item, Overrides, hub
 from posekit_engines.bundles.assemble import bundle_of_checkpoint, pack
@@ -32,8 +32,7 @@ def convert(
     """
     output = Path(output)
     check_name(output)
-    check_free(output, overwrite=overwrite)
-    with AtomicFile(output, "wb") as made:  # before the work: it may not be writable
+    with AtomicFile(output, "wb", overwrite=overwrite) as made:  # before the work
         if str(source).startswith(hub.SCHEME):
             with TemporaryDirectory(prefix="posekit-") as folder:
                 fetched = hub.fetch(str(source), Path(folder))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
+from posekit.atomic import AtomicFiles, explained
 from posekit.bundle import Bundle
 from posekit.nets import build
 from posekit_engines import triton
@@ -15,7 +16,6 @@ from posekit_engines.bundles import reexport
 from posekit_engines.graphs.weights import load_weights
 from posekit_engines.onnx_file import write
 from posekit_engines.options import ExportOptions
-from posekit_engines.output_set import together
 from posekit_engines.parity.judge import METADATA, PAGE, REPORT, ParityJob, Report, measure_parity
 from posekit_engines.trt.library import check_ready
 
@@ -37,16 +37,21 @@ def export(source: Bundle, output: str | Path, options: ExportOptions) -> Report
         spec = replace(spec, decode=options.decode)
     build_plan = _plan_builder(options) if target == "tensorrt" else None
     job = ParityJob(source, spec, load_weights(build(spec), source.weights), options)
-    ends = (".data", REPORT, PAGE, *((METADATA,) if build_plan else ()))
-    beside = [output.with_name(output.name + end) for end in ends]
-    with together([output, *beside], overwrite=options.overwrite) as folder:
-        path = folder / output.name
+    outputs = outputs_of(output, target)
+    with AtomicFiles(outputs, overwrite=options.overwrite) as files, explained(output):
+        path = files.place(output)
         if build_plan is not None:
             report: Report = build_plan(job, path)
         else:
             report = _MAKERS[target](job, path)
-        folder.joinpath(beside[1].name).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+        files.place(outputs[2]).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     return report
+
+
+def outputs_of(output: Path, target: str | None = None) -> list[Path]:
+    """All that an export to `target` may write, `output` first; None: to any target."""
+    ends = ["", ".data", REPORT, PAGE, *([METADATA] if target in ("tensorrt", None) else [])]
+    return [output.with_name(output.name + end) for end in ends]
 
 
 def _plan_builder(options: ExportOptions) -> Callable[[ParityJob, Path], Report]:

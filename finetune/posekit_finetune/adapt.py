@@ -30,7 +30,7 @@ from posekit_finetune.targets import content_key, training_targets
 from posekit_finetune.train.loop import Loop
 from posekit_finetune.train.networks import Start, start_networks
 from posekit_finetune.train.state import TrainingData
-from posekit_finetune.train.teacher import with_turned
+from posekit_finetune.train.teacher import with_rotated_views
 
 AGREED = 0.95
 """Where the source agrees with the multi-view teacher on more of the body's joints than this,
@@ -79,13 +79,13 @@ def adapt(source: Bundle, options: AdaptOptions, hooks: Hooks = Hooks()) -> Outc
         source, persons, (rows, held), options=options, hooks=hooks
     )
     if options.teacher is None:  # another model's views do not flatter the source
-        teacher = with_turned(teacher, persons, held, bundle=source, threads=options.threads)
+        teacher = with_rotated_views(teacher, persons, held, bundle=source, threads=options.threads)
     watched = HeldOut(source, persons, held, teacher, options.threads)
     before = watched.measure(source.weights, None)
     agreed = before.mean("teacher")
     told = run_facts(source, persons, options, signal=agreed)
     outcome = Outcome(None, None, "", before, None, (), told, persons, options.recipe)
-    if options.teacher is None and options.labelled is None and agreed > AGREED:
+    if options.teacher is None and options.labeled is None and agreed > AGREED:
         reason = (
             f"the model agrees with its own multi-view answer on {agreed:.1%} of the joints; "
             "nothing was written"
@@ -93,7 +93,7 @@ def adapt(source: Bundle, options: AdaptOptions, hooks: Hooks = Hooks()) -> Outc
         return dataclasses.replace(outcome, reason=reason)
     hooks.on_stage(f"learning; networks: {networks(source, options)}")
     loop = _loop(source, material, options)
-    loop.stopped = hooks.stopped
+    loop.stopped, loop.deferred = hooks.stopped, hooks.deferred
     learned = _learned(outcome, loop, watched, on_reading=hooks.on_reading)
     if learned.error is None:
         hooks.on_stage("judging")
@@ -124,7 +124,7 @@ def _learned(
     on_reading: Callable[[MonitorReading, float], None],
 ) -> Outcome:
     """The outcome with the best weights in it, or with why learning was stopped."""
-    monitor = Monitor(outcome.before, labelled=loop.material.labelled is not None)
+    monitor = Monitor(outcome.before, labeled=loop.data.labeled is not None)
     told = dataclasses.replace(outcome, recipe=loop.recipe)
     try:
         best = learn(loop, monitor, watched, on_reading=on_reading)
@@ -168,9 +168,9 @@ def _judged(
 def _told(material: TrainingData, options: AdaptOptions) -> str:
     """All that decides what a run learns, beside the source."""
     models = [content_key("", each, 0) for each in (options.teacher, options.second) if each]
-    labelled = options.labelled.persons.fingerprint if options.labelled else ""
+    labeled = options.labeled.persons.fingerprint if options.labeled else ""
     numbers = [options.recipe.to_dict(), options.seed, options.budget_s]
-    return material.persons.fingerprint + json.dumps([numbers, models, labelled], sort_keys=True)
+    return material.persons.fingerprint + json.dumps([numbers, models, labeled], sort_keys=True)
 
 
 def _start(source: Bundle, options: AdaptOptions) -> Start:
@@ -203,6 +203,6 @@ def _within(
     loop = Loop(_start(source, options), material, trial, seed=options.seed)
     list(loop)
     steps = max(1, int(0.8 * budget_s / (loop.seconds / loop.step)))
-    write_atomic(path, str(steps))
+    write_atomic(path, str(steps), shared=True)
     watch = min(recipe.watch_every, max(1, steps // 3))
     return dataclasses.replace(recipe, steps=steps, watch_every=watch)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posekit.atomic import AtomicFile, check_free, explained, make_folder, take_back
+from posekit.atomic import AtomicFiles, explained, make_folder, remove_empty
 from posekit.bundle import Bundle, check_name
 from posekit.errors import InputError, PosekitError, RejectedError
 from posekit.session import usable_threads
@@ -18,9 +18,13 @@ from posekit_finetune.adapt import Outcome, adapt
 from posekit_finetune.assess.label_check import SHARE, Checker, LabelCheck
 from posekit_finetune.assess.monitor import MonitorReading
 from posekit_finetune.data.find import FindOptions
-from posekit_finetune.data.labelled import Labelled, read_labelled
+from posekit_finetune.data.labeled import LabeledPersons, read_labeled
 from posekit_finetune.options import AdaptOptions, Hooks
 from posekit_finetune.report import page
+
+PATHS = ("recipe", "check", "check_images", "source", "source_images", "labeled", "labeled_images",
+         "boxes")  # fmt: skip
+"""Fields of Job that may name files, which no output may replace."""
 
 
 @dataclass(frozen=True)
@@ -101,21 +105,19 @@ def run(
     SourceError.
     """
     output = Path(output)
-    pages = output.with_suffix(".html"), output.with_suffix(".json")
     check_name(output)
-    check_free(output, *pages, overwrite=job.overwrite)
-    work = Path(job.work) if job.work else output.with_name(output.name + ".work")
-    AtomicFile(output, "wb").abort()  # where it cannot be written, that is told now
-    with explained(work):
-        new = make_folder(work)
-    try:
-        options = _options(model, unlabeled, job, work=work)
-        outcome = adapt(model, options, _followed(hooks, job.tensorboard))
-    except PosekitError:  # nothing to go on from; Ctrl-C keeps the folder for --resume
-        if not job.work:
-            _clear(work, new)
-        raise
-    adapted = _written(outcome, model, job, output=output, finish=finish)
+    *outputs, work = outputs_of(output, job.work)
+    with AtomicFiles(outputs, overwrite=job.overwrite) as files:
+        with explained(work):
+            new = make_folder(work)
+        try:
+            options = _options(model, unlabeled, job, work=work)
+            outcome = adapt(model, options, _followed(hooks, job.tensorboard))
+        except PosekitError:  # nothing to go on from; Ctrl-C keeps the folder for --resume
+            if not job.work:
+                _clear(work, new)
+            raise
+        adapted = _written(outcome, model, job, files=files, finish=finish)
     if not job.work:
         _clear(work, new)
     if outcome.error is not None:
@@ -123,10 +125,16 @@ def run(
     return adapted
 
 
+def outputs_of(output: Path, work: str | Path | None = None) -> list[Path]:
+    """The model, the two files of its report, and the folder for what can be made again."""
+    folder = Path(work) if work else output.with_name(output.name + ".work")
+    return [output, output.with_suffix(".html"), output.with_suffix(".json"), folder]
+
+
 def _clear(work: Path, new: list[Path]) -> None:
     """Remove the work folder, and of the new folders above it those that nothing came into."""
     shutil.rmtree(work, ignore_errors=True)
-    take_back(new)
+    remove_empty(new)
 
 
 def _options(
@@ -142,14 +150,14 @@ def _options(
         budget_s=job.budget_s,
         teacher=job.teacher,
         second=job.second,
-        labelled=_labelled(job, work, model),
+        labeled=_labeled(job, work, model),
         resume=job.resume,
         threads=job.threads or usable_threads(),
         checks=_checks(job, work, model),
     )
 
 
-def _labelled(job: Job, work: Path, model: Bundle) -> Labelled | None:
+def _labeled(job: Job, work: Path, model: Bundle) -> LabeledPersons | None:
     """The persons to learn from with labels, where the user gave some."""
     if job.labeled is None:
         return None
@@ -160,7 +168,7 @@ def _labelled(job: Job, work: Path, model: Bundle) -> Labelled | None:
                 f"{job.labeled}: would judge what learned from it; give other persons to "
                 "--check and --source"
             )
-    return read_labelled(job.labeled, folder, model.pose_spec, first=job.labeled_first, work=work)
+    return read_labeled(job.labeled, folder, model.pose_spec, first=job.labeled_first, work=work)
 
 
 def _folder(labels: str | Path, images: str | Path | None, option: str) -> str | Path:
@@ -193,9 +201,11 @@ def _written(
     model: Bundle,
     job: Job,
     *,
-    output: Path,
+    files: AtomicFiles,
     finish: Callable[[Bundle], Bundle],
 ) -> Adapted:
+    """Write the model where it passed, and the report, into `files`."""
+    output, *pages = files.outputs
     status = _status(outcome, job)
     told = page.Run(
         title=f"{model.name} to {output.stem}",
@@ -217,10 +227,10 @@ def _written(
         if status == "forced":
             marked = {**handed.provenance, "refused": outcome.reason}
             handed = dataclasses.replace(handed, provenance=marked)
-        finish(handed).save(output)
+        finish(handed).save(files.place(output))
         made.append(output)
-    pages = output.with_suffix(".html"), output.with_suffix(".json")
-    page.write(*pages, told, pictures=job.pictures)
+    html, json_page = map(files.place, pages)
+    page.write(html, json_page, told, pictures=job.pictures)
     return Adapted(status, outcome.reason, (*made, *pages), summary)
 
 
@@ -242,7 +252,7 @@ def _checks(job: Job, work: Path, model: Bundle) -> tuple[Checker, ...]:
         if labels is None:
             continue
         folder = _folder(labels, images, "--check-images" if decides else "--source-images")
-        labelled = read_labelled(labels, folder, model.pose_spec, work=work)
+        labelled = read_labeled(labels, folder, model.pose_spec, work=work)
         name = f"PCK@{SHARE}" + ("" if decides else " on the source domain")
         made.append(LabelCheck(name, labelled, decides))
     return tuple(made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from posekit.bundle import Bundle
 from posekit_finetune.assess.label_check import Checker
 from posekit_finetune.assess.monitor import MonitorReading
 from posekit_finetune.data.find import FindOptions
-from posekit_finetune.data.labelled import Labelled
+from posekit_finetune.data.labeled import LabeledPersons
 from posekit_finetune.recipe import Recipe
 
 
@@ -21,7 +22,7 @@ class AdaptOptions:
     unlabeled: images, folders, patterns, videos.  work: a folder for what can be made again.
     find: which persons of the pictures.  budget_s: of wall time for learning, or None for the
     recipe's steps.  teacher: another model that teaches instead of the source's own views.
-    second: what the second of two networks begins as.  labelled: persons to learn from as well.
+    second: what the second of two networks begins as.  labeled: persons to learn from as well.
     resume: go on where a run with the same inputs stopped.  threads: CPU threads.
     checks: compare source and adapted with labels; they decide too.
     """
@@ -35,7 +36,7 @@ class AdaptOptions:
     budget_s: float | None = None
     teacher: Bundle | None = None
     second: Bundle | None = None
-    labelled: Labelled | None = None
+    labeled: LabeledPersons | None = None
     resume: bool = False
     threads: int = 1
     checks: tuple[Checker, ...] = ()
@@ -44,10 +45,12 @@ class AdaptOptions:
 @dataclass(frozen=True)
 class Hooks:
     """How a caller follows a run: `on_stage` with a sentence, `on_count` with done and all,
-    `on_reading` after each look at the held-out persons; `stopped` is asked between them.
+    `on_reading` after each look at the held-out persons; `stopped` is asked between the steps of
+    learning, which run within `deferred()`: anything else may be interrupted at any time.
     """
 
     on_stage: Callable[[str], None] = lambda _: None
     on_count: Callable[[int, int], None] = lambda _done, _all: None
     on_reading: Callable[[MonitorReading, float], None] = lambda _reading, _seconds: None
     stopped: Callable[[], bool] = lambda: False
+    deferred: Callable[[], AbstractContextManager[None]] = nullcontext

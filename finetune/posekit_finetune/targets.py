@@ -39,7 +39,7 @@ def training_targets(
 
     if not _all_are_taught(recipe):
         few = _asked_few(source, persons, held, options=options)
-        return TrainingData(persons, rows, labelled=options.labelled), few
+        return TrainingData(persons, rows, labeled=options.labeled), few
     plain = asked(source, persons, 1)
     teacher = options.teacher or source
     if teacher_transfer.same_crops(teacher.pose_spec, source.pose_spec):
@@ -60,7 +60,7 @@ def training_targets(
             persons,
             path=options.work / f"maps-{content_key(theirs.fingerprint, teacher, 0)}-retold.npy",
         )
-    return TrainingData(persons, rows, taught, plain, options.labelled), taught
+    return TrainingData(persons, rows, taught, plain, options.labeled), taught
 
 
 def _all_are_taught(recipe: Recipe) -> bool:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
+from posekit.cli import last_net, signals
 from posekit.cli.adapt import command as adapt
 from posekit.cli.bench import command as bench
 from posekit.cli.build import command as build
@@ -19,10 +18,10 @@ from posekit.cli.infer import command as infer
 from posekit.cli.inspect import command as inspect
 from posekit.cli.models import command as models
 from posekit.cli.verify import command as verify
-from posekit.errors import PosekitError
 
 app = typer.Typer(
     name="posekit",
+    cls=last_net.Guarded,
     help="Adapt a 2D human-pose model to your camera, export it, and run it fast on video.",
     epilog="Exit codes: 0 ok, 1 bad input, 2 usage, 3 environment, 4 parity over budget, "
     "5 adaptation refused, 130 interrupted.",
@@ -65,11 +64,6 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; an expected error is one line on stderr and its own exit code."""
-    try:
-        app()
-    except PosekitError as error:
-        if "--debug" in sys.argv:
-            raise
-        typer.echo(f"posekit: {error}", err=True)
-        sys.exit(error.exit_code)
+    """Run the command line; any error is one line on stderr and an exit code, never a trace."""
+    signals.install()
+    last_net.run(app)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import sys
-from types import FrameType
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import typer
 
+from posekit.cli import signals
 from posekit.errors import InputError
 
 _UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
@@ -55,16 +56,14 @@ class Learning:
         self._task: Any = None
 
     def __enter__(self) -> Self:
-        self._before = signal.signal(signal.SIGINT, self._interrupt)
         self._bars.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._bars.stop()
-        signal.signal(signal.SIGINT, self._before)
-        if kind is KeyboardInterrupt:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
             typer.echo("posekit: stopped; the same command with --resume goes on", err=True)
-            raise typer.Exit(130)
+            raise typer.Exit(signals.INTERRUPTED)
 
     def hooks(self) -> dict[str, Any]:
         """For `posekit.api.adapt`."""
@@ -73,13 +72,20 @@ class Learning:
             "on_count": self._count,
             "on_reading": self._look,
             "stopped": lambda: self._stopped,
+            "deferred": self._deferred,
         }
 
-    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+    @contextmanager
+    def _deferred(self) -> Iterator[None]:
+        """Around a step of learning, which is finished first."""
+        with signals.graceful(self._interrupt):
+            yield
         if self._stopped:
-            raise KeyboardInterrupt
+            signals.interrupt()
+
+    def _interrupt(self) -> None:
         self._stopped = True
-        typer.echo("posekit: stopping after this step; --resume goes on from there", err=True)
+        signals.tell("stopping after this step; --resume goes on from there")
 
     def _say(self, text: str) -> None:
         if not self._quiet:

@@ -28,17 +28,18 @@ def command(
 ) -> None:
     """Time every stage alone and the whole path, with machine, threads and versions."""
     from posekit import api, bench
-    from posekit.atomic import check_free
+    from posekit.atomic import AtomicFiles, check_apart
     from posekit.evaluate import outcome
 
     json_file = None if json_to in (None, "-") else Path(str(json_to))
-    check_free(json_file, overwrite=overwrite)
+    check_apart([json_file], [model, source, detector, compare])
     options = bench.BenchOptions(_counts(persons), cell_s=seconds)
     old = None if compare is None else _read(compare)
-    result = bench.bench(api.load(model, device, threads, flip=flip, boxes=detector), source, options)
-    if old is not None:
-        result["ratios"] = bench.ratios(result, old)
-    outcome.save_json(result, json_file)
+    with AtomicFiles([json_file], overwrite=overwrite) as files:
+        result = bench.bench(api.load(model, device, threads, flip=flip, boxes=detector), source, options)
+        if old is not None:
+            result["ratios"] = bench.ratios(result, old)
+        outcome.save_json(result, files.optional(json_file))
     typer.echo(json.dumps(result, indent=1)) if json_to == "-" else _print(result)
 # fmt: on
 

@@ -32,17 +32,20 @@ def command(
 ) -> None:
     """Fit score -> P(nearer than 0.1 of the person size) by keypoint, and store it in the bundle."""
     from posekit import api, bundle
-    from posekit.atomic import check_free
+    from posekit.atomic import AtomicFiles, check_apart
     from posekit.evaluate import calibrate, outcome, read_annotations
 
     bundle.check_name(output)
-    check_free(output, html_file, overwrite=overwrite)
-    source, labels = bundle.Bundle.open(bundle.find(model)), read_annotations(annotations, images)
+    check_apart([output, html_file], [path := bundle.find(model), images, annotations])
+    source, labels = bundle.Bundle.open(path), read_annotations(annotations, images)
     views = [name for name in ("flip", "plain") if name in source.graphs]
-    data = {name: _samples(api.load(model, device, threads, flip=name == "flip", boxes="full"), labels) for name in views}
-    found = calibrate.calibrate(data, seed)
-    calibrate.calibrated(source, found.curves, calibrate.fingerprint(labels, annotations)).save(output)
-    outcome.save_reliability(found.report, html_file, title=f"{source.name}, calibrated on {annotations.name}")
+    with AtomicFiles([output, html_file], overwrite=overwrite) as files:
+        data = {name: _samples(api.load(model, device, threads, flip=name == "flip", boxes="full"), labels) for name in views}
+        found = calibrate.calibrate(data, seed)
+        calibrate.calibrated(source, found.curves, calibrate.fingerprint(labels, annotations)).save(files.place(output))
+        outcome.save_reliability(found.report, files.optional(html_file), title=f"{source.name}, calibrated on {annotations.name}")
+    for note in labels.notes:
+        typer.echo(f"posekit: {note}", err=True)
     typer.echo(json.dumps(found.report, indent=1)) if as_json else _print(found.report, output)
 # fmt: on
 

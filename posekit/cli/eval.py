@@ -39,26 +39,27 @@ def command(
 ) -> None:
     """Measure a model on labelled images: COCO AP, PCK, PCKh, AUC, NME, each with an interval."""
     from posekit import api
-    from posekit.atomic import check_free
+    from posekit.atomic import AtomicFiles, check_apart
     from posekit.estimate import EstimateOptions
     from posekit.evaluate import outcome, read_annotations
 
     json_file = None if json_to in (None, "-") else Path(str(json_to))
-    check_free(json_file, html_file, overwrite=overwrite)
+    check_apart([json_file, html_file], [model, compare, images, annotations, boxes, detector])
     labels = read_annotations(annotations, images)
     source = {"gt": "full", "detector": detector}.get(boxes, boxes)
     look = EstimateOptions(views=int(views) if views else None)
     if views:
         typer.echo(f"posekit: {views} views a person, {views} times the network's time", err=True)
-    runs = [_run(api.load(each, device, threads, flip=flip, boxes=source, options=look), labels, given=boxes == "gt", seed=seed) for each in (model, compare) if each]
-    result = outcome.report(runs, boxes=boxes, annotations=annotations)
-    outcome.save(result, runs[0], json_file=json_file, html_file=html_file)
+    with AtomicFiles([json_file, html_file], overwrite=overwrite) as files:
+        runs = [_run(api.load(each, device, threads, flip=flip, boxes=source, options=look), labels, given=boxes == "gt", seed=seed) for each in (model, compare) if each]
+        result = outcome.report(runs, boxes=boxes, annotations=annotations)
+        outcome.save(result, runs[0], json_file=files.optional(json_file), html_file=files.optional(html_file))
     typer.echo(json.dumps(result, indent=1)) if json_to == "-" else _print(result)
 # fmt: on
 
 
 def _run(estimator: Estimator, labels: Annotations, *, given: bool, seed: int) -> Run:
-    """Estimate every image and judge it, with a bar on a terminal's stderr."""
+    """Estimate every image and measure it, with a bar on a terminal's stderr."""
     from posekit.cli.progress import counted
     from posekit.evaluate import predict, score
     from posekit.evaluate.outcome import Run
@@ -68,14 +69,15 @@ def _run(estimator: Estimator, labels: Annotations, *, given: bool, seed: int) -
     with counted(runtime.bundle.name, len(labels.images)) as on_image:
         found = predict(estimator, labels, find, skeleton=runtime.spec.skeleton, on_image=on_image)
     judged = score(found, labels, runtime.spec, seed=seed)
-    return Run(runtime, judged, estimator.options.views)
+    notes = (*labels.notes, *getattr(find, "notes", ()))
+    return Run(runtime, judged, estimator.options.views, notes)
 
 
 def _print(result: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from posekit.evaluate.report import looked
+    from posekit.evaluate.report import describe_augmentation
 
     console, figures, run = Console(highlight=False), result["figures"], result["run"]
     difference = result.get("comparison", {}).get("difference")
@@ -88,7 +90,7 @@ def _print(result: Mapping[str, Any]) -> None:
     console.print(
         f"{result['model']['name']} on {figures['data']}: {figures['persons']} persons "
         f"({figures['found']} found) in {figures['images']} images, boxes {run['boxes']}, "
-        + looked(run)
+        + describe_augmentation(run)
     )
     console.print(table)
     rows = figures["per_keypoint"]
@@ -99,8 +101,10 @@ def _print(result: Mapping[str, Any]) -> None:
     for name, row in rows.items():
         keypoints.add_row(name, *("-" if row[e] is None else f"{row[e]:.3g}" for e in shown))
     console.print(keypoints)
+    for note in run["notes"]:
+        console.print("note:", note, markup=False)
     if figures["unused_keypoints"]:
-        console.print("not judged, since only one side has them:", *figures["unused_keypoints"])
+        console.print("not compared, since only one side has them:", *figures["unused_keypoints"])
 
 
 def _cells(cell: list[float | None] | None, form: str) -> list[str]:

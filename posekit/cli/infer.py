@@ -28,6 +28,7 @@ def command(
     every: Annotated[int, Option(min=1, help="Take each n-th frame.")] = 1,
     start: Annotated[float, Option(min=0, help="Start at this second.")] = 0.0,
     end: Annotated[float | None, Option(min=0, help="End at this second.")] = None,
+    max_pixels: Annotated[int, Option(min=1, help="Refuse larger frames and images before they are decoded.")] = 120_000_000,
     min_score: Annotated[float, Option(help="Drop persons whose better half of keypoints scores less on average.")] = 0.25,
     max_persons: Annotated[int | None, Option(min=1, help="Keep the best of each frame.")] = None,
     track: Annotated[bool, Option(help="Give persons ids and follow them.")] = True,
@@ -51,12 +52,11 @@ def command(
 
     follow = EstimateOptions(detect_every=1 if boxes else detect_every, min_score=min_score, max_persons=max_persons, views=int(views) if views else None, track=track, smooth=smooth)
     files = OutputOptions(output, tuple(formats.split(",")), overlay=video, codec=codec, overwrite=overwrite, segment_s=segment)
-    options = infer.InferOptions(files, ReadOptions(every=every, start_s=start, end_s=end, live=live), show=show)
+    options = infer.InferOptions(files, ReadOptions(every=every, start_s=start, end_s=end, live=live, max_pixels=max_pixels), show=show)
     estimator = api.load(model, device, threads, flip=flip, boxes=boxes or detector, options=follow, runtime=runtime)
     if views and not quiet:
         typer.echo(f"posekit: {views} views a person, {views} times the network's time", err=True)
     with Progress(silent=quiet or as_json) as progress:
         summary = api.infer(estimator, sources, options, hooks=progress.hooks)
-    progress.report(summary, as_json=as_json, quiet=quiet)
-    raise typer.Exit(130 if summary["interrupted"] else 0)
+    raise typer.Exit(progress.report(summary, as_json=as_json, quiet=quiet))
 # fmt: on

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import typer
+
+from posekit.cli import infer_summary, signals
 
 if TYPE_CHECKING:
     from posekit.infer import SourceSummary
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Progress:
     """A bar a source on stderr, with rate and time left; the first Ctrl-C sets `hooks.stop`.
 
-    A second Ctrl-C interrupts at once. Silent where asked, and where stderr is no terminal.
+    Before the first frame it raises instead. Bars are left out where `silent`, and where stderr is
+    no terminal.
     """
 
     def __init__(self, silent: bool) -> None:
@@ -29,7 +30,11 @@ class Progress:
 
         from posekit.infer import Hooks
 
-        self.hooks = Hooks(on_frame=self._update, on_show=self._announce)
+        self.hooks = Hooks(
+            on_frame=self._update, on_show=self._announce, on_error=self._announce_error
+        )
+        self._frames = False
+        self._stack = ExitStack()
         self._silent = silent or not sys.stderr.isatty()
         self._tasks: dict[str, Any] = {}
         columns = (
@@ -42,21 +47,22 @@ class Progress:
         self._bars = Bars(*columns, console=Console(stderr=True), disable=self._silent)
 
     def __enter__(self) -> Self:
-        self._before = signal.signal(signal.SIGINT, self._interrupt)
+        self._stack.enter_context(signals.graceful(self._interrupt))
         self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
-        signal.signal(signal.SIGINT, self._before)
+        self._stack.close()
 
-    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
-        if self.hooks.stop.is_set():
-            raise KeyboardInterrupt
+    def _interrupt(self) -> None:
+        if not self._frames:
+            signals.interrupt()
         self.hooks.stop.set()
-        typer.echo("posekit: finishing the frames in hand; Ctrl-C again to drop them", err=True)
+        signals.tell("finishing the frames in hand; Ctrl-C again to drop them")
 
     def _update(self, summary: SourceSummary) -> None:
+        self._frames = True
         if self._silent:
             return
         if summary.source not in self._tasks:
@@ -69,31 +75,24 @@ class Progress:
     def _announce(self, url: str) -> None:
         typer.echo(f"posekit: watch {url}", err=True)
 
-    def report(self, summary: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
-        """Print what was done: JSON, a few lines, or nothing."""
+    def _announce_error(self, sentence: str) -> None:
+        typer.echo(f"posekit: {sentence}; going on with the others", err=True)
+
+    def report(self, summary: dict[str, Any], *, as_json: bool, quiet: bool) -> int:
+        """Print what was done: JSON, a few lines, or nothing; returns the exit code.
+
+        Images that were left out are told in any case.
+        """
+        for source in summary["sources"]:
+            if source["unreadable"]:
+                typer.echo(infer_summary.unreadable(source), err=True)
         if as_json:
             typer.echo(json.dumps(summary, indent=1, ensure_ascii=False))
         elif not quiet:
-            for source in summary["sources"]:
-                typer.echo(_line(source))
-                for note in source["notes"]:
-                    typer.echo(f"  note: {note}")
-            model, run = summary["model"], summary["runtime"]
-            typer.echo(
-                f"{model['name']} (flip {'on' if run['flip'] else 'off'}) on {run['provider']}, "
-                f"{run['threads']} threads; results in {summary['output']}"
-            )
-            for note in run["notes"]:
-                typer.echo(f"  note: {note}")
-
-
-def _line(source: dict[str, Any]) -> str:
-    persons = f"{source['ids']} ids" if source["ids"] else f"{source['persons']} persons"
-    drops = f", {source['dropped']} frames dropped" if source["dropped"] else ""
-    return (
-        f"{source['source']}: {source['frames']} frames, {persons}, {source['seconds']:.1f} s, "
-        f"{source['rate']:.1f} frames/s{drops}"
-    )
+            typer.echo("\n".join(infer_summary.lines(summary)))
+        if summary["interrupted"]:
+            return signals.INTERRUPTED
+        return 1 if summary["failed"] else 0
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Frame to Boxes: letterbox, network, suppression of doubles."""
+"""Frame to Boxes: letterbox, network, non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from posekit.errors import InputError
 from posekit.types import Boxes, Float32, Frame, Int64, UInt8
 
 _CANDIDATES = 300
-"""Boxes of one look that are kept: bounds the time on noise."""
+"""Boxes of one pass that are kept: bounds the time on noise."""
 
-_DOUBT = 0.1
-"""A large box that scores between this and the threshold is worth a second look."""
+_LOW_SCORE = 0.1
+"""A large box that scores between this and the threshold calls for a second, smaller pass."""
 
 _LARGE = 0.6
-"""Share of the frame's longer side from which a box is large, at half of it in the second look."""
+"""Share of the frame's longer side from which a box is large, at half of it in the second pass."""
 
-_SECOND_LOOK = 256 / 416
-"""How much smaller the second look is: 28 % of the first one's time; see benchmarks/detector.py."""
+_SECOND_PASS = 256 / 416
+"""How much smaller the second pass is: 28 % of the first one's time; see benchmarks/detector.py."""
 
 
 class Detector:
@@ -32,9 +32,9 @@ class Detector:
 
     model: a detector's bundle or its name or path; or an `.onnx` made by YOLOX, MMDeploy, RT-DETR
     or transformers.  device, threads: as for Runtime.  min_score: None for the format's own.
-    graph: of the bundle, opened by another runtime than ONNX Runtime.  `notes`: what is not as
-    asked.  `sha256` is the model's; `second_looks` and `whole_images` count frames that needed
-    them.
+    graph: of the bundle, opened by another runtime than ONNX Runtime.  `notes`: what differs
+    from the request.  `sha256` is the model's; `second_passes` and `whole_images` count frames
+    that needed them.
     Raises BundleError, DeviceError, InputError.
     """
 
@@ -58,39 +58,40 @@ class Detector:
         self.min_score = self.network.format.min_score if min_score is None else min_score
         if not 0 <= self.min_score <= 1:
             raise InputError(f"detector: min_score {min_score}; wanted a number from 0 to 1")
-        self.second_looks = 0
+        self.second_passes = 0
         self.whole_images = 0
         self.notes: list[str] = []
 
     @property
     def provider(self) -> str:
-        """What really runs it: a provider of ONNX Runtime, or TensorRT."""
+        """What runs it: a provider of ONNX Runtime, or TensorRT."""
         return self.network.graph.provider
 
     def __call__(self, frame: Frame, *, fallback: bool = False) -> Boxes:
         """The persons of a frame, best first, in its pixels and clipped to it.
 
-        A person who fills the picture is often too large for the network; where a large box
-        scores low, the frame is looked at again, smaller. With `fallback` (for still pictures) a
-        frame without anybody gives itself as one box that scores 0.
+        A person who fills the image is often too large for the network; where a large box scores
+        low, the frame is passed through it again, smaller. With `fallback` (for still images) a
+        frame without detections gives itself as one box that scores 0.
         """
         image = frame.image
-        boxes = self._look(image, 1.0, min(_DOUBT, self.min_score))
-        sure = boxes.scores >= self.min_score
-        if self.network.format.misses_large and (~sure & (_shares(boxes, image) >= _LARGE)).any():
-            self.second_looks += 1
-            small = self._look(image, _SECOND_LOOK, self.min_score)
+        boxes = self._detect(image, 1.0, min(_LOW_SCORE, self.min_score))
+        confident = boxes.scores >= self.min_score
+        large = _shares(boxes, image) >= _LARGE
+        if self.network.format.misses_large and (large & ~confident).any():
+            self.second_passes += 1
+            small = self._detect(image, _SECOND_PASS, self.min_score)
             small = small.select(_shares(small, image) >= _LARGE / 2)
-            boxes = _joined(boxes.select(sure), small, self.network.format.overlap)
-        elif not sure.all():
-            boxes = boxes.select(sure)
+            boxes = _merge(boxes.select(confident), small, self.network.format.overlap)
+        elif not confident.all():
+            boxes = boxes.select(confident)
         if fallback and len(boxes) == 0:
             self.whole_images += 1
             return dataclasses.replace(full_frame(frame), scores=np.zeros(1, np.float32))
         return boxes
 
-    def _look(self, image: UInt8, scale: float, min_score: float) -> Boxes:
-        """What the network sees at `scale` of its input size."""
+    def _detect(self, image: UInt8, scale: float, min_score: float) -> Boxes:
+        """What the network detects at `scale` of its input size."""
         height, width = image.shape[:2]
         canvas, per_pixel = self._fit(image, scale)
         xyxy, scores = self.network.run(canvas)
@@ -100,7 +101,7 @@ class Detector:
         np.clip(xyxy, -0.5, np.tile([width - 0.5, height - 0.5], 2), out=xyxy)
         real = np.isfinite(xyxy).all(1) & (xyxy[:, 2:] > xyxy[:, :2]).all(1)
         boxes = Boxes(xyxy[real], np.minimum(scores[kept][real], 1))
-        return boxes.select(_distinct(boxes, self.network.format.overlap))
+        return boxes.select(_suppress(boxes, self.network.format.overlap))
 
     def _fit(self, image: UInt8, scale: float) -> tuple[UInt8, Float32]:
         """The image in the network's input, top left, and frame pixels per input pixel (x, y)."""
@@ -129,7 +130,7 @@ class Detector:
 
 
 def full_frame(frame: Frame) -> Boxes:
-    """The whole frame as one box: from -0.5 to W - 0.5, for a picture of one person."""
+    """The whole frame as one box: from -0.5 to W - 0.5, for an image of one person."""
     width, height = frame.size
     return Boxes(np.array([[-0.5, -0.5, width - 0.5, height - 0.5]], np.float32))
 
@@ -141,24 +142,18 @@ def _shares(boxes: Boxes, image: UInt8) -> Float32:
     return shares
 
 
-def _joined(first: Boxes, second: Boxes, overlap: float) -> Boxes:
-    """Both, best first, without doubles."""
+def _merge(first: Boxes, second: Boxes, overlap: float) -> Boxes:
+    """Both, best first, without duplicates."""
     scores = np.concatenate([first.scores, second.scores])
     order = np.argsort(-scores, kind="stable")
     boxes = Boxes(np.concatenate([first.xyxy, second.xyxy])[order], scores[order])
-    return boxes.select(_distinct(boxes, overlap))
+    return boxes.select(_suppress(boxes, overlap))
 
 
-def _distinct(boxes: Boxes, overlap: float) -> Int64:
+def _suppress(boxes: Boxes, overlap: float) -> Int64:
     """Rows of boxes, given best first, that no better kept one overlaps by more than `overlap`."""
-    low, high = boxes.xyxy[:, :2], boxes.xyxy[:, 2:]
-    area = (high - low).prod(1)
-    left = np.arange(len(boxes))
-    kept: list[int] = []
-    while len(left):
-        best, left = int(left[0]), left[1:]
-        kept.append(best)
-        shared = np.minimum(high[best], high[left]) - np.maximum(low[best], low[left])
-        common = shared.clip(0).prod(1)
-        left = left[common <= overlap * (area[best] + area[left] - common)]
-    return np.array(kept, np.int64)
+    corners = boxes.xyxy.astype(np.float64)
+    sizes = corners[:, 2:] - corners[:, :2]
+    ranks = [float(n) for n in range(len(boxes), 0, -1)]  # the order counts, not the scores
+    kept = cv2.dnn.NMSBoxes(np.hstack([corners[:, :2], sizes]).tolist(), ranks, 0.0, overlap)
+    return np.asarray(kept, np.int64).reshape(-1)

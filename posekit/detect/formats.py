@@ -37,13 +37,13 @@ _CLASSES = 80  # of COCO
 
 @dataclass(frozen=True)
 class Format:
-    """How a kind of graph wants its picture and tells what it found.
+    """How a kind of graph takes its image and encodes its detections.
 
-    read: outputs by name and the picture's (W, H), to xyxy (A, 4), px, and scores (A,).
-    fill: grey around the picture.  stretch: fill the input, whatever the aspect.
+    read: outputs by name and the image's (W, H), to xyxy (A, 4), px, and scores (A,).
+    fill: gray around the image.  stretch: fill the input, whatever the aspect.
     raw: takes float32 (1, 3, H, W); `scale` times 0..255, blue first with `bgr`; else uint8.
     overlap: IoU above which two boxes are one person.  min_score: default threshold.
-    misses_large: persons who fill the picture are found in a smaller one.
+    misses_large: persons who fill the image are found in a smaller one.
     """
 
     read: Callable[[Outputs, tuple[int, int]], Found]
@@ -58,9 +58,9 @@ class Format:
 
 
 class Graph(Protocol):
-    """A detector's graph that somebody runs: ONNX Runtime, or TensorRT on a GPU.
+    """A detector's graph with its runtime: ONNX Runtime, or TensorRT on a GPU.
 
-    provider: what really runs it.  inputs: their names, the picture's first.
+    provider: what runs it.  inputs: their names, the image's first.
     """
 
     provider: str
@@ -149,7 +149,7 @@ def open_onnx(path: Path, *, device: str, threads: int | None) -> Network:
     found = None
     if taken[0].type == "tensor(float)" and len(shape) == 4 and shape[1] == 3:
         height, width = (n if isinstance(n, int) and n > 0 else _DEFAULT_SIZE for n in shape[2:])
-        found = _recognised(inputs, outputs, (width, height))
+        found = _recognized(inputs, outputs, (width, height))
     if found is None:
         raise BundleError(_unknown(path, inputs, outputs))
     network = Network(OnnxGraph(session), found, (width, height))
@@ -165,7 +165,7 @@ def _unknown(path: Path, inputs: Shapes, outputs: Shapes) -> str:
     )
 
 
-def _recognised(inputs: Shapes, outputs: Shapes, size: tuple[int, int]) -> Format | None:
+def _recognized(inputs: Shapes, outputs: Shapes, size: tuple[int, int]) -> Format | None:
     """The format that these names and shapes mean, or None."""
     names, shapes = set(outputs), list(outputs.values())
     match names:
@@ -198,7 +198,7 @@ def _posekit(spec: DetectorSpec) -> Format:
 
 
 def _settled(network: Network) -> Network:
-    """YOLOX with or without its decoding: what a blank picture's boxes lie on tells which.
+    """YOLOX with or without its decoding, which the boxes of a blank image show.
 
     Decoded centres follow the grid; raw ones are offsets within a cell, the same everywhere.
     """

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from posekit.coco import ImageId
 from posekit.errors import MissingExtraError
 from posekit.types import Int64
 
@@ -51,7 +52,7 @@ class Matched:
     persons: Int64
 
     def figures(self, weights: ArrayLike | None = None) -> dict[str, float]:
-        """AP and AR by name, each image counted `weights` (I,) times; NaN where nobody counts.
+        """AP and AR by name, each image counted `weights` (I,) times; NaN without persons.
 
         medium: 32² to 96² px² of person, large: above.
         """
@@ -87,14 +88,16 @@ class Matched:
 def match(
     truth: Sequence[Mapping[str, Any]],
     results: Sequence[Mapping[str, Any]],
-    image_ids: Int64,
+    image_ids: Sequence[ImageId],
     *,
     sigmas: Sequence[float],
 ) -> Matched:
     """Match results with labels, both as COCO's dicts with K keypoints; sigmas: (K,).
 
+    Images are numbered for pycocotools, which sorts ids and wants all of one type.
     Raises MissingExtraError without pycocotools.
     """
+    place = {key: n for n, key in enumerate(image_ids)}
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -103,21 +106,22 @@ def match(
     with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress there
         labels = COCO()
         labels.dataset = {
-            "images": [{"id": int(key)} for key in image_ids],
-            "annotations": [dict(each) for each in truth],
+            "images": [{"id": n} for n in range(len(place))],
+            "annotations": [{**each, "image_id": place[each["image_id"]]} for each in truth],
             "categories": [{"id": 1, "name": "person"}],
         }
         labels.createIndex()
-        found = labels.loadRes([dict(each) for each in results]) if results else COCO()
+        rows = [{**each, "image_id": place[each["image_id"]]} for each in results]
+        found = labels.loadRes(rows) if rows else COCO()
         judge = COCOeval(labels, found, "keypoints")
         judge.params.kpt_oks_sigmas = np.asarray(sigmas, np.float64)
-        judge.params.imgIds = [int(key) for key in image_ids]
+        judge.params.imgIds = list(range(len(place)))
         judge.evaluate()
     return _matched(judge.evalImgs, len(image_ids))
 
 
 def _matched(found: Sequence[Mapping[str, Any] | None], count: int) -> Matched:
-    """pycocotools' answers, which come by range and then by image, as arrays."""
+    """pycocotools' matches, which come by range and then by image, as arrays."""
     rows = [found[a * count : (a + 1) * count] for a in range(len(_RANGES))]
     persons = np.zeros((len(_RANGES), count), np.int64)
     hits, ignored = [], []

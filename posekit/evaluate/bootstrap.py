@@ -1,4 +1,4 @@
-"""How sure a figure is: intervals by drawing images with replacement.
+"""Uncertainty of a figure: intervals by drawing images with replacement.
 
 Persons of one image are alike, so images are drawn, not persons (a cluster bootstrap).
 """

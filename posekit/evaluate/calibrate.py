@@ -39,7 +39,7 @@ _FLOOR = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Answers whose rightness is known, N persons with K keypoints.
+    """Predictions that are known to be right or wrong, N persons with K keypoints.
 
     scores: (N, K).  hits: (N, K), 1 where nearer than the tolerance, 0, NaN where not labelled.
     groups: (N,), the image of each person: folds are made of images.
@@ -75,9 +75,9 @@ def samples(evaluation: Evaluation, count: int) -> Samples:
     """Scores and hits of an evaluation in the model's own order of `count` keypoints."""
     scores = np.zeros((len(evaluation.persons), count))
     hits = np.full(scores.shape, np.nan)
-    far = evaluation.scaled("size")
+    distances = evaluation.scaled("size")
     scores[:, evaluation.columns] = evaluation.scores
-    hits[:, evaluation.columns] = np.where(np.isnan(far), np.nan, far < TOLERANCE)
+    hits[:, evaluation.columns] = np.where(np.isnan(distances), np.nan, distances < TOLERANCE)
     return Samples(scores, hits, evaluation.persons.image_of)
 
 
@@ -99,21 +99,21 @@ def fit(data: Samples, seed: int = 0) -> tuple[Calibration, Recipe]:
 
 
 def cross_fitted(data: Samples, seed: int = 0) -> Float64:
-    """Chances (N, K) of persons whose images neither the fit nor its recipe has seen.
+    """Probabilities (N, K) of persons whose images neither the fit nor its recipe used.
 
     Raises DataError.
     """
-    chances = np.empty_like(data.scores)
+    probabilities = np.empty_like(data.scores)
     for fold in _folds(data.groups, seed):
         calibration, _ = fit(data.select(~fold), seed + 1)
-        chances[fold] = calibration(data.scores[fold].astype(np.float32))
-    return chances
+        probabilities[fold] = calibration(data.scores[fold].astype(np.float32))
+    return probabilities
 
 
-def summary(chances: ArrayLike, data: Samples) -> dict[str, Any]:
-    """Expected calibration error, Brier score and reliability of `chances` (N, K)."""
+def summary(probabilities: ArrayLike, data: Samples) -> dict[str, Any]:
+    """Expected calibration error, Brier score and reliability of `probabilities` (N, K)."""
     known = ~np.isnan(data.hits)
-    values, hits = np.asarray(chances, np.float64)[known], data.hits[known]
+    values, hits = np.asarray(probabilities, np.float64)[known], data.hits[known]
     return {
         "keypoints": int(known.sum()),
         "ece": round(calibration_error(values, hits), 4),
@@ -136,14 +136,14 @@ def calibrated(
 
 @dataclass(frozen=True, eq=False)
 class Calibrated:
-    """Curves by graph, and how far raw scores and held-out chances lie from the truth."""
+    """Curves by graph, and the calibration error of raw scores and held-out probabilities."""
 
     curves: Mapping[str, Calibration]
     report: Mapping[str, Any]
 
 
 def calibrate(data: Mapping[str, Samples], seed: int = 0) -> Calibrated:
-    """Fit each graph's samples; its report comes from persons that the judged fit had not seen.
+    """Fit each graph's samples; its report comes from persons that the fit did not use.
 
     Raises DataError.
     """
@@ -183,11 +183,11 @@ def _folds(groups: NDArray[np.int64], seed: int) -> list[NDArray[np.bool_]]:
 def _held_out_loss(data: Samples, recipe: Recipe, seed: int) -> float:
     total, count = 0.0, 0
     for fold in _folds(data.groups, seed):
-        seen, held = data.select(~fold), data.select(fold)
+        train, held = data.select(~fold), data.select(fold)
         known = ~np.isnan(held.hits)
-        chances = _fitted(seen, recipe)(held.scores.astype(np.float32))[known]
+        probabilities = _fitted(train, recipe)(held.scores.astype(np.float32))[known]
         hits = held.hits[known]
-        clipped = np.clip(chances.astype(np.float64), 0.005, 0.995)
+        clipped = np.clip(probabilities.astype(np.float64), 0.005, 0.995)
         total -= float((hits * np.log(clipped) + (1 - hits) * np.log(1 - clipped)).sum())
         count += int(known.sum())
     return total / max(count, 1)
@@ -205,10 +205,10 @@ def _fitted(data: Samples, recipe: Recipe) -> Calibration:
             own = _logistic(x, right, pooled, strength=recipe.strength)
         curves.append(own)
     lines = np.array(curves)
-    chances = _sigmoid(lines[:, :1] + lines[:, 1:] * _logit(_KNOTS)[None])
+    probabilities = _sigmoid(lines[:, :1] + lines[:, 1:] * _logit(_KNOTS)[None])
     if recipe.isotonic:
-        chances = np.interp(chances, *_steps(lines, data))
-    rising = np.maximum.accumulate(np.clip(chances, 0, 1), 1)
+        probabilities = np.interp(probabilities, *_steps(lines, data))
+    rising = np.maximum.accumulate(np.clip(probabilities, 0, 1), 1)
     return Calibration(_KNOTS.astype(np.float32), rising.astype(np.float32))
 
 
@@ -227,9 +227,9 @@ def _newton(columns: Float64, hits: Float64, prior: Float64, *, strength: float)
     """Penalised logistic regression: convex, so Newton's steps, bounded, end at the optimum."""
     line = prior.copy()
     for _ in range(50):
-        chances = _sigmoid(columns @ line)
-        slope = columns.T @ (chances - hits) + strength * (line - prior)
-        weights = np.maximum(chances * (1 - chances), 1e-9)
+        probabilities = _sigmoid(columns @ line)
+        slope = columns.T @ (probabilities - hits) + strength * (line - prior)
+        weights = np.maximum(probabilities * (1 - probabilities), 1e-9)
         bend = (columns.T * weights) @ columns + strength * np.eye(len(line))
         step = np.linalg.solve(bend, slope)
         line = line - step / max(1.0, float(np.abs(step).max()))
@@ -239,14 +239,14 @@ def _newton(columns: Float64, hits: Float64, prior: Float64, *, strength: float)
 
 
 def _steps(lines: Float64, data: Samples) -> tuple[Float64, Float64]:
-    """A rising step function of chance, fitted to all keypoints together: its x and y."""
+    """A rising step function of probability, fitted to all keypoints together: its x and y."""
     from scipy.optimize import isotonic_regression
 
     known = ~np.isnan(data.hits)
     column = np.broadcast_to(np.arange(data.hits.shape[1]), data.hits.shape)[known]
-    chances = _sigmoid(lines[column, 0] + lines[column, 1] * _logit(data.scores[known]))
-    order = np.argsort(chances, kind="stable")
-    return chances[order], np.clip(isotonic_regression(data.hits[known][order]).x, 0.01, 0.99)
+    probabilities = _sigmoid(lines[column, 0] + lines[column, 1] * _logit(data.scores[known]))
+    order = np.argsort(probabilities, kind="stable")
+    return probabilities[order], np.clip(isotonic_regression(data.hits[known][order]).x, 0.01, 0.99)
 
 
 def _logit(scores: ArrayLike) -> Float64:

@@ -19,7 +19,7 @@ Float64 = NDArray[np.float64]
 
 DIAGONALS = (("right_shoulder", "left_hip"), ("left_shoulder", "right_hip"))
 LEAST_TORSO_PX = 10.0
-"""A person seen from the side has no diagonal to measure with; so much it is at least."""
+"""The diagonal of a person in profile nearly vanishes; it counts as at least this, px."""
 
 
 def errors(
@@ -32,15 +32,17 @@ def errors(
     Raises InputError.
     """
     found, true = np.asarray(points, np.float64), np.asarray(truth, np.float64)
-    seen, lengths = np.asarray(visible) > 0, np.asarray(reference_lengths, np.float64)
-    if found.shape != true.shape or found.shape[:2] != seen.shape or found.shape[-1:] != (2,):
-        raise InputError(f"points {found.shape}, truth {true.shape}, visible {seen.shape} differ")
+    labelled, lengths = np.asarray(visible) > 0, np.asarray(reference_lengths, np.float64)
+    if found.shape != true.shape or found.shape[:2] != labelled.shape or found.shape[-1:] != (2,):
+        raise InputError(
+            f"points {found.shape}, truth {true.shape}, visible {labelled.shape} differ"
+        )
     if lengths.shape != found.shape[:1]:
         raise InputError(f"reference_lengths {lengths.shape}: wanted ({len(found)},)")
     usable = np.isfinite(lengths) & (lengths > 0)
-    offset = np.where(np.isfinite(found), found, np.inf) - np.where(seen[:, :, None], true, 0)
-    far = np.hypot(offset[:, :, 0], offset[:, :, 1]) / np.where(usable, lengths, 1)[:, None]
-    scaled: Float64 = np.where(seen & usable[:, None], far, np.nan)
+    offset = np.where(np.isfinite(found), found, np.inf) - np.where(labelled[:, :, None], true, 0)
+    distances = np.hypot(offset[:, :, 0], offset[:, :, 1]) / np.where(usable, lengths, 1)[:, None]
+    scaled: Float64 = np.where(labelled & usable[:, None], distances, np.nan)
     return scaled
 
 
@@ -87,8 +89,8 @@ def torso_lengths(truth: Float32, visible: ArrayLike, skeleton: Skeleton) -> Flo
 
     NaN where neither diagonal is labelled.
     """
-    seen = np.asarray(visible) > 0
-    found = [_span(truth, seen, skeleton, ends=pair) for pair in DIAGONALS]
+    labelled = np.asarray(visible) > 0
+    found = [_span(truth, labelled, skeleton, ends=pair) for pair in DIAGONALS]
     longest = np.fmax(found[0], found[1])
     lengths: Float64 = np.where(np.isnan(longest), np.nan, np.maximum(longest, LEAST_TORSO_PX))
     return lengths
@@ -96,33 +98,35 @@ def torso_lengths(truth: Float32, visible: ArrayLike, skeleton: Skeleton) -> Flo
 
 def head_lengths(truth: Float32, visible: ArrayLike, skeleton: Skeleton) -> Float64:
     """From the top of the head to the upper neck (else the neck), px: (N,); NaN without them."""
-    seen = np.asarray(visible) > 0
-    upper = _span(truth, seen, skeleton, ends=("head_top", "upper_neck"))
-    lower = _span(truth, seen, skeleton, ends=("head_top", "neck"))
+    labelled = np.asarray(visible) > 0
+    upper = _span(truth, labelled, skeleton, ends=("head_top", "upper_neck"))
+    lower = _span(truth, labelled, skeleton, ends=("head_top", "neck"))
     lengths: Float64 = np.where(np.isnan(upper), lower, upper)
     return lengths
 
 
 def _span(
-    truth: Float32, seen: NDArray[np.bool_], skeleton: Skeleton, *, ends: tuple[str, str]
+    truth: Float32, labelled: NDArray[np.bool_], skeleton: Skeleton, *, ends: tuple[str, str]
 ) -> Float64:
     names = [plain(name) for name in skeleton.keypoints]
     if not set(ends) <= set(names):
         return np.full(len(truth), np.nan)
     a, b = names.index(ends[0]), names.index(ends[1])
     offset = truth[:, a].astype(np.float64) - truth[:, b]
-    far: Float64 = np.where(seen[:, a] & seen[:, b], np.hypot(offset[:, 0], offset[:, 1]), np.nan)
-    return far
+    distances: Float64 = np.where(
+        labelled[:, a] & labelled[:, b], np.hypot(offset[:, 0], offset[:, 1]), np.nan
+    )
+    return distances
 
 
 def reliability(
-    chances: ArrayLike, hits: ArrayLike, bins: int = 10
+    probabilities: ArrayLike, hits: ArrayLike, bins: int = 10
 ) -> list[tuple[float, float, int]]:
-    """Mean chance, share of hits and count of equally wide bins of chance, empty ones left out.
+    """Mean probability, share of hits and count of equally wide bins, empty ones left out.
 
-    chances: (M,), clipped to [0, 1].  hits: (M,), 0 or 1.
+    probabilities: (M,), clipped to [0, 1].  hits: (M,), 0 or 1.
     """
-    clipped = np.clip(np.asarray(chances, np.float64), 0, 1)
+    clipped = np.clip(np.asarray(probabilities, np.float64), 0, 1)
     right = np.asarray(hits, np.float64)
     place = np.minimum((clipped * bins).astype(int), bins - 1)
     rows = []
@@ -135,11 +139,13 @@ def reliability(
     return rows
 
 
-def calibration_error(chances: ArrayLike, hits: ArrayLike, bins: int = 10) -> float:
-    """Expected calibration error: |mean chance - share of hits| of the bins, weighted by count.
+def calibration_error(probabilities: ArrayLike, hits: ArrayLike, bins: int = 10) -> float:
+    """Expected calibration error: |mean probability - share of hits| of bins, weighted by count.
 
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
     """
-    rows = reliability(chances, hits, bins)
+    rows = reliability(probabilities, hits, bins)
     total = sum(count for _, _, count in rows)
-    return sum(abs(chance - share) * count for chance, share, count in rows) / max(total, 1)
+    return sum(abs(probability - share) * count for probability, share, count in rows) / max(
+        total, 1
+    )

@@ -1,4 +1,4 @@
-"""What `posekit eval` leaves behind: one report of plain data, a JSON file and a page."""
+"""Outputs of `posekit eval`: one report of plain data, a JSON file and an HTML page."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from posekit.runtime import PoseRuntime
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A model and how it was judged.
+    """A model and its evaluation.
 
-    views: how many turned and mirrored views were averaged, None for the runtime's own looks.
+    views: how many rotations and flips were averaged, None for the runtime's own test-time
+    augmentation.  notes: what was assumed or left out of labels and boxes.
     """
 
     runtime: PoseRuntime
     evaluation: Evaluation
     views: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def report(runs: Sequence[Run], *, boxes: str, annotations: Path) -> dict[str, Any]:
@@ -42,6 +44,7 @@ def report(runs: Sequence[Run], *, boxes: str, annotations: Path) -> dict[str, A
             "provider": first.runtime.provider,
             "threads": first.runtime.threads,
             "seed": first.evaluation.seed,
+            "notes": list(first.notes),
         },
         "figures": first.evaluation.figures(),
     }
@@ -57,20 +60,20 @@ def report(runs: Sequence[Run], *, boxes: str, annotations: Path) -> dict[str, A
 def save(
     result: dict[str, Any], run: Run, *, json_file: Path | None, html_file: Path | None
 ) -> None:
-    """Write the files that were asked for; each appears whole or not at all. Raises SourceError."""
+    """Write the requested files; each appears whole or not at all. Raises SourceError."""
     save_json(result, json_file)
     if html_file is not None:
         write_atomic(html_file, page(run.evaluation, result, run.runtime.spec.skeleton))
 
 
 def save_json(result: Mapping[str, Any], path: Path | None) -> None:
-    """Write plain data where a file was asked for. Raises SourceError."""
+    """Write plain data where a file is requested. Raises SourceError."""
     if path is not None:
         write_atomic(path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
 def save_reliability(result: Mapping[str, Any], path: Path | None, *, title: str) -> None:
-    """Write the page of a calibration's report where one was asked for. Raises SourceError."""
+    """Write the page of a calibration's report where one is requested. Raises SourceError."""
     if path is not None:
         write_atomic(path, reliability_page(title, result))
 

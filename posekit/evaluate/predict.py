@@ -1,4 +1,4 @@
-"""What a model finds in the images of annotations, and which labelled person each answer is."""
+"""Predictions of a model on the images of annotations, and the labelled person of each."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from posekit.detect import BoxFile
 from posekit.evaluate.annotations import Annotations
 from posekit.geometry import Warp, oks
 from posekit.types import Boxes, Float32, Frame, Int64, ModelSpec, Poses, Skeleton
@@ -30,10 +31,10 @@ class Estimate(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """P answers of a model.
+    """P predicted persons.
 
     image_of: (P,), index among the annotations' images.  person_of: (P,), the labelled person
-    whose box was given, or -1.  points, scores: (P, K, 2) frame px, (P, K).  boxes: looked in.
+    whose box was given, or -1.  points, scores: (P, K, 2) frame px, (P, K).  boxes: the crops'.
     """
 
     skeleton: Skeleton
@@ -44,7 +45,7 @@ class Predictions:
     boxes: Boxes
 
     def select(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Predictions:
-        """The answers that `index` (integers or booleans) names."""
+        """The predictions that `index` (integers or booleans) names."""
         return Predictions(
             self.skeleton,
             self.image_of[index],
@@ -65,16 +66,19 @@ def predict(
 ) -> Predictions:
     """Run a model over all images, in the boxes of labelled persons or those that `find` gives.
 
-    `on_image` hears the number of images done. Raises SourceError.
+    `on_image` gets the number of images done. Raises SourceError.
     """
     labelled = np.flatnonzero(annotations.labelled)
     parts = []
     for index, path in enumerate(annotations.images):
         mine = labelled[annotations.image_of[labelled] == index]
         if find is not None or len(mine):
-            # Files of boxes without names go by image id.
-            frame = Frame(read_image(path), int(annotations.image_ids[index]), name=path.name)
-            boxes = annotations.boxes.select(mine) if find is None else find(frame)
+            frame = Frame(read_image(path), index, name=annotations.image_names[index])
+            boxes = annotations.boxes.select(mine)
+            if isinstance(find, BoxFile):
+                boxes = find.boxes_of(annotations.image_ids[index], frame.name)
+            elif find is not None:
+                boxes = find(frame)
             persons = mine if find is None else np.full(len(boxes), -1, np.int64)
             if len(boxes):
                 parts.append((index, persons, estimate(frame, boxes)))
@@ -99,18 +103,18 @@ def _joined(parts: list[tuple[int, Int64, Poses]], skeleton: Skeleton) -> Predic
     )
 
 
-def rescored(predictions: Predictions) -> Float64:
+def rescore(predictions: Predictions) -> Float64:
     """Box score times the mean keypoint score above 0.2: (P,). Source: MSRA's simple baselines."""
-    sure = predictions.scores > VISIBLE_SCORE
+    confident = predictions.scores > VISIBLE_SCORE
     scores = predictions.scores.astype(np.float64)
-    total, count = np.where(sure, scores, 0).sum(1), sure.sum(1)
+    total, count = np.where(confident, scores, 0).sum(1), confident.sum(1)
     means = np.divide(total, count, out=np.zeros(len(total)), where=count > 0)
     final: Float64 = predictions.boxes.scores * means
     return final
 
 
-def without_doubles(predictions: Predictions, ranks: Float64, spec: ModelSpec) -> Int64:
-    """Rows that OKS-NMS keeps: no better-ranked one of the image is more alike than 0.9.
+def oks_nms(predictions: Predictions, ranks: Float64, spec: ModelSpec) -> Int64:
+    """Rows that OKS-NMS keeps: no better-ranked one of the image has an OKS above 0.9 with it.
 
     The size of a person is the mean area of the two crops. Source: MSRA's simple baselines.
     """
@@ -125,20 +129,20 @@ def without_doubles(predictions: Predictions, ranks: Float64, spec: ModelSpec) -
             best, left = int(left[0]), left[1:]
             kept.append(best)
             size = ((areas[best] + areas[left]) / 2).astype(np.float32)
-            alike = oks(
+            similarity = oks(
                 predictions.points[left],
                 predictions.points[best][None],
                 size,
                 sigmas=predictions.skeleton.sigmas,
             )
-            left = left[alike[:, 0] <= NMS_OKS]
+            left = left[similarity[:, 0] <= NMS_OKS]
     return np.sort(np.array(kept, np.int64))
 
 
-def answers(
+def match_persons(
     predictions: Predictions, annotations: Annotations, shared: tuple[Int64, Int64]
 ) -> Int64:
-    """Row of the answer to each annotated person, or -1: (N,).
+    """Row of the prediction for each annotated person, or -1: (N,).
 
     Given boxes know their person; found ones are assigned so that the OKS of an image's persons
     is highest in sum, labelled persons only. `shared`: see `layouts.shared_keypoints`.
@@ -168,16 +172,16 @@ def _assigned(
     from scipy.optimize import linear_sum_assignment
 
     data, model = shared
-    alike = oks(
+    similarity = oks(
         annotations.keypoints[persons][:, data],
         predictions.points[rows][:, model],
         annotations.areas[persons].astype(np.float32),
         sigmas=np.array(annotations.skeleton.sigmas)[data],
         visible=(annotations.visibility[persons][:, data] > 0).astype(np.float32),
     )
-    first, second = linear_sum_assignment(-alike)
+    first, second = linear_sum_assignment(-similarity)
     return [
         (int(persons[a]), int(rows[b]))
         for a, b in zip(first, second, strict=True)
-        if alike[a, b] > 0
+        if similarity[a, b] > 0
     ]

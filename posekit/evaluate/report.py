@@ -35,7 +35,7 @@ def reliability_page(title: str, report: Mapping[str, Any]) -> str:
     parts = [f"<h1>{html.escape(title)}</h1>"]
     parts.append(
         '<p class="n">Share of keypoints nearer than 0.1 of the person size, by what was promised; '
-        "the dashed line is perfect. Each fold of images was judged by a fit to the others.</p>"
+        "the dashed line is perfect. Each fold of images is measured with a fit to the others.</p>"
     )
     rows = []
     for name, entry in report.items():
@@ -59,7 +59,7 @@ def _bins(rows: Sequence[Mapping[str, float]]) -> list[float | None]:
 def page(evaluation: Evaluation, report: Mapping[str, Any], skeleton: Skeleton) -> str:
     """HTML without a single reference to the outside; `report` is what `--json` prints.
 
-    skeleton: the model's, whose bones the pictures show. Raises SourceError.
+    skeleton: the model's, whose bones the figures show. Raises SourceError.
     """
     figures = report["figures"]
     title = f"{report['model']['name']} on {figures['data']}"
@@ -76,7 +76,7 @@ def page(evaluation: Evaluation, report: Mapping[str, Any], skeleton: Skeleton) 
         _groups(figures["by_size"]),
         _groups(figures["by_visibility"]),
         f"<h2>The {WORST} persons with the lowest OKS</h2>",
-        '<p class="n">Left the labels, right the answer.</p>',
+        '<p class="n">Left the labels, right the prediction.</p>',
         *_worst(evaluation, skeleton),
     ]
     return _document(title, parts)
@@ -94,16 +94,16 @@ def _summary(report: Mapping[str, Any]) -> str:
     unused = ", ".join(figures["unused_keypoints"])
     return (
         f"{figures['persons']} labelled persons ({figures['found']} found) in {figures['images']} "
-        f"images; boxes: {run['boxes']}; {looked(run)}; "
+        f"images; boxes: {run['boxes']}; {describe_augmentation(run)}; "
         f"{len(figures['keypoints'])} keypoints"
-        + (f", not judged: {unused}" if unused else "")
+        + (f", not compared: {unused}" if unused else "")
         + f"; sha256 {report['model']['sha256'][:16]}. Intervals hold 95 %, images drawn "
         "with replacement."
     )
 
 
-def looked(run: Mapping[str, Any]) -> str:
-    """How each person was looked at, in a few words."""
+def describe_augmentation(run: Mapping[str, Any]) -> str:
+    """The test-time augmentation, in a few words."""
     views = run.get("views")
     return f"{views} views" if views else f"flip {'on' if run['flip'] else 'off'}"
 
@@ -174,23 +174,23 @@ def _worst(evaluation: Evaluation, skeleton: Skeleton) -> list[str]:
 
 
 def _figure(evaluation: Evaluation, n: int, skeleton: Skeleton) -> str:
-    """Labels and answer of a person, side by side, cut out of its image."""
+    """Labels and prediction of a person, side by side, cut out of its image."""
     persons = evaluation.persons
     path = persons.images[persons.image_of[n]]
     image = read_image(path)
     box = persons.boxes.select([n])
-    seen = (persons.visibility[n] > 0).astype(np.float32)
-    told = evaluation.columns.tolist()
-    labels = _poses(persons.keypoints[n], seen, box, skeleton=skeleton, columns=told)
-    answer = _poses(
-        evaluation.points[n], evaluation.scores[n], box, skeleton=skeleton, columns=told
+    visible = (persons.visibility[n] > 0).astype(np.float32)
+    columns = evaluation.columns.tolist()
+    labels = _poses(persons.keypoints[n], visible, box, skeleton=skeleton, columns=columns)
+    predicted = _poses(
+        evaluation.points[n], evaluation.scores[n], box, skeleton=skeleton, columns=columns
     )
-    sides = [_cut(draw(image, each, style=_EVERYTHING), box) for each in (labels, answer)]
+    sides = [_cut(draw(image, each, style=_EVERYTHING), box) for each in (labels, predicted)]
     _, data = cv2.imencode(".jpg", np.concatenate(sides, 1)[:, :, ::-1])
-    picture = base64.b64encode(data.tobytes()).decode()
+    encoded = base64.b64encode(data.tobytes()).decode()
     text = f"{path.name}, OKS {evaluation.similarity[n]:.3f}"
     return (
-        f'<figure><img alt="{html.escape(text)}" src="data:image/jpeg;base64,{picture}">'
+        f'<figure><img alt="{html.escape(text)}" src="data:image/jpeg;base64,{encoded}">'
         f"<figcaption>{html.escape(text)}</figcaption></figure>"
     )
 

@@ -16,7 +16,7 @@ from posekit.evaluate.annotations import Annotations
 from posekit.evaluate.average_precision import NAMES, Matched, match
 from posekit.evaluate.bootstrap import draws, interval, mean_interval, paired_bootstrap
 from posekit.evaluate.keypoint_names import plain, shared_keypoints
-from posekit.evaluate.predict import Predictions, answers, rescored, without_doubles
+from posekit.evaluate.predict import Predictions, match_persons, oks_nms, rescore
 from posekit.geometry import oks
 from posekit.types import Float32, Int64, ModelSpec
 
@@ -37,10 +37,10 @@ SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Answers beside the labels, for the S keypoints that model and data share.
+    """Predictions beside the labels, for the S keypoints that model and data share.
 
     persons: the N labelled persons.  keypoints: S names.  points: (N, S, 2) frame px, inf where
-    nobody was found.  scores: (N, S), 0 there.  similarity: OKS (N,).
+    no person was found.  scores: (N, S), 0 there.  similarity: OKS (N,).
     lengths: (N,) by name: torso, box, head (px; NaN where unknown).  matched: for AP.
     unused: keypoints that only one of the two has.  columns: (S,), their places in the model.
     """
@@ -63,12 +63,12 @@ class Evaluation:
 
     def scaled(self, length: str) -> Float64:
         """`measures.errors` (N, S) by one of `lengths`."""
-        truth, seen = self.persons.keypoints, self.persons.visibility
+        truth, visible = self.persons.keypoints, self.persons.visibility
         lengths = self.lengths[length]
-        return metrics.errors(self.points, truth, seen, reference_lengths=lengths)
+        return metrics.errors(self.points, truth, visible, reference_lengths=lengths)
 
     def figures(self) -> dict[str, Any]:
-        """Everything `posekit eval --json` says of one model; undefined figures are None."""
+        """All that `posekit eval --json` reports of one model; undefined figures are None."""
         table: dict[str, Any] = {
             "persons": len(self.persons),
             "found": int(self.found.sum()),
@@ -143,12 +143,12 @@ class Evaluation:
         }
 
     def _by_visibility(self) -> dict[str, dict[str, float]]:
-        seen = self.persons.visibility
+        visibility = self.persons.visibility
         return {
             name: {
-                "keypoints": int((seen == value).sum()),
+                "keypoints": int((visibility == value).sum()),
                 **{
-                    headline: _mean(np.where(seen == value, self.hits(headline), np.nan))
+                    headline: _mean(np.where(visibility == value, self.hits(headline), np.nan))
                     for headline in HEADLINES
                 },
             }
@@ -163,16 +163,16 @@ class Evaluation:
 def score(
     predictions: Predictions, annotations: Annotations, spec: ModelSpec, *, seed: int = 0
 ) -> Evaluation:
-    """Judge predictions by the labels of the keypoints that both have.
+    """Compare predictions with labels, on the keypoints that both have.
 
-    AP: MSRA's rescoring and OKS-NMS, then COCO's protocol. Everything else: the answer to each
+    AP: MSRA's rescoring and OKS-NMS, then COCO's protocol. Everything else: the prediction for each
     labelled person, a miss where there is none. Raises InputError, MissingExtraError.
     """
     shared = shared_keypoints(annotations.skeleton, spec.skeleton)
     persons = annotations.labelled & (annotations.visibility[:, shared[0]] > 0).any(1)
     if not persons.any():
         raise InputError("no labelled person has a keypoint that the model knows")
-    row_of = answers(predictions, annotations, shared)[persons]
+    row_of = match_persons(predictions, annotations, shared)[persons]
     mine = _narrowed(annotations.select(persons), shared[0])
     points = np.full((len(mine), len(shared[0]), 2), np.inf, np.float32)
     scores = np.zeros(points.shape[:2], np.float32)
@@ -217,16 +217,16 @@ def _narrowed(annotations: Annotations, index: Int64) -> Annotations:
 
 
 def _similarity(points: Float32, persons: Annotations) -> Float32:
-    """OKS of each person's answer with its own labels, (N,)."""
-    seen = (persons.visibility > 0).astype(np.float32)
-    far, areas = np.where(np.isfinite(points), points, 1e9), persons.areas.astype(np.float32)
+    """OKS of each person's prediction with its own labels, (N,)."""
+    visible = (persons.visibility > 0).astype(np.float32)
+    distant, areas = np.where(np.isfinite(points), points, 1e9), persons.areas.astype(np.float32)
     rows = [
         oks(
             persons.keypoints[n : n + 1],
-            far[n : n + 1],
+            distant[n : n + 1],
             areas[n : n + 1],
             sigmas=persons.skeleton.sigmas,
-            visible=seen[n : n + 1],
+            visible=visible[n : n + 1],
         )
         for n in range(len(points))
     ]
@@ -237,11 +237,11 @@ def _lengths(persons: Annotations) -> dict[str, Float64]:
     """Reference lengths (N,): see `Evaluation`. PCKh's head is 0.6 of the head box's diagonal
     where the data has one, else from its top to the neck.
     """
-    truth, seen, skeleton = persons.keypoints, persons.visibility, persons.skeleton
+    truth, visibility, skeleton = persons.keypoints, persons.visibility, persons.skeleton
     sides = persons.boxes.xyxy[:, 2:] - persons.boxes.xyxy[:, :2]
-    by_points = metrics.head_lengths(truth, seen, skeleton)
+    by_points = metrics.head_lengths(truth, visibility, skeleton)
     return {
-        "torso": metrics.torso_lengths(truth, seen, skeleton),
+        "torso": metrics.torso_lengths(truth, visibility, skeleton),
         "box": sides.max(1).astype(np.float64),
         "head": np.where(np.isnan(persons.head_sizes), by_points, persons.head_sizes),
         "size": persons.sizes.astype(np.float64),
@@ -255,8 +255,8 @@ def _match(
     *,
     shared: tuple[Int64, Int64],
 ) -> Matched:
-    ranks = rescored(predictions)
-    kept = without_doubles(predictions, ranks, spec)
+    ranks = rescore(predictions)
+    kept = oks_nms(predictions, ranks, spec)
     truth = coco_truth(_narrowed(annotations, shared[0]))
     found = coco_results(predictions.select(kept), ranks[kept], annotations, columns=shared[1])
     sigmas = [annotations.skeleton.sigmas[k] for k in shared[0]]
@@ -271,7 +271,7 @@ def coco_truth(annotations: Annotations) -> list[dict[str, Any]]:
     return [
         {
             "id": n + 1,  # pycocotools takes 0 for unmatched
-            "image_id": int(annotations.image_ids[annotations.image_of[n]]),
+            "image_id": annotations.image_ids[annotations.image_of[n]],
             "category_id": 1,
             "keypoints": flat[n].ravel().tolist(),
             "num_keypoints": int((flags[n] > 0).sum()),
@@ -286,12 +286,12 @@ def coco_truth(annotations: Annotations) -> list[dict[str, Any]]:
 def coco_results(
     predictions: Predictions, ranks: Float64, annotations: Annotations, *, columns: Int64
 ) -> list[dict[str, Any]]:
-    """Answers as COCO's results with the keypoints of `columns`; `ranks` (P,) are the scores."""
+    """COCO's results with the keypoints of `columns`; `ranks` (P,) are the scores."""
     points, scores = predictions.points[:, columns], predictions.scores[:, columns, None]
     flat = np.concatenate([points, scores], 2, dtype=np.float64)
     return [
         {
-            "image_id": int(annotations.image_ids[predictions.image_of[n]]),
+            "image_id": annotations.image_ids[predictions.image_of[n]],
             "category_id": 1,
             "keypoints": flat[n].ravel().tolist(),
             "score": float(ranks[n]),
@@ -311,7 +311,7 @@ def compared(b: Evaluation, a: Evaluation) -> dict[str, Any]:
     """
     if a.keypoints != b.keypoints or len(a.persons) != len(b.persons):
         raise InputError(
-            f"the two models are judged by other keypoints or persons: {len(a.keypoints)} and "
+            f"the two models are measured on other keypoints or persons: {len(a.keypoints)} and "
             f"{len(b.keypoints)} keypoints, {len(a.persons)} and {len(b.persons)} persons"
         )
     first, second = a.average_precision, b.average_precision

@@ -1,8 +1,9 @@
 """Frames in, frames out. RGB from here on.
 
-`read` turns any source into an iterator of Frame; `VideoWriter` makes a video of pictures.
+`read` turns any source into an iterator of Frame; `VideoWriter` makes a video of images.
 """
 
+from posekit.video.channel import QUEUE_BYTES
 from posekit.video.encode import Codec, WriteOptions, suffix_of
 from posekit.video.options import ReadOptions
 from posekit.video.read import Reader, read
@@ -11,6 +12,7 @@ from posekit.video.surface import Coded, Surface, SurfaceDecoder, SurfaceDecoder
 from posekit.video.write import VideoWriter
 
 __all__ = [
+    "QUEUE_BYTES",
     "Codec",
     "Coded",
     "ReadOptions",

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 T = TypeVar("T")
+QUEUE_BYTES = 250_000_000
+"""Of items that wait between two threads, however few: eight RGB frames of 4K."""
+
 _WAKE_S = 0.5  # a wait is cut into pieces, so that Ctrl-C is seen on every system
 
 
 class Channel(Generic[T]):
     """One thread puts, one takes; at most `size` items lie between them.
 
+    weight: bytes of an item; together at most QUEUE_BYTES wait, and one item in any case.
     The putting side works inside `with channel:`; what it raises there is raised to the taker
     after the items before it. Either side may `close()`: a waiting `put` then returns False.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, weight: Callable[[T], int] = lambda _: 0) -> None:
         self.size = size
         self.dropped = 0
+        self._weight = weight
         self._items: deque[T] = deque()
         self._state = threading.Condition()
         self._closed = False
@@ -46,9 +52,15 @@ class Channel(Generic[T]):
     def put(self, item: T) -> bool:
         """Wait for room and add; False, and nothing added, once the channel is closed."""
         with self._state:
-            while len(self._items) >= self.size and not self._closed:
+            while self._is_full(item) and not self._closed:
                 self._state.wait(_WAKE_S)
             return self._add(item)
+
+    def _is_full(self, item: T) -> bool:
+        if not self._items:
+            return False
+        weight = sum(self._weight(each) for each in (*self._items, item))
+        return len(self._items) >= self.size or weight > QUEUE_BYTES
 
     def replace(self, item: T) -> bool:
         """Add without waiting; whatever was not yet taken is dropped and counted."""
@@ -76,6 +88,13 @@ class Channel(Generic[T]):
                 self._state.notify_all()
                 return self._items.popleft()
         raise StopIteration
+
+    def wait(self, seconds: float) -> bool:
+        """Whether there is an item, the end or an error to take, within so many seconds."""
+        with self._state:
+            return self._state.wait_for(
+                lambda: bool(self._items) or self._closed or self._finished, seconds
+            )
 
     def peek(self) -> T | None:
         """The next item, left where it is; None at the end. Raises like `__next__`."""

@@ -10,57 +10,93 @@ from pathlib import Path
 import av
 import av.error
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from posekit.errors import SourceError
-from posekit.video.options import ReadOptions
+from posekit.video.options import ReadOptions, check_pixels
 from posekit.video.sources import Source
+from posekit.video.streams import shown_streams
 
-_TEXT_FORMATS = {"tty"}  # FFmpeg draws text files as pictures; nobody means that
+_FILE_LIMIT_S = 30.0
+_PLAYLIST = b"#EXTM3U"
+_PLAYLIST_BYTES = 64 << 20
+_ENDLESS = (
+    "a playlist without #EXT-X-ENDLIST, which may go on for ever; give the stream's URL, or add "
+    "that line to read what is there"
+)
+_TEXT_FORMATS = {"tty"}  # FFmpeg draws text files as images, which is never wanted
 
 
 def open_input(source: Source, options: ReadOptions) -> InputContainer:
     """An open container that has a video stream. Raises SourceError in one sentence.
 
-    A URL that does not answer is given up after `options.timeout_s`.
+    What does not respond is given up after `time_limit_s`, also in each later read.
     """
+    _refuse_endless(source)
     target, format_name, settings = _how(source, options)
-    timeout = options.timeout_s if source.kind == "url" else None
+    timeout = time_limit_s(source, options)
     began = time.monotonic()
     try:
         container = av.open(
             target,
             mode="r",
             format=format_name,
-            options=settings,
+            options={**settings, "max_pixels": str(options.max_pixels)},
             metadata_errors="replace",
             timeout=timeout,
         )
     except (av.FFmpegError, OSError) as error:
-        if timeout is not None and time.monotonic() - began >= timeout:
-            raise SourceError(_no_answer(source, options)) from error  # RTSP says other things
+        if time.monotonic() - began >= timeout:
+            raise SourceError(no_answer(source, options)) from error  # RTSP gives other errors
         raise SourceError(explain(error, source, options)) from error
-    if container.format.name in _TEXT_FORMATS:
-        container.close()
-        raise SourceError(f"{source.name}: a text file, not a video or image")
     try:
-        video_stream(container, source)
+        _check(container, source, options)
     except SourceError:
         container.close()
         raise
     return container
 
 
+def time_limit_s(source: Source, options: ReadOptions) -> float:
+    """How long opening or one read may take; a file lies on a disk that may have to wake up."""
+    return options.timeout_s if source.kind != "file" else max(options.timeout_s, _FILE_LIMIT_S)
+
+
+def _check(container: InputContainer, source: Source, options: ReadOptions) -> None:
+    if container.format.name in _TEXT_FORMATS:
+        raise SourceError(f"{source.name}: a text file, not a video or image")
+    if source.kind == "file" and container.format.name == "hls" and not container.duration:
+        raise SourceError(f"{source.name}: {_ENDLESS}")
+    stream = video_stream(container, source)
+    check_pixels(source.name, (stream.width, stream.height), options.max_pixels)
+    # also for a size that changes later
+    stream.codec_context.options = {"max_pixels": str(options.max_pixels)}
+
+
+def _refuse_endless(source: Source) -> None:
+    """Raises SourceError for a playlist in a file that does not say where it ends.
+
+    FFmpeg would read such a file again and again, waiting for more.
+    """
+    path = Path(source.target)
+    if source.kind != "file" or not path.is_file():
+        return
+    with path.open("rb") as file:
+        if file.read(len(_PLAYLIST)) != _PLAYLIST:
+            return
+        text = file.read(_PLAYLIST_BYTES)
+    if b"#EXTINF" in text and b"#EXT-X-ENDLIST" not in text:
+        raise SourceError(f"{source.name}: {_ENDLESS}")
+
+
 def video_stream(container: InputContainer, source: Source) -> VideoStream:
-    """The first video stream that is not a cover picture. Raises SourceError."""
-    streams = container.streams.video
-    moving = [s for s in streams if not s.disposition & Disposition.attached_pic]
-    if not moving:
+    """The default video stream, else the first; never a cover image. Raises SourceError."""
+    shown = shown_streams(container)
+    if not shown:
         kinds = sorted({str(s.type) for s in container.streams}) or ["nothing"]
-        found = "only a cover picture" if streams else ", ".join(kinds)
+        found = "only a cover image" if container.streams.video else ", ".join(kinds)
         raise SourceError(f"{source.name}: no video stream in it (found {found})")
-    return moving[0]
+    return shown[0]
 
 
 def _how(source: Source, options: ReadOptions) -> tuple[str, str | None, dict[str, str]]:
@@ -114,10 +150,15 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
 def explain(error: Exception, source: Source, options: ReadOptions) -> str:
     """One sentence for an FFmpeg error; it never shows a URL's password."""
     if isinstance(error, (av.error.ExitError, av.error.TimeoutError)):
-        return _no_answer(source, options)
+        return no_answer(source, options)
     for kind, reason in _REASONS:
         if isinstance(error, kind):
             return f"{source.name}: {reason}"
+    if isinstance(error, av.error.ArgumentError):
+        return (
+            f"{source.name}: its frames have more than {options.max_pixels:,} pixels, or their "
+            "size is damaged; --max-pixels raises the limit"
+        )
     if isinstance(error, av.error.InvalidDataError):
         return f"{source.name}: {_invalid(source)}"
     if source.kind == "url":
@@ -125,8 +166,9 @@ def explain(error: Exception, source: Source, options: ReadOptions) -> str:
     return f"{source.name}: cannot be read ({_plain(error)})"
 
 
-def _no_answer(source: Source, options: ReadOptions) -> str:
-    return f"{source.name}: no answer within {options.timeout_s:g} s"
+def no_answer(source: Source, options: ReadOptions) -> str:
+    """The sentence for a source that was given up."""
+    return f"{source.name}: no answer within {time_limit_s(source, options):g} s"
 
 
 def _plain(error: Exception) -> str:

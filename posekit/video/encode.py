@@ -18,6 +18,7 @@ from av.container import OutputContainer
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from posekit.atomic import AtomicFile
 from posekit.errors import InputError, SourceError
 from posekit.types import UInt8
 
@@ -119,6 +120,7 @@ def find_encoder(codec: str, path: Path) -> Encoder:
 class Encoding:
     """A file in the making, under a hidden name beside its own until `finish`.
 
+    complete: False: `finish` gives it a name that ends in `.incomplete`.  path: its name.
     size: (W, H), px; odd ones are padded by one copied column or row at the right or bottom,
     since yuv420p needs even ones: pixel coordinates stay. A picture of another size is scaled to
     fit, with black borders. Not for several threads. Raises SourceError.
@@ -128,22 +130,25 @@ class Encoding:
         self, path: Path, *, size: tuple[int, int], fps: Fraction, options: WriteOptions
     ) -> None:
         self.path, self.size, self.count = path, size, 0
-        self._partial = path.with_name(f".{path.name}.part")
+        self.complete = True
         self._step = max(1, round(_TICKS / fps))
         self._began_s = 0.0
         self._ticks = -1
         self._reformat = VideoReformatter()
         encoder = find_encoder(options.codec, path)
         os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints its settings on stderr otherwise
+        if not path.parent.is_dir():
+            raise SourceError(f"{path}: its folder is not there")
+        self._container: OutputContainer | None = None
+        self._output = AtomicFile(path, "wb")
+        self._output.file.close()  # FFmpeg opens it by its hidden name
         try:
-            self._container = _open(self._partial, _FORMATS[path.suffix.lower()])
-            try:
-                self._stream = _add_stream(self._container, encoder, size, fps=fps, options=options)
-                self._container.start_encoding()
-            except (av.FFmpegError, OSError):
-                self.discard()
-                raise
+            container = _open(self._output.partial, _FORMATS[path.suffix.lower()])
+            self._container = container
+            self._stream = _add_stream(container, encoder, size, fps=fps, options=options)
+            container.start_encoding()
         except (av.FFmpegError, OSError) as error:
+            self.discard()
             raise SourceError(_explain(error, path, f"{encoder.name} at {size}")) from error
 
     def add(self, image: UInt8, time_s: float) -> None:
@@ -161,10 +166,16 @@ class Encoding:
         frame.duration = self._step
         self._encode(frame)
 
+    @property
+    def _opened(self) -> OutputContainer:
+        if self._container is None:
+            raise AssertionError("only an open file is written to")
+        return self._container
+
     def _encode(self, frame: av.VideoFrame | None) -> None:
         try:
             for packet in self._stream.encode(frame):
-                self._container.mux(packet)
+                self._opened.mux(packet)
         except (av.FFmpegError, OSError) as error:
             self.discard()
             raise SourceError(_explain(error, self.path, "the encoder")) from error
@@ -179,18 +190,22 @@ class Encoding:
             return
         self._encode(None)
         try:
-            self._container.close()
-            self._partial.replace(self.path)
+            self._opened.close()
         except (av.FFmpegError, OSError) as error:
             self.discard()
             raise SourceError(_explain(error, self.path, "the encoder")) from error
+        if self.complete:
+            self._output.commit()
+        else:
+            self.path = self._output.keep_incomplete()
 
     def discard(self) -> None:
         """Leave no trace of the file. Safe to call twice."""
         # the disk may be full or gone; the file is removed next
         with contextlib.suppress(av.FFmpegError, OSError):
-            self._container.close()
-        self._partial.unlink(missing_ok=True)
+            if self._container is not None:
+                self._container.close()
+        self._output.abort()
 
 
 def _open(path: Path, format_name: str) -> OutputContainer:
@@ -210,7 +225,7 @@ def _add_stream(
     settings = dict(encoder.settings)
     if options.quality is not None:
         settings["crf" if "crf" in settings else "q"] = str(options.quality)
-    rate = fps.limit_denominator(1001)
+    rate = min(fps.limit_denominator(1001), Fraction(_TICKS))  # nominal; each frame has its time
     stream = cast("VideoStream", container.add_stream(encoder.name, rate=rate))
     stream.width, stream.height = size[0] + size[0] % 2, size[1] + size[1] % 2
     stream.pix_fmt = "yuv420p"
@@ -253,6 +268,6 @@ def _explain(error: Exception, path: Path, what: str) -> str:
     if code in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{path}: its folder cannot be written to ({os.strerror(code)})"
     if code == errno.ENOENT:
-        return f"{path}: its folder is not there"
+        return f"{path}: its folder is gone"
     reason = getattr(error, "strerror", None) or type(error).__name__
     return f"{path}: {what} failed ({reason})"

@@ -1,4 +1,4 @@
-"""Memory for pictures, used again once nobody looks at the picture any longer."""
+"""Memory for images, used again once no view of the image is left."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import numpy as np
 
 from posekit.types import UInt8
 
+_POOL_BYTES = 400_000_000  # a dozen 4K frames
+
 
 class Pool:
-    """Hands out contiguous uint8 (H, W, 3) arrays and takes their memory back by itself.
+    """Lends contiguous uint8 (H, W, 3) arrays and takes their memory back by itself.
 
-    Without it each picture is fresh memory from the system, mapped in page by page. At most
-    `size` pieces are kept.
+    Without it each image is fresh memory from the system, mapped in page by page. At most
+    `size` pieces are kept, and fewer of large frames.
     """
 
     def __init__(self, size: int) -> None:
@@ -32,6 +34,8 @@ class Pool:
         return array
 
     def _take(self, size: int) -> UInt8:
+        while len(self._free) * size > _POOL_BYTES:
+            self._free.popleft()
         while self._free:
             memory = self._free.pop()
             if memory.size == size:

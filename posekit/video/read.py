@@ -16,8 +16,9 @@ from typing import Self
 from posekit.errors import InputError, SourceError
 from posekit.types import Frame
 from posekit.video.channel import Channel
-from posekit.video.container import open_input
-from posekit.video.decode import Converter, Picture, video_pictures
+from posekit.video.container import no_answer, open_input, time_limit_s
+from posekit.video.convert import Converter, Decoded
+from posekit.video.decode import video_frames
 from posekit.video.images import image_frames
 from posekit.video.live import Live
 from posekit.video.options import Info, Kind, ReadOptions
@@ -25,8 +26,10 @@ from posekit.video.pool import Pool
 from posekit.video.sources import Source, resolve
 from posekit.video.surface import SurfaceDecoders
 
+_WAKE_S = 0.1
+_GRACE_S = 0.5  # FFmpeg's own time-out comes first and knows more
 _LEAVE_S = 2.0  # a thread that waits for a dead network ends by itself, after its time-out
-_Item = Frame | Picture
+_Item = Frame | Decoded
 
 
 class Reader:
@@ -34,7 +37,7 @@ class Reader:
 
     size: (W, H) of the first frame, upright.  fps: average, for writing.
     frame_count: expected number, or None.  names: file of each image by index, else empty.
-    dropped: pictures nobody took in time.  reconnected: how often.  notes: what was amiss.
+    dropped: frames not taken in time.  reconnected: how often.  notes: what was wrong.
     Raises SourceError, also while iterating.
     """
 
@@ -44,9 +47,9 @@ class Reader:
         self.name, self.stem = source.name, source.stem
         self.names = [str(path) for path in source.paths]
         self._info = Info()
-        self._channel: Channel[_Item] = Channel(options.prefetch)
+        self._channel: Channel[_Item] = Channel(options.prefetch, _bytes)
         # those queued, one being made, and some in the taker's hands
-        self._convert = Converter(Pool(options.prefetch + 4))
+        self._convert = Converter(Pool(options.prefetch + 4), self._info)
         work = partial(_pump, channel=self._channel, convert=self._convert, decoders=decoders)
         thread = threading.Thread(
             target=work,
@@ -58,12 +61,20 @@ class Reader:
         with ExitStack() as on_failure:
             on_failure.callback(self._stop)
             thread.start()
+            self._await_open(source, options)
             first = self._channel.peek()
             if first is None:
-                raise SourceError(f"{self.name}: no picture in it")
+                raise SourceError(f"{self.name}: no frame in it")
             frame = first if isinstance(first, Frame) else self._convert(first)
             on_failure.pop_all()
         self.size = frame.size
+
+    def _await_open(self, source: Source, options: ReadOptions) -> None:
+        """Wait for the source to be open, whatever FFmpeg waits for. Raises SourceError."""
+        deadline = time.monotonic() + time_limit_s(source, options) + _GRACE_S
+        while not (self._channel.wait(_WAKE_S) or self._info.opened):
+            if time.monotonic() > deadline:
+                raise SourceError(no_answer(source, options))
 
     @property
     def kind(self) -> Kind:
@@ -81,24 +92,44 @@ class Reader:
         return self._info.fps
 
     @property
+    def stored_size(self) -> tuple[int, int] | None:
+        """(W, H) of the first frame as it is stored, px; `size` has square pixels, upright."""
+        return self._info.stored_size
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a stored pixel by its height."""
+        return self._info.pixel_aspect
+
+    @property
+    def start_time_s(self) -> float:
+        """Seconds on the stream's own clock where `time_s` is 0."""
+        return self._info.start_time_s
+
+    @property
     def frame_count(self) -> int | None:
         """How many frames this reader will give, as far as the source tells."""
         return self._info.frame_count
 
     @property
     def decode_s(self) -> list[float]:
-        """Seconds that each of the newest 10,000 pictures took to decode (live: and to arrive)."""
+        """Seconds that each of the newest 10,000 frames took to decode (live: and to arrive)."""
         return list(self._info.decode_s)
 
     @property
     def dropped(self) -> int:
-        """Pictures of a live source that nobody took in time."""
+        """Frames of a live source that were not taken in time."""
         return self._channel.dropped
 
     @property
     def reconnected(self) -> int:
         """How often a live source came back after a break."""
         return self._info.reconnected
+
+    @property
+    def unreadable(self) -> int:
+        """Images that could not be read and were left out; `notes` name them."""
+        return self._info.unreadable
 
     @property
     def notes(self) -> list[str]:
@@ -135,7 +166,7 @@ def read(
     """Open a file, image, folder, pattern, webcam index or URL; waits for the first frame.
 
     decoders: of a GPU, for what they can do of video files; such frames stay there until their
-    `image` is asked for.
+    `image` is read.
     Raises SourceError (cannot be read; a pattern of several videos: see `expand`), InputError.
     """
     options = options or ReadOptions()
@@ -154,9 +185,9 @@ def _pump(
     convert: Converter,
     decoders: SurfaceDecoders | None,
 ) -> None:
-    """The thread: decode and hand over until the end or until nobody listens."""
-    pictures = _items(source, options, info, channel=channel, decoders=decoders)
-    with channel, closing(pictures) as items:
+    """The thread: decode and pass on until the end or until the reader is closed."""
+    frames = _items(source, options, info, channel=channel, decoders=decoders)
+    with channel, closing(frames) as items:
         while True:
             started = time.perf_counter()
             item = next(items, None)
@@ -166,7 +197,7 @@ def _pump(
             if not newest and not isinstance(item, Frame):
                 item = convert(item)
             info.decode_s.append(time.perf_counter() - started)
-            # The newest is made RGB by whoever takes it: a dropped picture costs no conversion.
+            # The thread that takes the newest makes it RGB: a dropped frame costs no conversion.
             if not (channel.replace(item) if newest else channel.put(item)):
                 return
 
@@ -180,16 +211,24 @@ def _items(
     decoders: SurfaceDecoders | None,
 ) -> Generator[_Item, None, None]:
     if source.kind == "images":
+        info.opened = True
         yield from image_frames(source, options, info)
         return
     container = open_input(source, options)
+    info.opened = True
     on_gpu = decoders if source.kind == "file" else None
     # a URL that knows how long it is is a file somewhere else
     if source.kind == "file" or (source.kind == "url" and (container.duration or 0) > 0):
         with container:
-            yield from video_pictures(container, source, options, info=info, decoders=on_gpu)
+            yield from video_frames(container, source, options, info=info, decoders=on_gpu)
     else:
-        yield from Live(source, options, info, channel.sleep).pictures(container)
+        yield from Live(source, options, info, channel.sleep).frames(container)
+
+
+def _bytes(item: _Item) -> int:
+    """Of a frame as RGB; of pictures only the newest waits, whatever its size."""
+    width, height = item.size if isinstance(item, Frame) else (0, 0)
+    return 3 * width * height
 
 
 def _leave(channel: Channel[_Item], thread: threading.Thread) -> None:

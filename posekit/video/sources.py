@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 from posekit.errors import SourceError
+from posekit.video.timeline import listed
 
 IMAGE_SUFFIXES = frozenset(
     f".{name}"
@@ -20,6 +22,10 @@ IMAGE_SUFFIXES = frozenset(
 VIDEO_SUFFIXES = frozenset(
     f".{name}"
     for name in "mp4 m4v mov avi mkv webm mpg mpeg ts mts m2ts wmv flv 3gp ogv gif".split()  # noqa: SIM905
+)
+_OTHER_IMAGES = frozenset(
+    f".{name}"
+    for name in "avif heic heif jxl exr hdr psd svg dng cr2 cr3 nef arw raf orf".split()  # noqa: SIM905
 )
 _SCHEMES = frozenset(["rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "tcp", "srt"])
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"BM", b"II*\x00", b"MM\x00*")
@@ -31,6 +37,8 @@ class Source:
 
     name: shown to people, without user name, password or query of a URL.
     stem: for output files.  target: what is opened.  paths: of kind "images", in order.
+    root: the folder that the images' names start from.
+    notes: sentences on what beside them is not read.
     """
 
     kind: Literal["file", "images", "webcam", "url"]
@@ -38,10 +46,19 @@ class Source:
     name: str
     stem: str
     paths: tuple[Path, ...] = ()
+    root: Path = Path()
+    notes: tuple[str, ...] = ()
+
+    def identity(self, path: Path) -> str:
+        """What an image is called in every output: its path from `root`, with forward slashes.
+
+        Names of one source are unique, unlike base names.
+        """
+        return path.relative_to(self.root).as_posix()
 
 
 def is_live(source: str | Path | int | Source) -> bool:
-    """Whether `source` may be endless: a webcam or a URL, told without opening it."""
+    """Whether `source` may be endless: a webcam or a URL; it is not opened."""
     if not isinstance(source, Source):
         source = resolve(source)
     return source.kind in ("webcam", "url")
@@ -86,7 +103,7 @@ def _resolve(source: str | Path | int) -> list[Source]:
     try:
         return _from_disk(path, text)
     except PermissionError as error:
-        raise SourceError(f"{text}: permission denied") from error
+        raise SourceError(f"{error.filename or text}: permission denied") from error
 
 
 def _from_disk(path: Path, text: str) -> list[Source]:
@@ -105,7 +122,7 @@ def _file(path: Path) -> Source:
     if path.is_file() and path.stat().st_size == 0:
         raise SourceError(f"{path}: the file is empty (0 bytes)")
     if path.suffix.lower() in IMAGE_SUFFIXES or _starts_like_image(path):
-        return Source("images", str(path), str(path), path.stem, (path,))
+        return Source("images", str(path), str(path), path.stem, (path,), path.parent)
     return Source("file", str(path), str(path), path.stem)
 
 
@@ -134,7 +151,9 @@ def _folder(path: Path) -> Source:
     images = _visible(entries, IMAGE_SUFFIXES)
     if images:
         stem = path.resolve().name or "images"
-        return Source("images", str(path), str(path), stem, tuple(images))
+        others = _visible(entries, VIDEO_SUFFIXES | _OTHER_IMAGES)
+        notes = (_unread(path, others),) if others else ()
+        return Source("images", str(path), str(path), stem, tuple(images), path, notes)
     videos = _visible(entries, VIDEO_SUFFIXES)
     if videos:
         raise SourceError(
@@ -144,9 +163,16 @@ def _folder(path: Path) -> Source:
     raise SourceError(f"{path}: a folder without images (wanted jpg, png, bmp, webp, tiff, ...)")
 
 
+def _unread(folder: Path, others: list[Path]) -> str:
+    names = listed([other.name for other in others])
+    return (
+        f"{folder}: {len(others)} files beside the images were not read ({names}); give videos by "
+        "themselves, and save other images as JPEG or PNG"
+    )
+
+
 def _pattern(pattern: str) -> list[Source]:
-    paths = [Path(match) for match in glob.glob(pattern, recursive=True)]  # noqa: PTH207  # takes absolute patterns too
-    paths = [path for path in paths if path.is_file()]
+    paths = [path for path in dict.fromkeys(_matches(pattern)) if path.is_file()]
     images = _visible(paths, IMAGE_SUFFIXES)
     others = sorted(set(paths) - set(_visible(paths, IMAGE_SUFFIXES)), key=_natural)
     videos = [path for path in others if not path.name.startswith(".")]
@@ -157,10 +183,54 @@ def _pattern(pattern: str) -> list[Source]:
         )
     if images:
         stem = images[0].resolve().parent.name or "images"
-        return [Source("images", pattern, pattern, stem, tuple(images))]
+        return [Source("images", pattern, pattern, stem, tuple(images), _fixed_part(pattern))]
     if not videos:
         raise SourceError(f"{pattern}: no file matches")
     return [_file(path) for path in videos]
+
+
+def _matches(pattern: str) -> Iterator[Path]:
+    """What a pattern matches; `**` follows links to folders, and enters each folder once."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        for match in glob.glob(pattern):  # noqa: PTH207  # takes absolute patterns too
+            yield Path(match)
+        return
+    place = parts.index("**")
+    rest = parts[place + 1 :] or ("*",)
+    for start in _matches(str(Path(*parts[:place]))):
+        for folder in _folders_within(start):
+            yield from _matches(str(Path(glob.escape(str(folder)), *rest)))
+
+
+def _folders_within(start: Path) -> list[Path]:
+    """`start` and the folders below it but hidden ones, each real folder once.
+
+    Folders come before links to them, and nearer ones before deeper ones: a loop of links ends.
+    """
+    level, found, visited = [start], [], set[str]()
+    while level:
+        below: list[Path] = []
+        for folder in sorted(level, key=lambda each: (each.is_symlink(), str(each))):
+            real = os.path.realpath(folder)
+            if real not in visited and folder.is_dir():
+                visited.add(real)
+                found.append(folder)
+                below += _visible_folders(folder)
+        level = below
+    return found
+
+
+def _visible_folders(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return [folder / e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+
+
+def _fixed_part(pattern: str) -> Path:
+    """The folder of a pattern's leading parts that hold no wildcard."""
+    parts = Path(pattern).parts
+    count = next(n for n, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:count])
 
 
 def _url(text: str) -> Source:

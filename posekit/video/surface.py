@@ -1,7 +1,7 @@
 """Videos decoded on a GPU: what `read` asks of a decoder there, and the frames that come of it.
 
-Containers, times, seeking and rotation stay PyAV's; only packets go to the GPU. Whoever decodes
-there is handed in (a runtime's `decoders`), since this package knows no GPU.
+Containers, times, seeking and rotation stay PyAV's; only packets go to the GPU. The decoder
+is passed in (a runtime's `decoders`), since this package knows no GPU.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from posekit.types import Frame, UInt8
 from posekit.video.container import open_input, video_stream
 from posekit.video.options import ReadOptions
 from posekit.video.sources import Source
+from posekit.video.streams import pixel_aspect
 
 # MP4 keeps lengths and parameter sets apart; a decoder chip wants start codes, sets in between.
 _ANNEX_B = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 _CODECS = ("h264", "hevc", "vp9", "av1")
 _EIGHT_BIT = ("yuv420p", "yuvj420p")
-# AVColorSpace: 1 is BT.709, 5 and 6 are BT.601; 2, nothing said, FFmpeg converts by BT.601 too.
+# AVColorSpace: 1 is BT.709, 5 and 6 are BT.601; 2, unspecified, FFmpeg takes for BT.601 too.
 _BT709, _BT601 = 1, (2, 5, 6)
 _FULL = 2  # AVColorRange
 
@@ -48,7 +49,7 @@ class Coded:
 
 
 class Surface(Protocol):
-    """A picture on a GPU as NV12, for as long as this is held."""
+    """A frame on a GPU as NV12, for as long as this is held."""
 
     @property
     def coded(self) -> Coded:
@@ -69,7 +70,7 @@ class SurfaceDecoder(Protocol):
     """Decodes one video. Raises DeviceError where it cannot go on."""
 
     def decode(self, data: bytes, pts: int) -> list[Surface]:
-        """A packet in, in the file's order; pictures that are ready, in order of time."""
+        """A packet in, in the file's order; frames that are ready, in display order."""
         ...
 
     def flush(self) -> list[Surface]:
@@ -92,7 +93,7 @@ class SurfaceDecoders(Protocol):
 
 
 class SurfaceFrame(Frame):
-    """A Frame whose picture lies on a GPU: `image` is copied down when it is first asked for."""
+    """A Frame whose image lies on a GPU: `image` is copied to the host when it is first read."""
 
     def __init__(self, surface: Surface, index: int, time_s: float) -> None:
         vars(self).update(index=index, time_s=time_s, name="")
@@ -136,7 +137,7 @@ def rgb_of(nv12: UInt8, coded: Coded) -> UInt8:
 
 
 def coded_as(source: Source, options: ReadOptions) -> Coded:
-    """How a file is stored, by its first picture, which the CPU decodes for that.
+    """How a file is stored, by its first frame, which the CPU decodes for that.
 
     Raises DeviceError: only the CPU decodes such a video here. SourceError: it cannot be read.
     """
@@ -145,12 +146,14 @@ def coded_as(source: Source, options: ReadOptions) -> Coded:
         try:
             frame = next(iter(container.decode(stream)), None)
         except av.FFmpegError as error:
-            raise DeviceError("its first picture is damaged") from error
+            raise DeviceError("its first frame is damaged") from error
         if frame is None:
-            raise DeviceError("no picture in it could be decoded")
+            raise DeviceError("no frame in it could be decoded")
         codec = stream.codec_context.name
         if why := _unfit(codec, frame):
             raise DeviceError(why)
+        if pixel_aspect(stream) != 1:
+            raise DeviceError("its pixels are not square")
         full = frame.format.name == "yuvj420p" or frame.color_range == _FULL
         size = (frame.width, frame.height)
         return Coded(codec, size, bt709=frame.colorspace == _BT709, full_range=full)
@@ -160,8 +163,7 @@ def _unfit(codec: str, frame: VideoFrame) -> str:
     """Why a video is decoded on the CPU, in half a sentence; "" where a GPU may do it."""
     reasons = {
         f"its codec is {codec}, not one of {', '.join(_CODECS)}": codec not in _CODECS,
-        f"its pictures are {frame.format.name}, not 8-bit 4:2:0": frame.format.name
-        not in _EIGHT_BIT,
+        f"its frames are {frame.format.name}, not 8-bit 4:2:0": frame.format.name not in _EIGHT_BIT,
         f"{frame.width} x {frame.height} px: an odd side": frame.width % 2 or frame.height % 2,
         "it is shown turned or mirrored": frame.side_data.get("DISPLAYMATRIX") is not None,
         "it is interlaced": frame.interlaced_frame,
@@ -223,7 +225,7 @@ class OnGpu:
         for surface in found:
             late = self._newest is not None and surface.pts <= self._newest
             if late or surface.pts not in self._waiting:
-                raise DeviceError(f"a picture came with the time stamp {surface.pts}, out of order")
+                raise DeviceError(f"a frame came with the time stamp {surface.pts}, out of order")
             self._newest = surface.pts
             if self._waiting.pop(surface.pts):
                 shown.append(surface)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from posekit.errors import InputError
+from posekit.errors import InputError, SourceError
 from posekit.types import UInt8
 from posekit.video.channel import Channel
 from posekit.video.encode import Encoding, WriteOptions
@@ -24,8 +25,8 @@ class VideoWriter:
     """Writes RGB pictures to `path`, which appears, whole, at `close`.
 
     size: (W, H) of the video; other pictures are scaled to fit.  fps: nominal; each picture's own
-    time counts. As a context manager it closes at the end and after Ctrl-C, and aborts after any
-    other error.
+    time counts. As a context manager it closes at the end, aborts where it cannot be written, and
+    after any other exception, Ctrl-C too, keeps what there is as `<name>.incomplete`.
     Raises SourceError, InputError.
     """
 
@@ -37,14 +38,14 @@ class VideoWriter:
         fps: Fraction | float,
         options: WriteOptions | None = None,
     ) -> None:
-        if min(size) < 1 or not 0 < fps <= 1000:
-            raise InputError(
-                f"size {size}, {fps} frames a second: wanted both above 0, fps <= 1000"
-            )
+        if min(size) < 1 or not 0 < fps < math.inf:
+            raise InputError(f"size {size}, fps {fps}: wanted all above 0")
         self.path = Path(path)
         options = options or WriteOptions()
         self._encoding = Encoding(self.path, size=size, fps=Fraction(fps), options=options)
-        self._channel: Channel[tuple[UInt8, float]] = Channel(options.queue)
+        self._channel: Channel[tuple[UInt8, float]] = Channel(
+            options.queue, lambda item: item[0].nbytes
+        )
         self._results: Channel[None] = Channel(1)
         work = (self._channel, self._results, self._encoding)
         self._thread = threading.Thread(
@@ -82,6 +83,15 @@ class VideoWriter:
             self._results.peek()
             on_failure.pop_all()
 
+    def keep_incomplete(self) -> Path | None:
+        """Finish the file as `<name>.incomplete`, whose path is returned; None without a picture.
+
+        Raises SourceError.
+        """
+        self._encoding.complete = False
+        self.close()
+        return self._encoding.path if self._encoding.count else None
+
     def abort(self) -> None:
         """Stop and leave nothing behind. Safe to call twice."""
         self._stop()
@@ -92,10 +102,12 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        if error is None or isinstance(error, KeyboardInterrupt):
+        if error is None:
             self.close()
-        else:
+        elif isinstance(error, SourceError):
             self.abort()
+        else:
+            self.keep_incomplete()
 
 
 def _work(

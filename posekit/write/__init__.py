@@ -1,6 +1,6 @@
 """Poses to files: JSON Lines, COCO, CSV, Parquet, OpenPose, Label Studio, DeepLabCut."""
 
 from posekit.write.header import Header
-from posekit.write.writers import SUFFIXES, Writers, open_writers
+from posekit.write.writers import SUFFIXES, Writers, open_writers, output_paths
 
-__all__ = ["SUFFIXES", "Header", "Writers", "open_writers"]
+__all__ = ["SUFFIXES", "Header", "Writers", "open_writers", "output_paths"]

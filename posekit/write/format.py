@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from posekit.atomic import AtomicFile, AtomicFolder
 from posekit.types import Frame, Poses
 
-VISIBLE = 0.2  # keypoint score from which a point counts as seen, as in the MSRA protocol
+VISIBLE = 0.2  # keypoint score from which a point counts as visible, as in the MSRA protocol
 
 Output = TypeVar("Output", AtomicFile, AtomicFolder)
 

@@ -13,7 +13,10 @@ class Header:
     """Where the poses of a file come from.
 
     version: of posekit.  model, model_sha256: bundle that made them.  source: path or URL.
-    size: (W, H) of the first frame, px, or None.  fps: nominal frames a second, or None.
+    size: (W, H) of the first frame, px, or None: square pixels, upright; points are in it.
+    stored_size, pixel_aspect: as the source stores it, "64:45" where a pixel is wider than high.
+    fps: nominal frames a second, or None.  start_time_s: the source's own time where times are 0.
+    images: names of all images of the source, in order; empty for video.
     """
 
     version: str
@@ -23,6 +26,10 @@ class Header:
     source: str
     size: tuple[int, int] | None = None
     fps: float | None = None
+    stored_size: tuple[int, int] | None = None
+    pixel_aspect: str = "1:1"
+    start_time_s: float = 0.0
+    images: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The first line of a JSON Lines file."""
@@ -34,4 +41,7 @@ class Header:
             "source": self.source,
             "size": None if self.size is None else list(self.size),
             "fps": self.fps,
+            "stored_size": list(self.stored_size or self.size or []) or None,
+            "pixel_aspect": self.pixel_aspect,
+            "start_time_s": round(self.start_time_s, 6),
         }

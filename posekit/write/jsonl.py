@@ -14,12 +14,13 @@ from posekit.write.header import Header
 class JsonLines(Format[AtomicFile]):
     """`{"posekit": …, "skeleton": …}`, then `{"frame", "time_s", "persons"}` a frame.
 
-    Images have "file" too. Strict JSON: a number that is not finite is null. Points in px with two
-    decimals, scores with four. `persons` is Poses.to_dict.
+    Images have "file" too, and frames of another size than the header's have "size". Strict JSON:
+    a number that is not finite is null. Points in px with two decimals, scores with four.
+    `persons` is Poses.to_dict.
     """
 
     def __init__(self, path: Path, header: Header) -> None:
-        self.out = AtomicFile(path)
+        self.out, self._size = AtomicFile(path), header.size
         self.out.file.write(strict_json(header.to_dict()) + "\n")
 
     def write(self, frame: Frame, poses: Poses) -> None:
@@ -27,4 +28,6 @@ class JsonLines(Format[AtomicFile]):
         line: dict[str, Any] = {"frame": frame.index, "time_s": round(frame.time_s, 6)}
         if frame.name:
             line["file"] = frame.name
+        if self._size is not None and frame.size != self._size:
+            line["size"] = list(frame.size)
         self.out.file.write(strict_json({**line, **poses.to_dict()}) + "\n")

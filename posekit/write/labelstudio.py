@@ -12,7 +12,7 @@ from posekit.types import Frame, Poses
 from posekit.write.format import VISIBLE, Format, person_ids, strict_json
 from posekit.write.header import Header
 
-_POINT_PERCENT = 0.5  # drawn size of a point, of the picture's width
+_POINT_PERCENT = 0.5  # drawn size of a point, of the image's width
 
 
 class LabelStudio(Format[AtomicFile]):
@@ -21,7 +21,7 @@ class LabelStudio(Format[AtomicFile]):
     The labelling interface needs `<Image name="image" value="$image"/>`, `<RectangleLabels
     name="box" toName="image">` with the label person, and `<KeyPointLabels name="keypoints"
     toName="image">` with the skeleton's names. Each point has its person's box as parent. Points
-    scored under 0.2 are left out; others are moved into the picture.
+    scored under 0.2 are left out; others are moved into the image.
     `data.image` is the file's name, for videos `<stem>_<frame, 6 digits>.jpg`: prefix your URL.
     """
 

@@ -62,6 +62,21 @@ class Writers:
             raise
         return self.paths
 
+    def keep_incomplete(self) -> list[Path]:
+        """Finish every output under a name that ends in `.incomplete`; returns the paths.
+
+        Raises SourceError; nothing is left then.
+        """
+        formats, self._formats = self._formats, []
+        try:
+            for each in formats:
+                with explained(each.out.path):
+                    each.finish()
+            return [each.out.keep_incomplete() for each in formats]
+        except BaseException:
+            _discard(formats)
+            raise
+
     def abort(self) -> None:
         """Remove what was written; files that stood there before are untouched."""
         formats, self._formats = self._formats, []
@@ -76,7 +91,7 @@ def open_writers(
     Nothing is opened unless all can be. Raises InputError (unknown format), SourceError (exists,
     cannot be written), MissingExtraError.
     """
-    paths = {name: folder / f"{stem}{_suffix(name)}" for name in formats}
+    paths = output_paths(formats, folder, stem)
     check_free(*paths.values(), overwrite=overwrite)
     opened: list[Format[Any]] = []
     try:
@@ -87,6 +102,11 @@ def open_writers(
         _discard(opened)
         raise
     return Writers(opened)
+
+
+def output_paths(formats: Sequence[str], folder: Path, stem: str) -> dict[str, Path]:
+    """What `open_writers` writes, by format. Raises InputError for an unknown one."""
+    return {name: folder / f"{stem}{_suffix(name)}" for name in formats}
 
 
 def _suffix(name: str) -> str:

@@ -18,6 +18,7 @@ from tests.architecture.tree import PACKAGES, PROGRAMS, ROOT, Function, Module, 
 
 # What may break a guard, and why. Keep it under five.
 ALLOWED: dict[str, str] = {
+    "posekit/cli/last_net.py": "no exception may end the command line in a trace",
     "posekit/api.py:load": "what is asked of the machine is three things: device, runtime, threads",
 }
 
@@ -117,7 +118,7 @@ def catches_all(module: Module) -> Iterator[str]:
         last = node.body[-1]
         raised_again = isinstance(last, ast.Raise) and last.exc is None
         if "Exception" in caught or ("BaseException" in caught and not raised_again):
-            yield f"{module.where}:{node.lineno} catches everything"
+            yield f"{module.where} catches everything in line {node.lineno}"
 
 
 def prints(module: Module) -> Iterator[str]:

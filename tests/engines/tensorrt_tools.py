@@ -20,9 +20,8 @@ from posekit.bundle import Bundle
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
 from posekit_engines.graphs.weights import bundle_weights, load_weights
-from tests.engines.cuda_emulation import tools
+from tests import needs
 
-FOLDER = tools.TOOLCHAIN / "tensorrt"
 TURING = ("SM75",)  # never built for unless asked
 
 
@@ -41,8 +40,15 @@ def rtx() -> Any:
 
 def installed(name: str) -> Path:
     """The folder of rtx, 10 or 11."""
-    folder = FOLDER / name
-    return folder if (folder / "installed.txt").exists() else tools.missing(f"TensorRT ({name})")
+    return needs.in_toolchain(f"tensorrt/{name}/installed.txt", f"TensorRT ({name})").parent
+
+
+def bindings(name: str) -> list[Path]:
+    """The compiled modules of rtx, 10 or 11: one for each of TensorRT's Python packages."""
+    first = needs.in_toolchain(
+        f"tensorrt/{name}/tensorrt*_bindings/tensorrt*.so", f"TensorRT's bindings ({name})"
+    )
+    return sorted(first.parent.glob("tensorrt*.so"))
 
 
 def small_spec(architecture: str) -> ModelSpec:

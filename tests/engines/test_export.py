@@ -24,10 +24,11 @@ from posekit.errors import (
 )
 from posekit.geometry import Warp
 from posekit.runtime import Runtime
-from posekit_engines import onnx_file, output_set
+from posekit_engines import onnx_file
 from posekit_engines.export import export
 from posekit_engines.options import BUDGETS, ExportOptions
 from posekit_engines.parity.crops import embedded_crops
+from tests import needs
 from tests.full_disk import full_disk
 
 PLAIN = ExportOptions(flip=False)
@@ -153,24 +154,6 @@ def test_a_disk_that_fills_leaves_the_old_output(lightning: Bundle, tmp_path: Pa
     assert old.read_bytes() == b"old"
 
 
-def test_a_rename_that_fails_is_undone(tmp_path: Path) -> None:
-    """A folder in the way of the second old file stops the swap after the first was done."""
-    first, second = tmp_path / "a", tmp_path / "b"
-
-    def write() -> None:
-        with output_set.together([first, second], overwrite=True) as folder:
-            for name in ("a", "b"):
-                (folder / name).write_text("new")
-            (folder / "b.old").mkdir()
-
-    for path in (first, second):
-        path.write_text("old")
-    with pytest.raises(SourceError):
-        write()
-    assert [path.read_text() for path in (first, second)] == ["old", "old"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
-
-
 def test_an_unwritable_target_is_one_sentence(lightning: Bundle, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SourceError, match="a file stands where its folder should be"):
@@ -283,7 +266,7 @@ def test_budgets_are_the_published_bars() -> None:
 
 
 def test_openvino_reads_the_file_and_agrees(written: tuple[Path, Any], lightning: Bundle) -> None:
-    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    openvino = needs.package("openvino")
     model = openvino.Core().compile_model(
         str(written[0]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )

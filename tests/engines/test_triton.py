@@ -20,6 +20,7 @@ from posekit_engines.triton import config, describe, fitting, model_name
 from posekit_engines.trt import cache
 from posekit_engines.trt.cache import with_plans
 from posekit_engines.trt.plan import PlanFile, graph_hash
+from tests import needs
 
 AFFINE = ExportOptions(to="triton", flip=False, affine=True)
 
@@ -74,8 +75,7 @@ def test_the_config_says_what_the_file_takes_and_gives(repository: Path) -> None
     ids=lambda options: options.outputs,
 )
 def test_triton_s_own_protobuf_parses_the_config(options: Any, spec: ModelSpec) -> None:
-    reason = "tritonclient is not installed"
-    messages = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason=reason)
+    messages = needs.package("tritonclient.grpc.model_config_pb2")
     from google.protobuf import text_format
 
     text = config("poses", "model.onnx", spec, options=options)

@@ -21,7 +21,7 @@ from posekit.skeletons import COCO_17, MPII_16
 from posekit.types import ModelSpec, Skeleton
 from posekit_engines.bundles.assemble import assemble_bundle
 from tests.assets import shared
-from tests.finetune.material import blobs, write_blobs
+from tests.finetune.media import blobs, write_blobs
 
 CUT = ("steps=3", "watch_every=3", "batch=4", "labelled_batch=4", "ensemble_views=1")
 
@@ -105,6 +105,7 @@ def test_recipes_of_few_labels_run_on_generated_data(folder: Path, name: str) ->
     finished(told, 4)
 
 
+@pytest.mark.assets
 @pytest.mark.slow
 def test_mpii_labels_teach_what_they_have_on_other_pictures(folder: Path) -> None:
     """MPII's own list of persons, from the crumbs of it."""
@@ -115,6 +116,7 @@ def test_mpii_labels_teach_what_they_have_on_other_pictures(folder: Path) -> Non
     finished(told, 5)
 
 
+@pytest.mark.assets
 @pytest.mark.slow
 def test_coco_crumbs_teach_the_first_instances(folder: Path) -> None:
     root = shared("mmpose_testdata/coco")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from posekit.atomic import AtomicFile, AtomicFolder, write_atomic
+from posekit.atomic import AtomicFile, AtomicFiles, AtomicFolder, check_apart, write_atomic
 from posekit.errors import SourceError
 
 
@@ -45,7 +45,7 @@ def test_an_abort_takes_back_the_folders_it_made_and_no_others(tmp_path):
     first = AtomicFile(tmp_path / "mine" / "a" / "b" / "one")
     second = AtomicFile(tmp_path / "mine" / "a" / "b" / "two")
     first.abort()
-    assert names(tmp_path / "mine" / "a" / "b") == [".two.partial"]
+    assert all(name.startswith(".two.") for name in names(tmp_path / "mine" / "a" / "b"))
     second.commit()
     third = AtomicFile(tmp_path / "mine" / "c" / "three")
     third.abort()
@@ -94,12 +94,189 @@ def test_an_aborted_folder_leaves_the_old_one(tmp_path):
     assert names(tmp_path) == ["out"]
 
 
-def test_what_a_killed_run_left_is_not_in_the_next_output(tmp_path):
-    killed = AtomicFolder(tmp_path / "out")
-    (killed.folder / "stale").touch()
+def killed(program: str, path: Path) -> None:
+    """Run `program`, which gets `path` and waits for its end on purpose, and kill -9 it there."""
+    text = "import sys, time\nfrom pathlib import Path\nfrom posekit.atomic import *\n"
+    text += f"path = Path(sys.argv[1])\n{program}\nprint('ready', flush=True)\ntime.sleep(600)\n"
+    with subprocess.Popen([sys.executable, "-c", text, str(path)], stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"ready\n"
+        run.kill()
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):
+    killed("out = AtomicFolder(path); (out.folder / 'stale').touch()", tmp_path / "out")
+    killed("out = AtomicFile(path); out.file.write('half'); out.file.flush()", tmp_path / "a")
+    assert len(names(tmp_path)) == 4  # a lock and a hidden output each
     with AtomicFolder(tmp_path / "out") as output:
         (output.folder / "fresh").touch()
     assert names(tmp_path / "out") == ["fresh"]
+    write_atomic(tmp_path / "a", "whole")
+    assert names(tmp_path) == ["a", "out"]
+
+
+REPLACE = """
+import os
+def stop(*_):
+    print("ready", flush=True)
+    time.sleep(600)
+with AtomicFiles([path, path.with_name("b")], overwrite=True) as out:
+    for name in ("a", "b"):
+        out.place(path.with_name(name)).write_text("new")
+    real, done = os.link, []
+    def link(source, target, **more):
+        if len(done) == MOVES:
+            stop()
+        real(source, target, **more)
+        done.append(target)
+        if len(done) == MOVES == 4:
+            Path(source).unlink()
+            stop()
+    os.link = link
+"""
+
+
+@pytest.mark.parametrize("moves", range(5))
+def test_a_set_that_was_killed_while_it_replaced_another_is_put_back(tmp_path, moves):
+    """Two old files go, two new ones come: killed between these, they are never mixed."""
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("old")
+    killed(REPLACE.replace("MOVES", str(moves)), tmp_path / "a")
+    there = {path.name: path.read_text() for path in tmp_path.iterdir() if path.name in "ab"}
+    assert moves == 4 or there.get("a") != "new"  # the first comes last
+    with pytest.raises(ZeroDivisionError), AtomicFiles([tmp_path / "a"], overwrite=True):
+        raise ZeroDivisionError
+    wanted = "new" if moves == 4 else "old"
+    assert [(tmp_path / name).read_text() for name in ("a", "b")] == [wanted, wanted]
+    assert names(tmp_path)[-2:] == ["a", "b"]
+
+
+def test_several_outputs_appear_together_in_more_than_one_folder(tmp_path):
+    first, second = tmp_path / "one" / "a", tmp_path / "two" / "b"
+    with AtomicFiles([first, None, second], overwrite=False) as out:
+        out.place(first).write_text("a")
+        out.place(second).write_text("b")
+        assert names(first.parent) != ["a"]
+    assert [path.read_text() for path in (first, second)] == ["a", "b"]
+    assert [names(path.parent) for path in (first, second)] == [["a"], ["b"]]
+
+
+def test_what_belonged_to_a_replaced_output_goes_with_it(tmp_path):
+    outputs = [tmp_path / name for name in ("model", "model.data", "report")]
+    for path in outputs:
+        path.write_text("old")
+    with AtomicFiles(outputs, overwrite=True) as out:
+        out.place(outputs[2]).write_text("new")  # the model was refused: the old one stays
+    assert [path.read_text() for path in outputs] == ["old", "old", "new"]
+    with AtomicFiles(outputs, overwrite=True) as out:
+        out.place(outputs[0]).write_text("new")
+    assert names(tmp_path) == ["model"]
+
+
+def test_a_rename_that_fails_undoes_those_before_it(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    for path in (first, second):
+        path.write_text("old")
+
+    def write() -> None:
+        with AtomicFiles([first, second], overwrite=True) as out:
+            for path in (first, second):
+                out.place(path).write_text("new")
+            (out.place(second).parent.parent / "old" / "b").mkdir()  # in the way of the old b
+
+    with pytest.raises(SourceError):
+        write()
+    assert [path.read_text() for path in (first, second)] == ["old", "old"]
+    assert names(tmp_path) == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", [AtomicFile, AtomicFolder])
+def test_of_two_writers_of_one_output_the_second_is_refused_until_the_first_is_done(tmp_path, kind):
+    first = kind(tmp_path / "out")
+    for overwrite in (None, True):
+        with pytest.raises(SourceError, match="another run is writing it"):
+            kind(tmp_path / "out", overwrite=overwrite)
+    with pytest.raises(SourceError, match="another run is writing it"):
+        AtomicFiles([tmp_path / "new" / "x", tmp_path / "out"], overwrite=True)
+    first.commit()
+    assert names(tmp_path) == ["out"]
+    with pytest.raises(SourceError, match="--overwrite"):
+        kind(tmp_path / "out", overwrite=False)
+    kind(tmp_path / "out").commit()
+    assert names(tmp_path) == ["out"]
+
+
+def test_caches_are_written_by_several_at_once(tmp_path):
+    with AtomicFile(tmp_path / "cached"):  # whoever holds the lock
+        write_atomic(tmp_path / "cached", "mine", shared=True)
+        (tmp_path / "cached").unlink()
+    write_atomic(tmp_path / "cached", "mine", shared=True)
+    assert (tmp_path / "cached").read_text() == "mine"
+    assert names(tmp_path) == ["cached"]
+
+
+@pytest.mark.parametrize("kind", [AtomicFile, AtomicFolder])
+def test_a_name_that_was_taken_meanwhile_is_not_replaced(tmp_path, kind):
+    output = kind(tmp_path / "out")
+    (tmp_path / "out").write_text("precious")
+    with pytest.raises(SourceError, match="exists"):
+        output.commit()
+    assert (tmp_path / "out").read_text() == "precious"
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights elsewhere")
+def test_no_link_is_followed(tmp_path):
+    """A link under any hidden name that an older version or a stranger would expect."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / ".a.partial").symlink_to(victim)
+    write_atomic(tmp_path / "a", "mine")
+    (tmp_path / "linked").symlink_to(victim)
+    write_atomic(tmp_path / "linked", "mine")  # the link is replaced, not what it points to
+    (tmp_path / ".b.lock").symlink_to(victim)
+    with pytest.raises(SourceError, match=r"\.b\.lock beside it is a link"):
+        write_atomic(tmp_path / "b", "mine")
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "linked").is_symlink()
+
+
+def test_a_very_long_name_has_a_hidden_one_too(tmp_path):
+    path = tmp_path / ("ä" * 125 + ".txt")  # 254 bytes of 255
+    write_atomic(path, "x")
+    with AtomicFolder(tmp_path / ("b" * 255)) as output:
+        (output.folder / "c").touch()
+    assert names(tmp_path) == ["b" * 255, path.name]
+
+
+@pytest.mark.parametrize("kind", [AtomicFile, AtomicFolder])
+def test_what_is_unfinished_is_kept_under_a_name_that_says_so(tmp_path, kind):
+    for text in ("first", "second"):
+        output = kind(tmp_path / "out")
+        target = output.partial / "in" if kind is AtomicFolder else output.partial
+        target.write_text(text)
+        assert output.keep_incomplete() == tmp_path / "out.incomplete"
+        output.commit()
+        assert names(tmp_path) == ["out.incomplete"]
+    kept = tmp_path / "out.incomplete"
+    assert (kept / "in" if kind is AtomicFolder else kept).read_text() == "second"
+
+
+def test_an_output_that_is_an_input_is_refused_whatever_its_name(tmp_path):
+    source = tmp_path / "clips" / "clip.mp4"
+    source.parent.mkdir()
+    source.write_text("x")
+    (tmp_path / "link.mp4").symlink_to(source)
+    (tmp_path / "folder").symlink_to(source.parent)
+    (tmp_path / "hard.mp4").hardlink_to(source)
+    (tmp_path / "other.mp4").touch()
+    same = (source, tmp_path / "clips" / ".." / "clips" / "clip.mp4", tmp_path / "link.mp4")
+    for output in (*same, tmp_path / "hard.mp4", tmp_path / "folder" / "clip.mp4", source.parent):
+        with pytest.raises(SourceError, match="would replace the input"):
+            check_apart([None, output], ["rtsp://camera/1", None, source])
+    with pytest.raises(SourceError, match="would replace the input"):
+        check_apart([source], [tmp_path / "folder" / "clip.mp4"])
+    check_apart([tmp_path / "other.mp4", tmp_path / "new.mp4", None], [source, "x" * 5000, "a\0b"])
 
 
 def test_a_file_where_the_folder_should_be_is_one_clear_error(tmp_path):

@@ -20,6 +20,7 @@ from posekit.errors import CheckpointError, MissingExtraError
 from posekit.nets import build
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
+from tests import needs
 from tests.states import FLAT, renamed
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -78,7 +79,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    needs.package("huggingface_hub")
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=running.serve_forever, daemon=True)
     thread.start()

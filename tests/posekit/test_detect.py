@@ -1,4 +1,4 @@
-"""posekit.detect.detector: persons in frames of any shape, and the second look."""
+"""posekit.detect.detector: persons in frames of any shape, and the second pass."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from posekit.bundle import Bundle
 from posekit.detect import Detector, full_frame
-from posekit.detect.detector import _distinct
+from posekit.detect.detector import _suppress
 from posekit.errors import BundleError, InputError
 from posekit.geometry import box_iou
 from posekit.types import Boxes, DetectorSpec, Frame
@@ -37,7 +37,7 @@ def man() -> np.ndarray:
 MAN = Boxes(np.array([[273, 130, 417, 384]], np.float32) - 0.5)
 
 
-# --- NanoDet on real pictures ---------------------------------------------------------------
+# --- NanoDet on real images ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", [0.25, 1.0, 4.0])
@@ -68,7 +68,7 @@ def test_frames_of_any_shape_without_persons_give_none(nanodet, shape):
     assert len(nanodet(Frame(np.full((*shape, 3), 90, np.uint8)))) == 0
 
 
-def test_the_whole_frame_stands_in_for_nobody_only_when_asked(nanodet):
+def test_the_whole_frame_is_the_fallback_only_on_request(nanodet):
     frame = Frame(np.full((50, 80, 3), 90, np.uint8))
     before = nanodet.whole_images
     assert len(nanodet(frame)) == 0
@@ -82,8 +82,9 @@ def test_the_whole_frame_does_not_replace_a_person(nanodet, man):
     assert box_iou(nanodet(Frame(man), fallback=True), MAN)[0, 0] > 0.8
 
 
+@pytest.mark.assets
 @pytest.mark.slow
-def test_one_person_who_fills_the_picture_is_not_lost(nanodet):
+def test_one_person_who_fills_the_image_is_not_lost(nanodet):
     """Street photos of one person each: 69 of 70 give a box of 60 % of the height."""
     paths = sorted(shared("fashion_ccp/photos").glob("*.jpg"))
     tall = 0
@@ -95,7 +96,7 @@ def test_one_person_who_fills_the_picture_is_not_lost(nanodet):
     assert tall >= 69
 
 
-# --- the two looks, with a network made for it ------------------------------------------------
+# --- the two passes, with a network made for it ------------------------------------------------
 
 
 def probe_bundle(scores: tuple[float, float], box: list[float]) -> Bundle:
@@ -132,20 +133,20 @@ def probe_bundle(scores: tuple[float, float], box: list[float]) -> Bundle:
 
 
 @pytest.mark.parametrize(
-    ("scores", "box", "looks", "found"),
+    ("scores", "box", "passes", "found"),
     [
-        ((0.9, 0.9), [0.1, 0.1, 0.9, 0.9], 0, [0.9]),  # sure at once
-        ((0.2, 0.8), [0.1, 0.1, 0.9, 0.9], 1, [0.8]),  # large and doubtful
-        ((0.2, 0.2), [0.1, 0.1, 0.9, 0.9], 1, []),  # the second look doubts too
-        ((0.2, 0.8), [0.1, 0.1, 0.4, 0.4], 0, []),  # small: doubt is not worth a look
-        ((0.05, 0.8), [0.1, 0.1, 0.9, 0.9], 0, []),  # no person worth doubting
+        ((0.9, 0.9), [0.1, 0.1, 0.9, 0.9], 0, [0.9]),  # confident at once
+        ((0.2, 0.8), [0.1, 0.1, 0.9, 0.9], 1, [0.8]),  # large, low score
+        ((0.2, 0.2), [0.1, 0.1, 0.9, 0.9], 1, []),  # low in the second pass too
+        ((0.2, 0.8), [0.1, 0.1, 0.4, 0.4], 0, []),  # small: no second pass
+        ((0.05, 0.8), [0.1, 0.1, 0.9, 0.9], 0, []),  # below the second pass's limit
     ],
 )
-def test_a_large_doubtful_box_is_looked_at_again_smaller(scores, box, looks, found):
+def test_a_large_box_of_low_score_gets_a_second_smaller_pass(scores, box, passes, found):
     detector = Detector(probe_bundle(scores, box), device="cpu", threads=1)
     boxes = detector(Frame(np.zeros((416, 416, 3), np.uint8)))
     assert boxes.scores.tolist() == pytest.approx(found)
-    assert detector.second_looks == looks
+    assert detector.second_passes == passes
     if found:
         edges = [416 * share - 0.5 for share in box]
         assert boxes.xyxy[0].tolist() == pytest.approx(edges, abs=1e-3)
@@ -154,7 +155,7 @@ def test_a_large_doubtful_box_is_looked_at_again_smaller(scores, box, looks, fou
 def test_boxes_are_clipped_to_the_frame_and_empty_ones_dropped():
     reaching = Detector(probe_bundle((0.9, 0.9), [-1, 0.5, 0.5, 3]), device="cpu", threads=1)
     frame = Frame(np.zeros((100, 300, 3), np.uint8))
-    # The input is 416 x 160: 139 rows of picture, the rest is empty.
+    # The input is 416 x 160: 139 rows of image, the rest is empty.
     width, bottom = 300 / 416, 100 / 139
     wanted = [-0.5, 80 * bottom - 0.5, 208 * width - 0.5, 99.5]
     assert reaching(frame).xyxy[0].tolist() == pytest.approx(wanted, abs=1e-3)
@@ -178,7 +179,7 @@ def test_suppression_keeps_the_best_of_each_person():
     for n in range(len(boxes)):
         if all(iou[n, m] <= 0.4 for m in wanted):
             wanted.append(n)
-    assert _distinct(boxes, 0.4).tolist() == wanted
+    assert _suppress(boxes, 0.4).tolist() == wanted
     assert 10 < len(wanted) < 80
 
 

@@ -23,7 +23,7 @@ def frame_200x100() -> Frame:
 
 
 def seen(plane: int, scale: float) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
-    """Nodes that give `seen`, (1, 1, 1): the pixel (10, 10) of a plane, 1 for red at 255."""
+    """Nodes that give `redness`, (1, 1, 1): the pixel (10, 10) of a plane, 1 for red at 255."""
     constants = {
         "from": np.array([0, plane, 10, 10], np.int64),
         "to": np.array([1, plane + 1, 11, 11], np.int64),
@@ -33,13 +33,13 @@ def seen(plane: int, scale: float) -> tuple[list[onnx.NodeProto], dict[str, np.n
     nodes = [
         helper.make_node("Slice", ["images", "from", "to"], ["pixel"]),
         helper.make_node("Reshape", ["pixel", "flat"], ["value"]),
-        helper.make_node("Mul", ["value", "unit"], ["seen"]),
+        helper.make_node("Mul", ["value", "unit"], ["redness"]),
     ]
     return nodes, constants
 
 
 def yolox(classes: int, *, decoded: bool) -> bytes:
-    """An export whose cell at column 3, row 1, stride 8 finds BOX, as surely as it sees red."""
+    """An export whose cell at column 3, row 1, stride 8 finds BOX, with the redness as score."""
     rows = []
     for stride in (8, 16, 32):
         for y in range(SIDE // stride):
@@ -57,7 +57,7 @@ def yolox(classes: int, *, decoded: bool) -> bytes:
         table[0, 40, 4], table[0, 40, 20] = 1, 1
     nodes, constants = seen(2, 1 / 255)
     nodes += [
-        helper.make_node("Mul", ["mask", "seen"], ["objects"]),
+        helper.make_node("Mul", ["mask", "redness"], ["objects"]),
         helper.make_node("Add", ["table", "objects"], ["output"]),
     ]
     float32 = TensorProto.FLOAT
@@ -75,7 +75,7 @@ def mmdeploy() -> bytes:
     constants["share"] = np.array([[[0.9], [1.0]]], np.float32)
     constants["classes"] = np.array([[0, 7]], np.int64)
     nodes += [
-        helper.make_node("Mul", ["share", "seen"], ["sure"]),
+        helper.make_node("Mul", ["share", "redness"], ["sure"]),
         helper.make_node("Concat", ["boxes", "sure"], ["dets"], axis=2),
         helper.make_node("Identity", ["classes"], ["labels"]),
     ]
@@ -98,7 +98,7 @@ def rt_detr() -> bytes:
         helper.make_node("Cast", ["orig_target_sizes"], ["size"], to=TensorProto.FLOAT),
         helper.make_node("Concat", ["size", "size"], ["sizes"], axis=1),
         helper.make_node("Mul", ["shares", "sizes"], ["boxes"]),
-        helper.make_node("Reshape", ["seen", "shape_2"], ["red"]),
+        helper.make_node("Reshape", ["redness", "shape_2"], ["red"]),
         helper.make_node("Mul", ["share", "red"], ["scores"]),
         helper.make_node("Identity", ["classes"], ["labels"]),
     ]
@@ -121,7 +121,7 @@ def transformers(classes: int = 80) -> bytes:
     box = [(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0]
     constants["boxes"] = np.array([[box, [0.5, 0.5, 1, 1]]], np.float32)
     nodes += [
-        helper.make_node("Mul", ["seen", "ten"], ["more"]),
+        helper.make_node("Mul", ["redness", "ten"], ["more"]),
         helper.make_node("Add", ["logits_0", "more"], ["logits"]),
         helper.make_node("Identity", ["boxes"], ["pred_boxes"]),
     ]

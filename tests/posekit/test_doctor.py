@@ -16,6 +16,7 @@ import pytest
 
 from posekit import doctor, providers
 from posekit.errors import DeviceError, MissingExtraError
+from tests import needs
 from tests.architecture.tree import ROOT
 
 
@@ -73,7 +74,7 @@ def test_missing_onnxruntime_names_the_extras() -> None:
 
 
 def test_tiny_graph_is_the_sum_it_says() -> None:
-    onnx = pytest.importorskip("onnx")
+    onnx = needs.package("onnx")
     model = onnx.load_from_string(doctor.TINY_GRAPH)
     onnx.checker.check_model(model)
     (node,) = model.graph.node

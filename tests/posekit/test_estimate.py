@@ -1,5 +1,6 @@
 """The one path of an image, with the embedded models on the clip that ships."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 import posekit
 from posekit import EstimateOptions, Estimator
+from posekit.detect import MAX_BOXES, BoxFile
 from posekit.errors import BundleError, InputError
 from posekit.types import Boxes, Frame, Poses, UInt8
 from posekit.video import ReadOptions, read
@@ -37,7 +39,7 @@ def test_given_boxes_keep_their_number_and_order(lightning: Estimator, frames: l
     assert lightning(image, np.zeros((0, 4))).points.shape == (0, 17, 2)
 
 
-def test_points_follow_a_shifted_picture(lightning: Estimator, frames: list[Frame]) -> None:
+def test_points_follow_a_shifted_image(lightning: Estimator, frames: list[Frame]) -> None:
     image = frames[0].image
     found = lightning(image)
     assert len(found) >= 1
@@ -50,14 +52,14 @@ def test_points_follow_a_shifted_picture(lightning: Estimator, frames: list[Fram
     np.testing.assert_allclose(after.points[0][sure], before.points[0][sure] + [30, 20], atol=0.2)
 
 
-def test_an_empty_picture_has_nobody(lightning: Estimator) -> None:
+def test_an_empty_image_has_no_person(lightning: Estimator) -> None:
     assert len(lightning(np.full((240, 320, 3), 90, np.uint8))) == 0
 
 
 @pytest.mark.parametrize(
     "image", [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3)), np.zeros((0, 5, 3), np.uint8)]
 )
-def test_what_is_no_picture_is_refused(lightning: Estimator, image: UInt8) -> None:
+def test_what_is_no_image_is_refused(lightning: Estimator, image: UInt8) -> None:
     with pytest.raises(InputError):
         lightning(image)
 
@@ -119,3 +121,45 @@ def test_unknown_models_and_boxes_are_refused(tmp_path: Path) -> None:
         posekit.load("no-such-model")
     with pytest.raises(BundleError, match="person detector"):
         posekit.load("nanodet-person")
+
+
+def boxes_of(folder: Path, boxes: list[list[list[float]]]) -> Path:
+    path = folder / "boxes.jsonl"
+    rows = [{"frame": n, "boxes": each} for n, each in enumerate(boxes)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_frame_that_a_box_file_leaves_empty_has_no_person(
+    lightning: Estimator, frames: list[Frame], tmp_path: Path, size: int
+) -> None:
+    """Whatever its place in a batch, also while tracks of the frames before it live on."""
+    person = lightning(frames[0].image).boxes.xyxy[0].tolist()
+    given = [[person] if n % 4 else [] for n in range(12)]
+    options = EstimateOptions(detect_every=1, frames_per_batch=size)
+    find = BoxFile(boxes_of(tmp_path, given))
+    estimator = Estimator(lightning.runtime, find, options)
+    found = [poses for _, poses in estimator.follow(frames[:12])]
+    assert [len(poses) for poses in found] == [len(boxes) for boxes in given]
+    assert {int(key) for poses in found for key in poses.ids} == {1}  # type: ignore[union-attr]
+    for poses, boxes in zip(found, given, strict=True):
+        np.testing.assert_allclose(poses.boxes.xyxy, np.float32(boxes).reshape(-1, 4))
+
+
+def test_boxes_without_width_are_no_persons_and_noted(
+    lightning: Estimator, frames: list[Frame], tmp_path: Path
+) -> None:
+    x0, y0, _, y1 = lightning(frames[0].image).boxes.xyxy[0].tolist()
+    find = BoxFile(boxes_of(tmp_path, [[[x0, y0, x0, y1]]] * 12))
+    estimator = Estimator(lightning.runtime, find, EstimateOptions(detect_every=1))
+    assert sum(len(poses) for _, poses in estimator.follow(frames[:12])) == 0
+    assert find.notes == [
+        f"{find.path}: 12 boxes narrower or lower than 1 px are left out; coordinates are pixels"
+    ]
+
+
+def test_boxes_of_a_frame_are_limited(lightning: Estimator, frames: list[Frame]) -> None:
+    many = np.tile(np.float32([[0, 0, 9, 9]]), (MAX_BOXES + 1, 1))
+    with pytest.raises(InputError, match="at most 1,000"):
+        lightning(frames[0].image, many)

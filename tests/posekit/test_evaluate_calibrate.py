@@ -1,4 +1,4 @@
-"""posekit calibrate: chances that hold on images that the fit has not seen."""
+"""posekit calibrate: probabilities that hold on images that the fit did not use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.assets import shipped
 
 
 def drawn(persons: int, seed: int, keypoints: int = 5) -> tuple[Samples, np.ndarray]:
-    """Scores whose true chance is known and differs by keypoint."""
+    """Scores whose true probability is known and differs by keypoint."""
     rng = np.random.default_rng(seed)
     scores = rng.uniform(0.05, 0.95, (persons, keypoints))
     offset = np.linspace(-1, 2, keypoints)
@@ -38,7 +38,7 @@ def drawn(persons: int, seed: int, keypoints: int = 5) -> tuple[Samples, np.ndar
     return Samples(scores, hits, rng.integers(0, persons // 3, persons)), truth
 
 
-def test_fit_finds_the_true_chances_of_new_persons() -> None:
+def test_fit_finds_the_true_probabilities_of_new_persons() -> None:
     data, _ = drawn(1500, 0)
     calibration, _ = fit(data)
     fresh, truth = drawn(2000, 1)

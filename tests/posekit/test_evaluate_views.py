@@ -18,8 +18,8 @@ from tests.assets import shipped
 BOX = (384.0, 70.0, 113.0, 278.0)
 
 
-def labelled_as_answered(folder: Path) -> Path:
-    """A COCO file in which the truth is what two views of Lightning answer."""
+def labelled_as_predicted(folder: Path) -> Path:
+    """A COCO file whose labels are what two views of Lightning predict."""
     image = shipped("tests/data/coco_000000397133.jpg")
     options = EstimateOptions(views=2)
     estimator = posekit.load("movenet-lightning", "cpu", 1, boxes="full", options=options)
@@ -38,11 +38,11 @@ def labelled_as_answered(folder: Path) -> Path:
     return path
 
 
-def test_it_judges_what_the_views_answer_and_names_their_price(tmp_path: Path) -> None:
-    """Against labels that are two views' own answer two views are off by the file's rounding, and
-    the plain look is not.
+def test_it_measures_what_the_views_predict_and_names_their_cost(tmp_path: Path) -> None:
+    """Against labels that two views predict, two views are off by the file's rounding and the
+    upright view by more.
     """
-    labels = labelled_as_answered(tmp_path)
+    labels = labelled_as_predicted(tmp_path)
     images = shipped("tests/data/coco_000000397133.jpg").parent
     assert len(read_annotations(labels, images)) == 1
     command = ["eval", "movenet-lightning", "--images", str(images), "--annotations", str(labels)]

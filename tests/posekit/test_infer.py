@@ -20,26 +20,11 @@ import numpy as np
 import pytest
 
 from tests.assets import ROOT, shipped
+from tests.processes import run as posekit
+from tests.processes import start, wait_until
 
 CLIP = "examples/sports2d_demo.mp4"
 FAST = ("-m", "movenet-lightning", "--no-flip", "--threads", "2")
-
-
-def start(*arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "posekit", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-
-
-def posekit(*arguments: object, cwd: Path | None = None) -> tuple[int, str, str]:
-    process = start(*arguments, cwd=cwd)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -314,10 +299,3 @@ def test_a_live_stream_is_cut_into_segments_until_ctrl_c(tmp_path: Path) -> None
         with av.open(str(tmp_path / "out" / f"live_{index:03d}.mp4")) as video:
             frames = sum(1 for _ in video.decode(video=0))
         assert frames == len(lines(tmp_path / "out" / f"live_{index:03d}.jsonl")) - 1
-
-
-def wait_until(condition: Any, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)

@@ -24,6 +24,7 @@ from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
 from posekit_engines.graphs.network import network_graph
 from posekit_engines.graphs.weights import bundle_weights, inline_weights
+from tests import needs
 
 
 def spec_of(architecture: str, size: tuple[int, int] = (192, 256)) -> ModelSpec:
@@ -190,13 +191,13 @@ def _named_operators() -> torch.library.Library:
 
 
 def independent(name: str) -> Any:
-    """An independent implementation; the test is skipped where it is not installed."""
+    """The package of an independent implementation."""
     if importlib.util.find_spec("torchvision") and "torchvision" not in sys.modules:
         try:
             importlib.import_module("torchvision")
         except RuntimeError:
             _named_operators()
-    return pytest.importorskip(name, exc_type=ImportError)
+    return needs.package(name)
 
 
 def through_the_loader(theirs: nn.Module, architecture: str, folder: Path) -> Any:

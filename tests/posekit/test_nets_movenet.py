@@ -39,6 +39,7 @@ def image(opened: Bundle) -> Tensor:
     return crops.float() / 127.5 - 1
 
 
+@pytest.mark.assets
 @pytest.mark.parametrize("name", SIDES)
 def test_heads_equal_the_original_graph(name: str) -> None:
     file = shared(f"weights/{name.replace('-', '_')}_{SIDES[name]}.onnx")

@@ -115,6 +115,7 @@ def test_the_shipped_graph_answers_like_the_network(shipped_net: NanoDet, height
     assert np.abs(boxes - want_boxes.numpy())[0, likely].max() < 0.01
 
 
+@pytest.mark.assets
 def test_heads_equal_the_published_network(shipped_net: NanoDet):
     """Scores within 1e-3 and bins within 1e-3 of the graph that was converted from tfjs."""
     image = cv2.imread(str(shipped("tests/data/coco_000000234748.jpg")))

@@ -109,13 +109,13 @@ def test_the_same_person_twice_as_large_is_smoothed_alike():
     assert np.abs(large - 2 * run(seen, times)).max() < 0.01
 
 
-def test_a_still_picture_stays_where_it_is():
+def test_a_still_image_stays_where_it_is():
     times = np.arange(20) / 30
     points = np.tile(np.random.default_rng(0).uniform(0, 500, (17, 2)), (20, 1, 1))
     np.testing.assert_allclose(run(points, times), points, atol=1e-3)
 
 
-def test_a_point_that_nobody_trusts_goes_along_with_the_body():
+def test_a_point_of_low_score_goes_along_with_the_body():
     times = np.arange(30) / 30
     points = np.tile(np.random.default_rng(0).uniform(0, SIZE, (17, 2)), (30, 1, 1))
     points += times[:, None, None] * np.array([600.0, 0.0])
@@ -191,7 +191,7 @@ def test_persons_do_not_touch_each_other_and_come_in_any_order():
             np.testing.assert_allclose(got.points[row], alone[who][n], rtol=1e-6)
 
 
-def test_everything_but_the_points_is_kept_and_nobody_is_fine():
+def test_everything_but_the_points_is_kept_and_no_person_is_fine():
     points = np.random.default_rng(0).uniform(0, 99, (2, 17, 2))
     boxes = Boxes([[0, 0, 99, 99], [5, 5, 5, 5]], [0.5, 0.6])
     poses = Poses(points, np.full((2, 17), 0.5), boxes, COCO_17, ids=np.array([4, 2]))

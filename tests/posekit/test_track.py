@@ -32,7 +32,7 @@ def walker(x, speed, *, y=500.0, height=300.0):
 
 
 class World:
-    """Persons, later ones in front; `detect` and `look` see them as a detector and a network do."""
+    """Persons, later ones in front; `detect` and `predict` act as a detector and a network."""
 
     def __init__(self, *persons, seed=0):
         self.persons, self.rng = persons, np.random.default_rng(seed)
@@ -50,8 +50,8 @@ class World:
         seen = true.xyxy + self.rng.normal(0, 0.02, true.xyxy.shape) * height
         return Boxes(seen, np.full(len(seen), 0.7)).select(~hidden)
 
-    def look(self, boxes, time_s):
-        """In each box the person who fills it best, the front one if hidden; or, weakly, nobody."""
+    def predict(self, boxes, time_s):
+        """In each box the person who fills it best, the front one if hidden; or low scores."""
         true = self.boxes(time_s)
         overlap, hides = box_iou(boxes, true), np.triu(box_iou(true, true), 1) > 0.4
         points = self.rng.uniform(0, 1, (len(boxes), 17, 2))
@@ -67,20 +67,20 @@ class World:
         return Poses(points, scores, boxes, COCO_17)
 
     def who(self, poses, time_s):
-        """Which person each pose shows; -1 for nobody (more than 15 px off on average)."""
+        """Which person each pose shows; -1 for no person (more than 15 px off on average)."""
         true = np.stack([person(time_s) for person in self.persons])
         far = np.linalg.norm(poses.points[:, None] - true[None], axis=3).mean(2)
         return np.where(far.min(1) < 15, far.argmin(1), -1)
 
 
-def follow(world, times, *, every=4, tracker=None, look=None):
-    """One list a frame: (id, who it is, the pose), as `Tracker` answers."""
+def follow(world, times, *, every=4, tracker=None, predict=None):
+    """One list a frame: (id, who it is, the pose), as `Tracker` gives it."""
     tracker = Tracker(COCO_17) if tracker is None else tracker
     frames = []
     for n, time_s in enumerate(map(float, times)):
         detected = world.detect(time_s) if n % every == 0 else None
         boxes = tracker.boxes(time_s, detected)
-        found = (look or world.look)(boxes, time_s)
+        found = (predict or world.predict)(boxes, time_s)
         poses = tracker.update(found, time_s, detected=detected is not None)
         who = world.who(poses, time_s).tolist()
         frames.append(list(zip(poses.ids.tolist(), who, strict=True)))
@@ -116,12 +116,12 @@ def test_two_persons_who_cross_keep_their_ids(fps, every):
 def test_a_person_missed_for_some_frames_keeps_the_id(missed):
     world = World(walker(300, 150))
 
-    def look(boxes, time_s):
-        poses = world.look(boxes, time_s)
+    def predict(boxes, time_s):
+        poses = world.predict(boxes, time_s)
         blind = 1.0 <= time_s < 1.0 + missed / 30 - 1e-6
         return dataclasses.replace(poses, scores=poses.scores * (0.1 if blind else 1.0))
 
-    frames = follow(world, np.arange(90) / 30, look=look)
+    frames = follow(world, np.arange(90) / 30, predict=predict)
     assert owners(frames) == {1: {0}}
     assert sum(not frame for frame in frames) == missed
 
@@ -143,10 +143,10 @@ def test_boxes_follow_a_runner_between_detections(every):
     for n in range(20, 20 + every):
         boxes = tracker.boxes(n / 30)
         assert fits(boxes.xyxy[0], world.boxes(n / 30).xyxy[0])
-        assert len(tracker.update(world.look(boxes, n / 30), n / 30, detected=False)) == 1
+        assert len(tracker.update(world.predict(boxes, n / 30), n / 30, detected=False)) == 1
 
 
-def test_boxes_may_be_asked_for_several_frames_ahead_and_change_nothing():
+def test_boxes_may_be_predicted_several_frames_ahead_and_change_nothing():
     world = World(walker(100, 600))
     tracker, other = Tracker(COCO_17), Tracker(COCO_17)
     times = np.arange(20) / 30
@@ -187,12 +187,12 @@ def test_two_frames_with_one_time_stamp_do_no_harm():
 
 @pytest.mark.parametrize("strength", [0.1, 0.35])
 def test_a_false_person_dies(strength):
-    """A detector's blunder: nobody there (0.1), or something that looks faintly human (0.35)."""
+    """A false detection: no person there (0.1), or something that resembles a person (0.35)."""
     world, tracker = World(walker(300, 100)), Tracker(COCO_17)
     ghost = Boxes([[1000, 100, 1100, 400]], [0.4])
 
-    def look(boxes, time_s):
-        poses = world.look(boxes, time_s)
+    def predict(boxes, time_s):
+        poses = world.predict(boxes, time_s)
         there = box_iou(boxes, ghost)[:, 0] > 0.3
         frozen = STANDING * 270 + [1050, 390]
         points = np.where(there[:, None, None], frozen, poses.points)
@@ -210,14 +210,14 @@ def test_a_false_person_dies(strength):
             )
         boxes = tracker.boxes(time_s, detected)
         lives.append(len(boxes) - 1)
-        poses = tracker.update(look(boxes, time_s), time_s, detected=detected is not None)
+        poses = tracker.update(predict(boxes, time_s), time_s, detected=detected is not None)
         assert poses.ids.tolist() == [1]
     # 0.4 halves every 0.5 s until it is below 0.15: gone 0.71 s after the detector stopped
-    # seeing it, at the next detection; one that nobody ever saw is not followed at all.
+    # seeing it, at the next detection; one that was never detected is not followed at all.
     assert sum(lives) <= (26 if strength > 0.2 else 1)
 
 
-def test_a_track_that_follows_nobody_dies_without_a_detector():
+def test_a_track_without_a_person_ends_without_a_detector():
     world, tracker = World(walker(300, 0)), Tracker(COCO_17)
     follow(world, np.arange(20) / 30, tracker=tracker)
     empty = World(walker(5000, 0))
@@ -225,12 +225,12 @@ def test_a_track_that_follows_nobody_dies_without_a_detector():
     for n in range(20, 80):
         boxes = tracker.boxes(n / 30)
         counts.append(len(boxes))
-        assert len(tracker.update(empty.look(boxes, n / 30), n / 30, detected=False)) == 0
+        assert len(tracker.update(empty.predict(boxes, n / 30), n / 30, detected=False)) == 0
     assert 29 <= sum(counts) <= 31  # max_age_s at 30 frames a second
 
 
 @pytest.mark.parametrize("place", [(600, 900, 300), (990, 420, 300), (310, 600, 150)])
-def test_after_a_cut_nobody_inherits_an_id(place):
+def test_after_a_cut_no_id_is_inherited(place):
     """Who comes next stands elsewhere, or overlaps a little, or is much smaller."""
     x, y, height = place
     before = World(walker(300, 0), walker(900, 0))
@@ -249,7 +249,7 @@ def test_one_person_found_in_two_crops_is_one_track():
         time_s = n / 30
         true = world.boxes(time_s).xyxy
         boxes = Boxes(np.concatenate([true, true + np.array([-40, -10, 10, 60])]))
-        poses = tracker.update(world.look(boxes, time_s), time_s, detected=True)
+        poses = tracker.update(world.predict(boxes, time_s), time_s, detected=True)
         assert poses.ids.tolist() == [1]
 
 
@@ -270,12 +270,12 @@ def test_of_two_tracks_on_one_person_the_younger_ends():
 def test_an_unsure_person_gets_an_id_on_the_third_frame():
     world = World(walker(300, 0))
 
-    def look(boxes, time_s):
+    def predict(boxes, time_s):
         return dataclasses.replace(
-            world.look(boxes, time_s), scores=np.full((len(boxes), 17), 0.45)
+            world.predict(boxes, time_s), scores=np.full((len(boxes), 17), 0.45)
         )
 
-    frames = follow(world, np.arange(5) / 30, look=look)
+    frames = follow(world, np.arange(5) / 30, predict=predict)
     assert [len(frame) for frame in frames] == [0, 0, 1, 1, 1]
 
 
@@ -292,7 +292,7 @@ def test_a_detection_brings_a_box_back_to_its_person():
     assert boxes.scores[0] == pytest.approx(0.7)
 
 
-def test_a_lost_person_is_looked_for_beside_another_only_where_detected():
+def test_a_lost_person_keeps_a_box_beside_another_only_where_detected():
     """Two in one place, one head down: when he is lost, his box is the other's over again."""
     up = walker(300, 0)
     down = up(0)[:, :1] * [1, 0] + (700 - up(0)[:, 1:]) * [0, 1]
@@ -315,13 +315,13 @@ def test_a_limb_that_is_lost_for_a_moment_stays_in_the_box():
     height = np.diff(tracker.boxes(20 / 30).xyxy[0, 1::2])
     for n in range(20, 26):
         boxes = tracker.boxes(n / 30)
-        poses = world.look(boxes, n / 30)
+        poses = world.predict(boxes, n / 30)
         poses.scores[:, 13:] = 0.05
         tracker.update(poses, n / 30, detected=False)
     assert np.diff(tracker.boxes(26 / 30).xyxy[0, 1::2]) > 0.9 * height
 
 
-def test_nobody_in_any_frame_and_nobody_in_some():
+def test_no_person_in_any_frame_and_in_some():
     tracker = Tracker(COCO_17)
     nobody = Poses(np.zeros((0, 17, 2)), np.zeros((0, 17)), Boxes(np.zeros((0, 4))), COCO_17)
     for n in range(10):
@@ -336,7 +336,7 @@ def test_nobody_in_any_frame_and_nobody_in_some():
 def test_what_comes_back_are_the_poses_that_went_in():
     world = World(walker(300, 0), walker(600, 0), walker(900, 0))
     tracker = Tracker(COCO_17)
-    first = world.look(world.boxes(0.0), 0.0)
+    first = world.predict(world.boxes(0.0), 0.0)
     tracker.update(first, 0.0, detected=True)
     order = [2, 0, 1]
     got = tracker.update(first.select(order), 1 / 30, detected=True)
@@ -351,15 +351,15 @@ def test_what_comes_back_are_the_poses_that_went_in():
 def test_the_lowest_id_comes_first():
     world = World(walker(300, 0), walker(900, 0))
 
-    def look(boxes, time_s):
-        poses = world.look(boxes, time_s)
+    def predict(boxes, time_s):
+        poses = world.predict(boxes, time_s)
         unsure = (boxes.xyxy[:, 0] < 600) & (time_s < 0.05)
         return dataclasses.replace(poses, scores=np.where(unsure[:, None], 0.45, poses.scores))
 
-    # The first is seen alone and unsure; the second is sure at once and gets its id before.
+    # The first is alone and weak; the second is confident at once and gets its id before.
     tracker, times = Tracker(COCO_17), np.arange(6) / 30
-    follow(World(walker(300, 0)), times[:1], tracker=tracker, look=look)
-    frames = follow(world, times[1:], tracker=tracker, look=look, every=1)
+    follow(World(walker(300, 0)), times[:1], tracker=tracker, predict=predict)
+    frames = follow(world, times[1:], tracker=tracker, predict=predict, every=1)
     assert frames[0] == [(1, 1)]
     assert frames[-1] == [(1, 1), (2, 0)]
 
@@ -370,7 +370,7 @@ def test_a_step_back_in_time_starts_anew_without_reusing_ids():
     assert owners(follow(world, np.arange(10) / 30, tracker=tracker)) == {2: {0}}
 
 
-def test_the_same_frames_give_the_same_answer():
+def test_the_same_frames_give_the_same_tracks():
     times = np.arange(90) / 30
     runs = [follow(World(walker(300, 200), walker(900, -200)), times) for _ in range(2)]
     assert runs[0] == runs[1]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from posekit.errors import InputError
 from posekit.skeletons import COCO_17
 from posekit.types import Boxes, DetectorSpec, Frame, ModelSpec, Poses, Skeleton
+from tests import needs
 
 COUNT = len(COCO_17)
 
@@ -139,7 +140,7 @@ def test_nobody_seen_scores_zero_without_a_warning():
 
 
 def test_supervision_gets_the_same_points_and_scores():
-    supervision = pytest.importorskip("supervision")
+    supervision = needs.package("supervision")
     poses = make_poses(3)
     keypoints = poses.to_supervision()
     assert isinstance(keypoints, supervision.KeyPoints)
@@ -153,14 +154,14 @@ def test_supervision_gets_the_same_points_and_scores():
 
 
 def test_supervision_gets_calibrated_confidence_where_there_is_one():
-    pytest.importorskip("supervision")
+    needs.package("supervision")
     confidence = np.full((1, COUNT), 0.25)
     keypoints = make_poses(1, confidence=confidence).to_supervision()
     assert np.array_equal(keypoints.keypoint_confidence, confidence)
 
 
 def test_supervision_takes_a_frame_without_persons():
-    pytest.importorskip("supervision")
+    needs.package("supervision")
     assert make_poses(0).to_supervision().xy.shape == (0, COUNT, 2)
 
 

@@ -13,7 +13,7 @@ import pytest
 from posekit import video
 from posekit.types import Frame
 from posekit.video import ReadOptions, read
-from posekit.video.decode import Converter, Picture
+from posekit.video.convert import Converter, Decoded
 from posekit.video.pool import Pool
 from tests.assets import shared
 from tests.clips import make_clip, number_of, numbered
@@ -39,7 +39,7 @@ def count_conversions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     converted: list[int] = []
     original = Converter.__call__
 
-    def counted(self: Converter, picture: Picture) -> Frame:
+    def counted(self: Converter, picture: Decoded) -> Frame:
         converted.append(picture.index)
         return original(self, picture)
 
@@ -100,6 +100,7 @@ def test_a_picture_keeps_its_memory_as_long_as_any_view_of_it_lives() -> None:
     assert address in [each.ctypes.data for each in again]
 
 
+@pytest.mark.assets
 @pytest.mark.slow
 def test_reading_costs_little_more_than_a_bare_loop() -> None:
     path = shared("video/sports2d_demo.mp4")

@@ -1,6 +1,8 @@
 """Cameras and streams: the newest or every frame, breaks mended, nobody waits for ever."""
 
+import contextlib
 import itertools
+import os
 import signal
 import socket
 import subprocess
@@ -15,8 +17,7 @@ import pytest
 
 from posekit.errors import SourceError
 from posekit.mjpeg import MjpegServer
-from posekit.video import ReadOptions, read
-from posekit.video.live import _Clock
+from posekit.video import ReadOptions, container, read
 from tests.clips import make_clip, number_of, numbered
 from tests.streams import RtspCamera, http_server, send_file, send_transport_stream
 
@@ -226,7 +227,7 @@ def reading() -> list[threading.Thread]:
 def test_ctrl_c_ends_a_reader_that_waits() -> None:
     program = """
         import sys
-        from posekit.video import ReadOptions, read
+        from posekit.video import ReadOptions, container, read
         try:
             with read(sys.argv[1], options=ReadOptions(live="all", timeout_s=60)) as reader:
                 print("open", flush=True)
@@ -256,12 +257,82 @@ def test_ctrl_c_ends_a_reader_that_waits() -> None:
     assert errors == ""
 
 
-def test_times_grow_over_jumps_of_the_streams_clock() -> None:
-    clock = _Clock()
-    raw = [100.0, 100.04, 100.08, 5.0, 5.04, 9000.0, 9000.04, 9000.04, 9000.08]
-    stamps = [clock.stamp(value) for value in raw]
-    assert stamps[0] == pytest.approx(0, abs=0.05)
-    assert all(after > before for before, after in itertools.pairwise(stamps))
-    assert stamps[-1] < 1  # a jump of the clock is no pause
-    for before, after in ((0, 1), (1, 2), (3, 4), (5, 6)):
-        assert stamps[after] - stamps[before] == pytest.approx(0.04, abs=2e-3)
+@pytest.mark.parametrize("suffix", ["mp4", "ts"])
+@pytest.mark.parametrize("length", [True, False])
+@pytest.mark.parametrize("sent", [0, 300, 6000])
+def test_a_server_that_stalls_while_opening_is_given_up_in_time(
+    tmp_path: Path, suffix: str, length: bool, sent: int
+) -> None:
+    clip = make_clip(tmp_path / f"clip.{suffix}", 60).read_bytes()
+    released = threading.Event()
+
+    def stall(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Accept-Ranges", "bytes")
+        if length:
+            handler.send_header("Content-Length", str(len(clip)))
+        handler.end_headers()
+        handler.wfile.write(clip[:sent])
+        handler.wfile.flush()
+        released.wait(20)
+
+    with http_server(stall) as url:
+        began = time.monotonic()
+        with (
+            contextlib.suppress(SourceError),
+            read(f"{url}/clip", options=ReadOptions(timeout_s=1, end_s=3)) as reader,
+        ):
+            list(reader)  # what was sent may be enough for some frames
+        took = time.monotonic() - began
+        released.set()
+    # opening and one reading time out, and a live source is opened twice until 3 s are over
+    assert took < 8
+
+
+def test_a_server_that_never_gives_a_frame_is_not_asked_again() -> None:
+    connections = []
+
+    def nothing(handler: BaseHTTPRequestHandler) -> None:
+        connections.append(handler.path)
+        handler.send_response(200)
+        handler.end_headers()
+
+    with http_server(nothing) as url, pytest.raises(SourceError):
+        read(f"{url}/live.ts", options=ReadOptions(timeout_s=1))
+    assert len(connections) <= 2
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_endless_playlist_in_a_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nested: bool
+) -> None:
+    monkeypatch.setattr(container, "_FILE_LIMIT_S", 2.0)
+    make_clip(tmp_path / "clip.ts", 25)
+    text = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nclip.ts\n"
+    playlist = tmp_path / "list.m3u8"
+    playlist.write_text(text)
+    if nested:
+        playlist = tmp_path / "master.m3u8"
+        playlist.write_text("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1000\nlist.m3u8\n")
+    began = time.monotonic()
+    with pytest.raises(SourceError, match="without #EXT-X-ENDLIST"):
+        read(playlist, options=ReadOptions(timeout_s=2))
+    assert time.monotonic() - began < 6
+    (tmp_path / "list.m3u8").write_text(text + "#EXT-X-ENDLIST\n")
+    with read(playlist) as reader:
+        assert len(list(reader)) == 25
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes a named pipe")
+def test_a_pipe_that_nothing_writes_to_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container, "_FILE_LIMIT_S", 0.5)
+    pipe = tmp_path / "pipe.mp4"
+    os.mkfifo(pipe)
+    began = time.monotonic()
+    with pytest.raises(SourceError, match=r"no answer within 0\.5 s"):
+        read(pipe, options=ReadOptions(timeout_s=0.5))
+    assert time.monotonic() - began < 5
+    with pipe.open("wb"):  # lets the thread go
+        pass

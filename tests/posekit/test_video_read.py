@@ -303,6 +303,7 @@ def test_several_readers_work_side_by_side(tmp_path: Path) -> None:
         reader.close()
 
 
+@pytest.mark.assets
 @pytest.mark.parametrize(
     ("name", "size", "count"),
     [
@@ -320,6 +321,7 @@ def test_real_videos_are_read_to_the_end(name: str, size: tuple[int, int], count
     assert reader.notes == []
 
 
+@pytest.mark.assets
 def test_seeking_in_a_real_video_lands_on_the_frame() -> None:
     path = shared("video/sports2d_demo.mp4")
     with read(path, options=ReadOptions(start_s=5.0, end_s=5.2)) as reader:

@@ -1,13 +1,17 @@
 """What a source is, what it is called, and images as frames."""
 
+import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from posekit.errors import SourceError
 from posekit.video import ReadOptions, expand, is_live, read
+from tests import needs
 from tests.assets import shared
 from tests.clips import make_clip, number_of, numbered
 
@@ -58,8 +62,8 @@ def test_grey_alpha_and_sixteen_bit_become_plain_rgb(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_exif_turns_a_photo_upright(tmp_path: Path, turn: int) -> None:
-    image_module = pytest.importorskip("PIL.Image")
-    ops = pytest.importorskip("PIL.ImageOps")
+    image_module = needs.package("PIL.Image")
+    ops = needs.package("PIL.ImageOps")
     photo = image_module.fromarray(np.kron(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40,
                                            np.ones((16, 16), np.uint8))).convert("RGB")  # fmt: skip
     exif = photo.getexif()
@@ -158,7 +162,77 @@ def test_other_kinds_of_url_and_live_or_not(tmp_path: Path) -> None:
     assert not is_live(make_clip(tmp_path / "clip.mp4", 2))
 
 
+@pytest.mark.assets
 def test_real_photos_are_read() -> None:
     with read(shared("photos")) as reader:
         count = sum(1 for _ in reader)
     assert count == reader.frame_count == len(reader.names) > 0
+
+
+def test_images_are_named_by_their_path_from_the_source(tmp_path: Path) -> None:
+    for folder in ("cam1", "cam2"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        save(tmp_path / "in" / folder / "0001.png", picture())
+    patterns = {
+        str(tmp_path / "in/**/*.png"): ["cam1/0001.png", "cam2/0001.png"],
+        str(tmp_path / "in/cam?/0001.png"): ["cam1/0001.png", "cam2/0001.png"],
+        str(tmp_path / "*/cam2/0001.png"): ["in/cam2/0001.png"],
+        str(tmp_path / "in/cam1"): ["0001.png"],
+        str(tmp_path / "in/cam1/*.png"): ["0001.png"],
+        str(tmp_path / "in/cam1/0001.png"): ["0001.png"],
+    }
+    for source, names in patterns.items():
+        with read(source) as reader:
+            assert [frame.name for frame in reader] == names, source
+
+
+def test_a_relative_pattern_names_images_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    save(tmp_path / "a" / "x.png", picture())
+    monkeypatch.chdir(tmp_path)
+    for pattern in ("**/*.png", "./*/x.png"):
+        with read(pattern) as reader:
+            assert [frame.name for frame in reader] == ["a/x.png"]
+
+
+def test_loops_of_links_end_and_linked_folders_are_entered_once(tmp_path: Path) -> None:
+    """Two links upward in each of 12 folders: following them all would take years."""
+    folder = tmp_path / "in"
+    for depth in range(12):
+        folder.mkdir()
+        save(folder / f"{depth}.png", picture())
+        (folder / "back").symlink_to(tmp_path / "in")
+        (folder / "up").symlink_to("..")
+        folder = folder / "sub"
+    (tmp_path / "pool").mkdir()
+    save(tmp_path / "pool" / "linked.png", picture())
+    (tmp_path / "in" / "cam").symlink_to(tmp_path / "pool")
+    (source,) = expand([str(tmp_path / "in/**/*.png")])
+    names = sorted(Path(source.identity(path)).name for path in source.paths)
+    assert names == sorted([*(f"{depth}.png" for depth in range(12)), "linked.png"])
+    assert "cam/linked.png" in map(source.identity, source.paths)
+
+
+@given(
+    st.sets(
+        st.lists(st.sampled_from(["a", "b", "ä b", "[1]", "0001"]), min_size=1, max_size=3).map(
+            tuple
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+@settings(max_examples=30, deadline=None)
+def test_identities_are_unique_and_lead_back_to_the_file(places: set[tuple[str, ...]]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name) / "in [x]"
+        for parts in places:
+            folder = root.joinpath(*parts)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "0001.jpg").touch()
+        (source,) = expand([str(Path(name) / "in*" / "**" / "*.jpg")])
+        identities = [source.identity(path) for path in source.paths]
+        assert len(set(identities)) == len(identities) == len(places)
+        assert {Path(name) / each for each in identities} == set(source.paths)

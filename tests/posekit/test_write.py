@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from posekit.skeletons import COCO_17
+from tests import needs
 from tests.written import COUNT, SEQUENCE, TIDY, make_poses, names_in, rows_of, strict, write
 
 
@@ -38,7 +39,7 @@ def test_json_lines_name_the_file_of_an_image(tmp_path):
 
 def coco_truth(frames):
     """The ground truth that says exactly what `frames` say."""
-    coco = pytest.importorskip("pycocotools.coco")
+    coco = needs.package("pycocotools.coco")
     annotations = []
     for index, poses in enumerate(frames):
         for entry in poses.to_coco(index):
@@ -68,7 +69,7 @@ def coco_truth(frames):
 
 
 def average_precision(truth, path: Path) -> float:
-    cocoeval = pytest.importorskip("pycocotools.cocoeval")
+    cocoeval = needs.package("pycocotools.cocoeval")
     evaluation = cocoeval.COCOeval(truth, truth.loadRes(str(path)), "keypoints")
     evaluation.evaluate()
     evaluation.accumulate()
@@ -127,13 +128,13 @@ def test_pandas_reads_the_csv(tmp_path):
 
 
 def test_pandas_reads_the_parquet_unrounded(tmp_path):
-    pytest.importorskip("pyarrow")
+    needs.package("pyarrow")
     (path,) = write(tmp_path, "parquet")
     check_tidy(pd.read_parquet(path), 0.0)
 
 
 def test_the_parquet_knows_its_header_and_comes_in_row_groups(tmp_path, monkeypatch):
-    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet = needs.package("pyarrow.parquet")
     monkeypatch.setattr("posekit.write.table._GROUP", 2 * COUNT)
     (path,) = write(tmp_path, "parquet", frames=[make_poses([1])] * 5)
     found = parquet.ParquetFile(path)

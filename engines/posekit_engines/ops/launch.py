@@ -59,7 +59,7 @@ def person_count(count: int) -> int:
 
 
 def check_rows(name: str, buffer: Buffer, wanted: tuple[int, ...]) -> None:
-    """The buffer is float32 of the shape `wanted`, or has more rows."""
+    """The buffer is float32 of the shape `wanted`, or has more rows. Raises InputError."""
     fits = buffer.shape[1:] == wanted[1:] and buffer.shape[0] >= wanted[0]
     if buffer.dtype != np.float32 or not fits:
         raise InputError(f"{name}: wanted float32 {wanted}, got {buffer.dtype} {buffer.shape}")

@@ -44,7 +44,7 @@ class HeldOut:
         """How far the second network's answers lie from the first's; None where there is one."""
         if loop.recipe.networks == 1:
             return None
-        (second,) = load_members([loop.handed(1)], self.persons, self.held)
+        (second,) = load_members([loop.export_network(1)], self.persons, self.held)
         return apart(seen.points, second.points, self.persons.spec)
 
     def networks(self, loop: Loop, checks: Sequence[Checker]) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class HeldOut:
         """
         if loop.recipe.networks == 1:
             return {}
-        nets = [loop.handed(index) for index in range(2)]
+        nets = [loop.export_network(index) for index in range(2)]
         single = [predict.of_network(net, self.persons.spec) for net in nets]
         asked = [*single, mean_maps(*single)]
         told = {
@@ -86,7 +86,7 @@ def learn(
         gap = watched.apart(loop, seen)
         reading = monitor.watch(reached.step, seen, reached.report.losses, apart=gap)
         on_reading(reading, reached.seconds)
-        if monitor.labelled or monitor.best is None or monitor.best is reading:
+        if monitor.labeled or monitor.best is None or monitor.best is reading:
             best = weights
         loop.kept = {
             "looks": json.dumps([each.to_dict() for each in monitor.history]),

@@ -316,7 +316,7 @@ def _teacher(
     seen: ProbeMaps, teacher: PseudoLabels | None, rows: Int64, *, spec: ModelSpec
 ) -> dict[str, Float64]:
     told = None if teacher is None else teacher.points[rows]
-    turned = None if teacher is None or teacher.turned is None else teacher.turned[rows]
+    turned = None if teacher is None or teacher.rotated is None else teacher.rotated[rows]
     near, away = _agreement(seen, told, spec)
     return {"teacher": near, "teacher_away": away, "turned": _agreement(seen, turned, spec)[0]}
 

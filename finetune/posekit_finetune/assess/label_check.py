@@ -14,7 +14,7 @@ from posekit.evaluate.metrics import errors
 from posekit.geometry import Float64
 from posekit.types import Int64
 from posekit_finetune.assess import predict
-from posekit_finetune.data.labelled import Labelled
+from posekit_finetune.data.labeled import LabeledPersons
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,39 +38,39 @@ SHARE = 0.1
 
 @dataclass(frozen=True, eq=False)
 class LabelCheck:
-    """Which labelled keypoints a network puts within SHARE of the person's longer side.
+    """Which labeled keypoints a network puts within SHARE of the person's longer side.
 
     decides: False where it is only shown, such as forgetting on the source domain.
     """
 
     name: str
-    labelled: Labelled
+    labeled: LabeledPersons
     decides: bool
 
     def __call__(self, before: Bundle, after: Bundle) -> Check:
         """Source and adapted, person by person."""
         old, new = (self.hits(predict.of_bundle(model)) for model in (before, after))
-        return Check(self.name, old, new, self.labelled.persons.groups, decides=self.decides)
+        return Check(self.name, old, new, self.labeled.persons.groups, decides=self.decides)
 
     def share(self, asked: predict.Predict) -> float:
-        """Share of the labelled keypoints that one network has right."""
+        """Share of the labeled keypoints that one network has right."""
         return float(np.nanmean(self.hits(asked)))
 
     def hits(self, asked: predict.Predict) -> Float64:
-        """(N, K): 1 where right, 0 where wrong, NaN where not labelled."""
-        labelled = self.labelled
-        seen = np.where(labelled.weights[..., None] > 0, labelled.points, np.nan)
+        """(N, K): 1 where right, 0 where wrong, NaN where not labeled."""
+        labeled = self.labeled
+        seen = np.where(labeled.weights[..., None] > 0, labeled.points, np.nan)
         spans = np.nanmax(np.nanmax(seen, 1) - np.nanmin(seen, 1), 1)
-        maps = asked(labelled.persons.crops(slice(None)))
-        points, _ = codecs.decode(maps, labelled.persons.spec)
+        maps = asked(labeled.persons.crops(slice(None)))
+        points, _ = codecs.decode(maps, labeled.persons.spec)
         far = errors(
-            points, labelled.points, labelled.weights, reference_lengths=np.maximum(spans, 1.0)
+            points, labeled.points, labeled.weights, reference_lengths=np.maximum(spans, 1.0)
         )
         return np.where(np.isnan(far), np.nan, far < SHARE)
 
 
 class Checker(Protocol):
-    """Labelled persons: compares the source with the adapted model on them."""
+    """Labeled persons: compares the source with the adapted model on them."""
 
     @property
     def name(self) -> str:

@@ -100,12 +100,12 @@ class Monitor:
 
     baseline: measured before learning, on the same persons.  history: readings so far, those that
     stopped the run included.  best: the last reading whose score is the highest or ALIKE; None
-    while none is above the start's.  labelled: whether labels teach as well; then leaving the
+    while none is above the start's.  labeled: whether labels teach as well; then leaving the
     frozen teacher is no fault, and the last look is the one to keep.
     """
 
     baseline: Indicators
-    labelled: bool = False
+    labeled: bool = False
     history: list[MonitorReading] = field(default_factory=list)
     best: MonitorReading | None = None
 
@@ -143,7 +143,7 @@ class Monitor:
                 f"step {step}: heatmaps are no longer finite; the best weights so far are kept. "
                 "Lower the rate (--set rate=...)"
             )
-        if reason := _collapse(found) or ("" if self.labelled else _drift(found)):
+        if reason := _collapse(found) or ("" if self.labeled else _drift(found)):
             raise CollapsedError(
                 f"step {step}: {reason}; the best weights so far are kept. Take another recipe, "
                 "or a lower rate (--set rate=...)"

@@ -13,7 +13,6 @@ from posekit.errors import BundleError
 from posekit.session import open_session
 from posekit.types import Float32, ModelSpec, UInt8
 from posekit_finetune.train.networks import network_output
-from posekit_finetune.views.warps import to_image
 
 Predict = Callable[[UInt8], Float32]
 """uint8 (n, H, W, 3) RGB crops to float32 (n, K, h, w), in evaluation mode."""
@@ -42,9 +41,9 @@ def of_network(net: nn.Module, spec: ModelSpec) -> Predict:
     def run(crops: UInt8) -> Float32:
         training = net.training
         net.eval()
-        place = next(net.parameters()).device
+
         with torch.no_grad():
-            maps = network_output(net, to_image(crops, spec, place)).maps.float().cpu().numpy()
+            maps = network_output(net, crops, spec).maps.float().cpu().numpy()
         net.train(training)
         return np.asarray(maps, np.float32)
 

@@ -1,1 +1,1 @@
-"""Images and videos to persons to learn from."""
+"""Images and videos in, person patches out."""

@@ -1,4 +1,4 @@
-"""Unlabelled pictures in, persons out: found, looked through for repeats, cut, kept on disk."""
+"""Unlabeled images and videos in, persons out: detected, deduplicated, cropped and stored."""
 
 from __future__ import annotations
 
@@ -21,32 +21,33 @@ from posekit.geometry import Warp, box_iou
 from posekit.types import Boxes, Frame, Int64, ModelSpec, UInt8
 from posekit_finetune.data import patch_store
 from posekit_finetune.data.duplicates import DuplicateFilter, thumbnail
-from posekit_finetune.data.persons import Found, Persons, cut_patches
-from posekit_finetune.data.pictures import MediaFiles, Picture, media_files
+from posekit_finetune.data.persons import FindCounts, Persons, cut_patches
+from posekit_finetune.data.pictures import MediaFiles, MediaFrame, media_files
 from posekit_finetune.data.shuffled_tiles import TileDetector
 
-LEAST_PERSONS = 50
-"""With fewer, adaptation would learn these persons and not their domain."""
+MIN_PERSONS = 50
+"""With fewer persons, adaptation would overfit to them instead of learning their domain."""
 
 _LINK_S = 0.5
-"""Frames further apart are not linked: a person may have become another."""
+"""Frames further apart are not linked: another person may stand there."""
 
 _LINK_IOU = 0.4
-"""Boxes of two frames that overlap less are two persons."""
+"""Least overlap of two boxes of one person in consecutive frames."""
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class FindOptions:
-    """Which persons of the pictures are learned from.
+    """Which persons of the unlabeled images and videos are used.
 
-    boxes: a detector (embedded name, `.posekit`, `.onnx`), "full" for one person a picture, or a
+    boxes: a detector (embedded name, `.posekit`, `.onnx`), "full" for one person per image, or a
         file of boxes (`.json`, `.jsonl`).
-    limit: most persons; of more, an even choice by `seed`.  device, threads: the detector's.
-    min_side_px: detected boxes whose longer side is smaller are left out.
-    least_share: and those smaller than this share of the largest in their picture: of 250 LSPET
-        photos 558 of 1,011 boxes, spectators behind those who do the sport.
+    limit: maximum number of persons; of more, a uniform sample by `seed`.
+    device, threads: of the detector.
+    min_side_px: detected boxes whose longer side is smaller are excluded.
+    least_share: also those smaller than this share of the largest in their image: of 250 LSPET
+        photos 558 of 1,011 boxes, spectators behind the athletes.
     """
 
     boxes: str | Path = "nanodet-person"
@@ -58,8 +59,8 @@ class FindOptions:
     least_share: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.limit < LEAST_PERSONS:
-            raise InputError(f"limit {self.limit}: wanted at least {LEAST_PERSONS} persons")
+        if self.limit < MIN_PERSONS:
+            raise InputError(f"limit {self.limit}: wanted at least {MIN_PERSONS} persons")
         if self.min_side_px < 0 or not 0 <= self.least_share <= 1:
             raise InputError(
                 f"min_side_px {self.min_side_px}, least_share {self.least_share}: wanted 0 or "
@@ -84,76 +85,82 @@ def find_persons(
 ) -> Persons:
     """The persons of images, folders, patterns and videos, without near-duplicates.
 
-    They are kept in a folder of `work`, and found there at once when files and options are the
-    same. progress: called with pictures done and pictures in all.
-    Raises DataError (fewer than 50 persons, nobody, all blank, cut into tiles), SourceError,
+    They are stored in a folder of `work` and loaded from there when files and options are the same.
+    progress: called with the frames searched so far and in total.
+    Raises DataError (fewer than 50 persons, none found, all blank, shuffled tiles), SourceError,
     InputError.
     """
     if not paths:
-        raise InputError("unlabelled pictures: wanted at least one file, folder or pattern")
-    found = media_files(paths)
-    if options.kind == "file" and len(found.clips) > 1:
+        raise InputError("unlabeled images: wanted at least one file, folder or pattern, got none")
+    media = media_files(paths)
+    if options.kind == "file" and len(media.clips) > 1:
         raise InputError(
-            f"{options.boxes}: a box file tells of one video, and there are {len(found.clips)}; "
+            f"{options.boxes}: a box file describes one video, got {len(media.clips)} videos; "
             "pass one video, or a detector"
         )
-    key = patch_store.key_of(_told(options), found.files, spec)
+    fields = _cache_fields(options)
+    if names := media.nested_names:
+        fields["names"] = names
+    key = patch_store.cache_key(fields, media.files, spec)
     folder = Path(work) / f"persons-{key}"
     if not folder.is_dir():
-        patch_store.check_room(Path(work), min(options.limit, found.count(options.limit)), spec)
+        count = min(options.limit, media.frame_count(options.limit))
+        patch_store.check_disk_space(Path(work), count, spec)
         with AtomicFolder(folder) as output:
-            _gather(found, spec, options, into=output.folder, progress=progress)
+            _collect(media, spec, options, into=output.folder, progress=progress)
     return patch_store.load(folder, spec)[0]
 
 
-def _told(options: FindOptions) -> dict[str, Any]:
-    """The options that decide which persons are found; files by their content."""
-    told: dict[str, Any] = dataclasses.asdict(options)
-    del told["device"], told["threads"]
+def _cache_fields(options: FindOptions) -> dict[str, Any]:
+    """The options that decide which persons are found; a file of boxes or weights by its hash."""
+    fields: dict[str, Any] = dataclasses.asdict(options)
+    del fields["device"], fields["threads"]
     if options.kind != "full":
         path = Path(options.boxes)
         path = path if path.suffix in (".json", ".jsonl", ".onnx") else bundle.find(options.boxes)
         if not path.is_file():
             raise InputError(f"boxes {options.boxes}: no such file")
-        told["boxes"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return told
+        fields["boxes"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return fields
 
 
-def _gather(
-    found: MediaFiles,
+def _collect(
+    media: MediaFiles,
     spec: ModelSpec,
     options: FindOptions,
     *,
     into: Path,
     progress: Progress | None,
 ) -> None:
-    """Look through all pictures and write the persons into a folder. Raises DataError."""
-    find, find_still = _finders(options)
-    gathering = PersonCollector(spec, options, into)
-    total = found.count(options.limit)
+    """Search all frames and write the persons into a folder. Raises DataError."""
+    detect, detect_in_image = _box_finders(options)
+    collector = PersonCollector(spec, options, into)
+    total = media.frame_count(options.limit)
     try:
-        for done, picture in enumerate(found.pictures(options.limit, options.seed), start=1):
-            if picture.frame is not None:
-                boxes = (find_still if picture.clip < 0 else find)(picture.frame)
-                gathering.look(picture, picture.frame, boxes)
+        for done, each in enumerate(media.frames(options.limit, options.seed), start=1):
+            if each.frame is not None:
+                boxes = (detect_in_image if each.clip < 0 else detect)(each.frame)
+                collector.add(each, each.frame, boxes)
             else:
-                gathering.count(pictures=1, unreadable=1)
+                collector.count(pictures=1, unreadable=1)
             if progress is not None:
                 progress(min(done, total), total)
     finally:
-        gathering.writer.close()
-    order, counts = gathering.result()
-    if gathering.tiles.cut is not None:
+        collector.writer.close()
+    order, counts = collector.result()
+    if (grid := collector.tiles.grid) is not None:
         raise DataError(
-            f"{found.files[0].parent}: most pictures are tiles in a wrong order, "
-            f"{gathering.tiles.cut} each way; wanted pictures as a camera takes them"
+            f"{media.files[0].parent}: most images are {grid} x {grid} tiles in a wrong order; "
+            "wanted images as a camera takes them"
         )
-    _check(counts, len(order), found.files[0].parent)
-    patch_store.save(into, gathering.rows, order, found=counts)
+    _check_counts(counts, len(order), media.files[0].parent)
+    patch_store.save(into, collector.rows, order, counts=counts)
 
 
-def _finders(options: FindOptions) -> tuple[Callable[[Frame], Boxes], Callable[[Frame], Boxes]]:
-    """What finds the persons of a frame of video, and of an image."""
+def _box_finders(
+    options: FindOptions,
+) -> tuple[Callable[[Frame], Boxes], Callable[[Frame], Boxes]]:
+    """Finds the boxes in a video frame, and in an image."""
     if options.kind == "full":
         return full_frame, full_frame
     if options.kind == "file":
@@ -165,10 +172,9 @@ def _finders(options: FindOptions) -> tuple[Callable[[Frame], Boxes], Callable[[
 
 @dataclass(eq=False)
 class PersonCollector:
-    """Persons as they come, picture by picture; see `look`.
+    """Collects persons frame by frame, see `add`.
 
-    rows: what the table says of each patch in the file.  writer: that file.  tiles: whether the
-    pictures are whole.
+    rows: one for each patch in the file.  writer: of that file.  tiles: detects shuffled tiles.
     """
 
     spec: ModelSpec
@@ -178,85 +184,86 @@ class PersonCollector:
 
     def __post_init__(self) -> None:
         self.writer = patch_store.PatchWriter(self.folder, self.spec)
-        self._links = Links()
-        self._distinct = DuplicateFilter(self.options.limit)
         self.tiles = TileDetector()
-        self._numbers: list[int] = []  # of each row: the how-manieth distinct person it was
-        self._whole: list[bool] = []
-        self._kept = self._stills = 0
+        self._links = FrameLinks()
+        self._duplicates = DuplicateFilter(self.options.limit)
+        self._ordinals: list[int] = []  # of each row: its person's number among the distinct ones
+        self._is_whole_image: list[bool] = []
+        self._kept = self._image_count = 0
         self._random = np.random.default_rng(self.options.seed)
         self._counts: dict[str, int] = {}
 
-    def count(self, **more: int) -> None:
-        """Add to the counts of Found."""
-        for name, number in more.items():
+    def count(self, **increments: int) -> None:
+        """Add to the fields of FindCounts."""
+        for name, number in increments.items():
             self._counts[name] = self._counts.get(name, 0) + number
 
-    def look(self, picture: Picture, frame: Frame, boxes: Boxes) -> None:
-        """Take the distinct persons of a picture."""
+    def add(self, media: MediaFrame, frame: Frame, boxes: Boxes) -> None:
+        """Add the distinct persons of a frame."""
         whole = self.options.kind == "detector" and bool((boxes.scores == 0).all()) and len(boxes)
-        self._stills += picture.clip < 0
-        self.tiles.look(frame.image)
+        self._image_count += media.clip < 0
+        self.tiles.add(frame.image)
         self.count(pictures=1, **({"whole": 1} if whole else {"persons": len(boxes)}))
         if self.options.kind == "detector" and not whole:
             large = _large(boxes, self.options)
             self.count(small=len(boxes) - int(large.sum()))
             boxes = boxes.select(large)
-        time_s = frame.time_s if picture.clip >= 0 else math.nan
-        tracks = self._links(picture.clip, time_s, boxes)
+        time_s = frame.time_s if media.clip >= 0 else math.nan
+        tracks = self._links(media.clip, time_s, boxes)
         patches = cut_patches(frame.image, Warp.from_boxes(boxes, self.spec), self.spec)
         for n, patch in enumerate(patches):
             box = tuple(boxes.xyxy[n].tolist())
-            row = patch_store.Row(box, picture.label, picture.group, time_s, int(tracks[n]))
-            self._take(patch, row, whole=bool(whole))
+            row = patch_store.Row(box, media.label, media.group, time_s, int(tracks[n]))
+            self._add_person(patch, row, whole=bool(whole))
 
-    def _take(self, patch: UInt8, row: patch_store.Row, *, whole: bool) -> None:
-        """Keep a person unless it is blank or known; over the limit, in place of a random one.
+    def _add_person(self, patch: UInt8, row: patch_store.Row, *, whole: bool) -> None:
+        """Keep a person unless it is blank or a duplicate; over the limit it replaces a random one.
 
-        Source: reservoir sampling, Vitter 1985: each has the same chance, in one pass.
+        Source: reservoir sampling, Vitter 1985: equal probability for each person, in one pass.
         """
         width, height = self.spec.input_size
         x, y = (patch.shape[1] - width) // 2, (patch.shape[0] - height) // 2
-        look = thumbnail(patch[y : y + height, x : x + width])
-        if not look.any():
+        cells = thumbnail(patch[y : y + height, x : x + width])
+        if not cells.any():
             self.count(blank=1)
             return
-        if self._distinct.is_near(look):
+        if self._duplicates.is_duplicate(cells):
             self.count(duplicates=1)
             return
-        number, self._kept = self._kept, self._kept + 1
-        place = number
-        if number >= self.options.limit:
+        ordinal, self._kept = self._kept, self._kept + 1
+        place = ordinal
+        if ordinal >= self.options.limit:
             self.count(surplus=1)
-            place = int(self._random.integers(0, number + 1))
+            place = int(self._random.integers(0, ordinal + 1))
             if place >= self.options.limit:
                 return
         self.rows[place : place + 1] = [row]
-        self._numbers[place : place + 1] = [number]
-        self._whole[place : place + 1] = [whole]
-        self.writer.put(place, patch)
-        self._distinct.put(place, look)
+        self._ordinals[place : place + 1] = [ordinal]
+        self._is_whole_image[place : place + 1] = [whole]
+        self.writer.write(place, patch)
+        self._duplicates.store(place, cells)
 
-    def result(self) -> tuple[list[int], Found]:
-        """Rows in the order of their pictures, and the counts.
+    def result(self) -> tuple[list[int], FindCounts]:
+        """Indices of the rows in the order of their frames, and the counts.
 
-        Whole pictures count only where somebody was found in most: else they are landscapes.
+        Whole images count only where a person was detected in most images: otherwise they are
+        likely to show landscapes.
         """
-        found = Found(**self._counts)
-        few = found.whole > self._stills / 2
-        order = sorted(range(len(self.rows)), key=self._numbers.__getitem__)
-        return [row for row in order if not (few and self._whole[row])], found
+        counts = FindCounts(**self._counts)
+        drop_whole = counts.whole > self._image_count / 2
+        order = sorted(range(len(self.rows)), key=self._ordinals.__getitem__)
+        return [row for row in order if not (drop_whole and self._is_whole_image[row])], counts
 
 
 def _large(boxes: Boxes, options: FindOptions) -> Any:
-    """Which boxes are large enough, alone and beside the largest of the picture, bool (N,)."""
+    """Which boxes are large enough, in px and relative to the largest of the frame, bool (N,)."""
     sides = (boxes.xyxy[:, 2:] - boxes.xyxy[:, :2]).max(1, initial=0.0)
-    least = max(options.min_side_px, options.least_share * float(sides.max(initial=0.0)))
-    return sides >= least
+    minimum = max(options.min_side_px, options.least_share * float(sides.max(initial=0.0)))
+    return sides >= minimum
 
 
-class Links:
-    """Numbers for persons that are followed over the frames of a clip, by overlap alone."""
+class FrameLinks:
+    """Track numbers of persons, linked over the sampled frames of a clip by overlap alone."""
 
     def __init__(self) -> None:
         self._clip, self._time_s = -1, -math.inf
@@ -265,38 +272,37 @@ class Links:
         self._next = 0
 
     def __call__(self, clip: int, time_s: float, boxes: Boxes) -> Int64:
-        """A number for each box, that of the box it continues where there is one; -1 in images."""
+        """Track number of each box, continued from the previous frame if linked; -1 in images."""
         if clip < 0:
             return np.full(len(boxes), -1, np.int64)
         tracks = np.full(len(boxes), -1, np.int64)
         if clip == self._clip and 0 < time_s - self._time_s <= _LINK_S:
-            likeness = box_iou(self._boxes, boxes)
-            while likeness.max(initial=0.0) >= _LINK_IOU:  # the best pair first
-                old, new = np.unravel_index(int(likeness.argmax()), likeness.shape)
+            iou = box_iou(self._boxes, boxes)
+            while iou.max(initial=0.0) >= _LINK_IOU:  # greedily, the best pair first
+                old, new = np.unravel_index(int(iou.argmax()), iou.shape)
                 tracks[new] = self._tracks[old]
-                likeness[old], likeness[:, new] = 0, 0
-        fresh = np.flatnonzero(tracks < 0)
-        tracks[fresh] = self._next + np.arange(len(fresh))
-        self._next += len(fresh)
+                iou[old], iou[:, new] = 0, 0
+        unlinked = np.flatnonzero(tracks < 0)
+        tracks[unlinked] = self._next + np.arange(len(unlinked))
+        self._next += len(unlinked)
         self._clip, self._time_s, self._boxes, self._tracks = clip, time_s, boxes, tracks
         return tracks
 
 
-def _check(found: Found, kept: int, where: Path) -> None:
-    """Raise DataError where there is too little to learn from."""
-    if kept >= LEAST_PERSONS:
+def _check_counts(counts: FindCounts, kept: int, where: Path) -> None:
+    """Raise DataError where too few persons were found."""
+    if kept >= MIN_PERSONS:
         return
-    pictures = f"{where}: {found.pictures} pictures"
-    if found.pictures and found.unreadable == found.pictures:
-        raise DataError(f"{pictures}, and none can be read; they are damaged or no images")
-    if found.persons == 0 and found.whole > found.blank:
+    images = f"{where}: {counts.pictures} images"
+    if counts.pictures and counts.unreadable == counts.pictures:
+        raise DataError(f"{images}, none can be read; they are damaged or not images")
+    if counts.persons == 0 and counts.whole > counts.blank:
         raise DataError(
-            f"{pictures} and nobody found in them; if there are persons, give their boxes (--boxes "
-            "FILE), or --boxes full where each picture shows one"
+            f"{images}, no person detected; if there are persons, pass their boxes (--boxes FILE), "
+            "or --boxes full where each image shows one"
         )
     raise DataError(
-        f"{pictures}: {found.persons} persons and {found.whole} pictures with nobody found; "
-        f"{found.duplicates} are near-duplicates, {found.blank} blank, {found.small} too small; "
-        f"{kept} distinct persons are left and at least {LEAST_PERSONS} are wanted; add pictures "
-        "that differ"
+        f"{images}: {counts.persons} persons and {counts.whole} images without a detection; "
+        f"{counts.duplicates} near-duplicates, {counts.blank} blank, {counts.small} too small; "
+        f"{kept} distinct persons are left, wanted at least {MIN_PERSONS}; add images that differ"
     )

@@ -1,7 +1,9 @@
-"""Persons on disk: a file of raw patches and a table, in a folder that appears whole.
+"""Persons on disk: a file of raw patches and a table, in a folder that is written atomically.
 
-The patches are read through a memmap, so memory holds what is in use; a person costs
-3 * PW * PH bytes of disk (0.25 MB at 192 px of input, 0.44 MB at 256).
+The patches are memory-mapped, so only those in use are in memory; a person needs 3 * PW * PH bytes
+on disk (0.25 MB at 192 px of input, 0.44 MB at 256). Written row by row with plain file calls, not
+into `numpy.lib.format.open_memmap`: a store to a mapped page on a full disk ends the process with
+SIGBUS, a failed write is an error with a message.
 """
 
 from __future__ import annotations
@@ -21,18 +23,18 @@ from numpy.typing import NDArray
 from posekit.atomic import explained
 from posekit.errors import DataError
 from posekit.types import ModelSpec, UInt8
-from posekit_finetune.data.persons import Found, Patches, Persons, offset_of, patch_size
+from posekit_finetune.data.persons import FindCounts, Patches, Persons, offset_of, patch_size
 
 Arrays = dict[str, NDArray[Any]]
 
-_FORMAT = 1  # raise it when persons are chosen or stored differently: old folders are made anew
+_FORMAT = 1  # increment when persons are chosen or stored differently: invalidates old folders
 _PIXELS, _TABLE = "patches.u8", "persons.npz"
-_BLOCK = 256  # patches that are hashed at once
+_BLOCK = 256  # patches hashed at a time
 
 
 @dataclass(frozen=True)
 class Row:
-    """What the table says about one person; see Persons."""
+    """One person in the table; see Persons."""
 
     box: tuple[float, ...]
     source: str
@@ -42,7 +44,7 @@ class Row:
 
 
 class PatchWriter:
-    """A file of patches in the making; a row may be written again. Raises SourceError."""
+    """Writes the file of patches; a row may be written again. Raises SourceError."""
 
     def __init__(self, folder: Path, spec: ModelSpec) -> None:
         self.path, self.spec = folder / _PIXELS, spec
@@ -50,14 +52,14 @@ class PatchWriter:
         with explained(self.path):
             self._file = self.path.open("wb")
 
-    def put(self, row: int, patch: UInt8) -> None:
+    def write(self, row: int, patch: UInt8) -> None:
         """Write the patch (PH, PW, 3) of a row."""
         with explained(self.path):
             self._file.seek(row * self._bytes)
             self._file.write(np.ascontiguousarray(patch).data)
 
     def close(self) -> None:
-        """Whole on disk; nothing more is written."""
+        """Flush and close the file."""
         with explained(self.path):
             self._file.close()
 
@@ -67,10 +69,10 @@ def _patch_bytes(spec: ModelSpec) -> int:
     return 3 * width * height
 
 
-def check_room(folder: Path, count: int, spec: ModelSpec) -> None:
-    """Whether `count` patches find room beside `folder`. Raises DataError."""
-    there = next((p for p in (folder, *folder.absolute().parents) if p.exists()), Path.cwd())
-    free, need = shutil.disk_usage(there).free, count * _patch_bytes(spec)
+def check_disk_space(folder: Path, count: int, spec: ModelSpec) -> None:
+    """Raises DataError where the disk of `folder` has no space for `count` patches."""
+    existing = next((p for p in (folder, *folder.absolute().parents) if p.exists()), Path.cwd())
+    free, need = shutil.disk_usage(existing).free, count * _patch_bytes(spec)
     if need > free:
         raise DataError(
             f"{folder}: {count} persons need {need / 1e6:,.0f} MB on disk and {free / 1e6:,.0f} MB "
@@ -78,25 +80,30 @@ def check_room(folder: Path, count: int, spec: ModelSpec) -> None:
         )
 
 
-def key_of(what: Mapping[str, Any], files: list[Path], spec: ModelSpec) -> str:
-    """16 hex digits that change with the files (name, size, time), the crop and `what`."""
+def cache_key(inputs: Mapping[str, Any], files: list[Path], spec: ModelSpec) -> str:
+    """16 hex digits that change with the files (name, size, time), the crop and `inputs`."""
     stats = [(path.name, path.stat()) for path in files]
     crop = (spec.input_size, spec.padding, spec.crop_shrink, spec.crop_center)
-    told = {
+    contents = {
         "format": _FORMAT,
         "files": [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
         "crop": crop,
-        **what,
+        **inputs,
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def save(
-    folder: Path, rows: list[Row], order: list[int], *, found: Found, extra: Arrays | None = None
+    folder: Path,
+    rows: list[Row],
+    order: list[int],
+    *,
+    counts: FindCounts,
+    extra: Arrays | None = None,
 ) -> None:
-    """Write the table: `rows` as they lie in the patch file, `order` the ones to show, in order.
+    """Write the table: `rows` as in the patch file, `order` the indices of the persons in order.
 
-    extra: more arrays, a row for each of `order`. Raises SourceError.
+    extra: more arrays, one row for each of `order`. Raises SourceError.
     """
     table: Arrays = {
         "order": np.array(order, np.int64),
@@ -105,7 +112,7 @@ def save(
         "groups": np.array([row.group for row in rows], np.int64),
         "times_s": np.array([row.time_s for row in rows], np.float64),
         "tracks": np.array([row.track for row in rows], np.int64),
-        "found": np.array(json.dumps(asdict(found))),
+        "found": np.array(json.dumps(asdict(counts))),
     }
     pixels = np.array(_pixel_digest(folder, order, len(rows)))
     path = folder / _TABLE
@@ -114,7 +121,7 @@ def save(
 
 
 def load(folder: Path, spec: ModelSpec, extra: tuple[str, ...] = ()) -> tuple[Persons, Arrays]:
-    """The persons of a folder that `save` filled, and the extra arrays. Raises DataError."""
+    """The persons of a folder that `save` wrote, and the extra arrays. Raises DataError."""
     try:
         with (folder / _TABLE).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             table = {name: file[name] for name in file.files}
@@ -135,17 +142,17 @@ def load(folder: Path, spec: ModelSpec, extra: tuple[str, ...] = ()) -> tuple[Pe
             tracks=table["tracks"][order],
             spec=spec,
             fingerprint=_fingerprint(sources, str(table["digest"])),
-            found=Found(**json.loads(str(table["found"]))),
+            counts=FindCounts(**json.loads(str(table["found"]))),
         )
         return persons, {name: table[name] for name in extra}
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{folder}: is damaged ({error}); delete it, and it is made anew"
+            f"{folder}: is damaged ({error}); delete it, and it is created again"
         ) from error
 
 
 def _pixel_digest(folder: Path, order: list[int], count: int) -> str:
-    """sha256 over the patches in the order in which they are shown."""
+    """sha256 over the patches of `order`."""
     digest = hashlib.sha256()
     if count:
         store = np.memmap(folder / _PIXELS, np.uint8, "r").reshape(count, -1)

@@ -1,7 +1,7 @@
-"""The noun that adaptation learns from: persons cut out of pictures, without labels.
+"""Persons, what adaptation learns from: patches of images, without labels.
 
-A patch is a person's canonical crop with a margin on every side at the crop's own density, so
-that turned and moved views have content; the crop itself is the patch's middle.
+A patch is a person's canonical crop with a margin on every side at the crop's resolution, so that
+rotated and shifted views have content; the crop itself is the center of the patch.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from posekit.types import Float32, Int64, ModelSpec, UInt8
 _MARGIN = 0.25
 """Share of the input's side that a patch adds on each side: patches are 1.5 times as wide."""
 
-_HELD_LEAST = 100
-"""Persons held out where there are enough: a share over 100 has a standard error of 5 points."""
+_MIN_HELD_OUT = 100
+"""Persons held out where there are enough: a share of 100 has a standard error of 5 points."""
 
-_HELD_MOST = 0.3
-"""Share of the persons that may be held out."""
+_MAX_HELD_OUT = 0.3
+"""Maximum share of the persons that is held out."""
 
 SAME_CROPS = (
     *("input_size", "heatmap_size", "map_scale", "map_offset", "padding", "crop_shrink"),
     *("crop_center", "skeleton"),
 )
-"""Of two specs, what must be equal for one's crops, cells and keypoints to be the other's."""
+"""Fields of two specs that must be equal for them to share crops, cells and keypoints."""
 
 
 class Patches:
-    """Rows of a store of pictures (a memmap, mostly), read only when they are asked for.
+    """Rows of an array of images, mostly a memmap, read only when they are indexed.
 
-    store: uint8 (M, H, W, 3).  rows: int (N,), which of the store, None for all.
-    Behaves like an array (N, H, W, 3) under indexing; `patches[index]` is a copy in memory.
+    store: uint8 (M, H, W, 3).  rows: int (N,), indices into the store, None for all.
+    Indexes like an array (N, H, W, 3); `patches[index]` is a copy in memory.
     """
 
     def __init__(self, store: UInt8, rows: Int64 | None = None) -> None:
@@ -50,8 +50,8 @@ class Patches:
         return len(self.rows)
 
     def __getitem__(self, index: Any) -> UInt8:
-        picked = np.asarray(self.store[self.rows[index]])
-        return picked if picked.base is None else picked.copy()
+        selected = np.asarray(self.store[self.rows[index]])
+        return selected if selected.base is None else selected.copy()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -59,17 +59,17 @@ class Patches:
         return (len(self.rows), *self.store.shape[1:])
 
     def select(self, index: ArrayLike) -> Patches:
-        """The same store, fewer rows; nothing is read."""
+        """The same store with fewer rows; nothing is read."""
         return Patches(self.store, self.rows[np.asarray(index)])
 
 
 @dataclass(frozen=True)
-class Found:
-    """How many persons were found, and what became of the others.
+class FindCounts:
+    """How many persons were found and why others were excluded; the keys of "found" in a report.
 
-    pictures: images and frames looked at.  unreadable: image files left out.
-    persons: boxes.  small, blank, duplicates: dropped for that reason.  surplus: over the limit.
-    whole: pictures in which nobody was found, taken as one person each.
+    pictures: images and frames searched.  unreadable: image files that cannot be read.
+    persons: boxes.  small, blank, duplicates: excluded for that reason.  surplus: over the limit.
+    whole: images without a detection, each used as one person.
     """
 
     pictures: int = 0
@@ -84,13 +84,13 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class Persons:
-    """N persons in their pictures, and nothing about their poses.
+    """N persons as image patches, without their poses.
 
     patches: uint8 (N, PH, PW, 3) RGB.  offset: (x, y), whole px; crop px + offset = patch px.
     boxes: float32 (N, 4), frame px.  sources: N names, "img.jpg" or "clip.mp4#120".
-    groups: int (N,), the image or stretch of video; what is held out never parts one.
-    times_s: float (N,), NaN for stills.  tracks: int (N,), one person in one clip, or -1.
-    spec: whose canonical crop it is.  fingerprint: sha256 over sources and pixels.
+    groups: int (N,), the image or video segment; held out as a whole or not at all.
+    times_s: float (N,), NaN for images.  tracks: int (N,), one person in one clip, or -1.
+    spec: defines the canonical crop.  fingerprint: sha256 over sources and pixels.
     """
 
     patches: Patches | UInt8
@@ -102,13 +102,16 @@ class Persons:
     tracks: Int64
     spec: ModelSpec
     fingerprint: str
-    found: Found = Found()
+    counts: FindCounts = FindCounts()
 
     def __post_init__(self) -> None:
-        parts = (self.boxes, self.sources, self.groups, self.times_s, self.tracks)
-        if any(len(part) != len(self.patches) for part in parts):
-            lengths = [len(part) for part in parts]
-            raise InputError(f"persons: {len(self.patches)} patches, but {lengths} of the rest")
+        columns = (self.boxes, self.sources, self.groups, self.times_s, self.tracks)
+        if any(len(column) != len(self.patches) for column in columns):
+            lengths = [len(column) for column in columns]
+            raise InputError(
+                f"persons: {len(self.patches)} patches, but {lengths} boxes, sources, groups, "
+                "times and tracks; wanted as many of each"
+            )
         wanted = patch_size(self.spec)[::-1]
         if self.patches.shape[1:] != (*wanted, 3) or self.offset != offset_of(self.spec):
             raise InputError(
@@ -123,7 +126,7 @@ class Persons:
         return f"Persons({len(self)} of {len(set(self.groups.tolist()))} groups)"
 
     def crops(self, index: ArrayLike | slice) -> UInt8:
-        """The canonical crops (n, H, W, 3) of the persons that `index` names; a copy."""
+        """The canonical crops (n, H, W, 3) of the persons at `index`, copied."""
         width, height = self.spec.input_size
         x, y = (int(value) for value in self.offset)
         rows = np.arange(len(self))[index if isinstance(index, slice) else _rows(index)]
@@ -131,9 +134,9 @@ class Persons:
         return np.ascontiguousarray(patches[:, y : y + height, x : x + width])
 
     def select(self, index: ArrayLike) -> Persons:
-        """The persons that `index` (integers or booleans) names; pixels stay where they are.
+        """The persons at `index` (integers or booleans); pixels are not copied.
 
-        `fingerprint` and `found` remain those of the whole set.
+        `fingerprint` and `counts` remain those of the whole set.
         """
         rows = np.arange(len(self))[_rows(index)]
         patches = self.patches
@@ -150,11 +153,11 @@ class Persons:
 
 def _rows(index: ArrayLike) -> NDArray[Any]:
     rows = np.asarray(index)
-    return rows if rows.size else rows.astype(np.int64)  # NumPy takes [] for floats
+    return rows if rows.size else rows.astype(np.int64)  # an empty list is float64 to NumPy
 
 
 def offset_of(spec: ModelSpec) -> tuple[float, float]:
-    """Where the crop's first pixel lies in its patch, (x, y), whole px."""
+    """Position of the crop's first pixel in its patch, (x, y), whole px."""
     width, height = spec.input_size
     return float(round(width * _MARGIN)), float(round(height * _MARGIN))
 
@@ -167,9 +170,9 @@ def patch_size(spec: ModelSpec) -> tuple[int, int]:
 
 
 def cut_patches(image: UInt8, warp: Warp, spec: ModelSpec) -> UInt8:
-    """The patches (N, PH, PW, 3) of a picture's canonical crops, interpolated once.
+    """The patches (N, PH, PW, 3) around an image's canonical crops, interpolated once.
 
-    Black beyond the picture, as `Runtime.crop` has it.
+    Black beyond the image, as in `Runtime.crop`.
     """
     width, height = patch_size(spec)
     patches = np.empty((len(warp), height, width, 3), np.uint8)
@@ -181,27 +184,29 @@ def cut_patches(image: UInt8, warp: Warp, spec: ModelSpec) -> UInt8:
 
 
 def split(persons: Persons, *, held_out: float = 0.1, seed: int = 0) -> tuple[Int64, Int64]:
-    """Rows to learn from and rows to judge by, both ascending; whole groups, same seed same rows.
+    """Rows to train on and rows held out, both ascending; whole groups, the same for a seed.
 
-    held_out: share; raised so that 100 are held out, but never more than 30 %.
+    held_out: share; raised so that 100 are held out, but at most 30 %.
     Raises InputError, and DataError where the groups are too large to hold one out.
     """
-    if not 0 < held_out <= _HELD_MOST:
-        raise InputError(f"held_out: wanted a share above 0, at most {_HELD_MOST}; got {held_out}")
+    if not 0 < held_out <= _MAX_HELD_OUT:
+        raise InputError(
+            f"held_out: wanted a share above 0, at most {_MAX_HELD_OUT}; got {held_out}"
+        )
     groups, sizes = np.unique(persons.groups, return_counts=True)
-    most = math.floor(_HELD_MOST * len(persons))
-    wanted = min(max(round(held_out * len(persons)), _HELD_LEAST), most)
+    maximum = math.floor(_MAX_HELD_OUT * len(persons))
+    wanted = min(max(round(held_out * len(persons)), _MIN_HELD_OUT), maximum)
     chosen: list[int] = []
     count = 0
     for n in np.random.default_rng(seed).permutation(len(groups)).tolist():
-        if count < wanted and count + sizes[n] <= most:
+        if count < wanted and count + sizes[n] <= maximum:
             chosen.append(n)
             count += int(sizes[n])
     if not chosen:
         raise DataError(
-            f"{len(persons)} persons in {len(groups)} stretches of pictures, the smallest of "
-            f"{sizes.min(initial=len(persons))}: none can be held out without taking more than "
-            "30 %; add pictures or clips from other moments"
+            f"{len(persons)} persons in {len(groups)} groups of images, the smallest of "
+            f"{sizes.min(initial=len(persons))}: none can be held out without exceeding 30 %; add "
+            "images or clips from other moments"
         )
-    held = np.isin(persons.groups, groups[chosen])
-    return np.flatnonzero(~held).astype(np.int64), np.flatnonzero(held).astype(np.int64)
+    is_held = np.isin(persons.groups, groups[chosen])
+    return np.flatnonzero(~is_held).astype(np.int64), np.flatnonzero(is_held).astype(np.int64)

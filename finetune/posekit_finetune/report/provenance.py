@@ -34,7 +34,7 @@ def run_facts(
         "model": source.name,
         "model_sha256": source.sha256,
         "persons": len(persons),
-        "found": dataclasses.asdict(persons.found),
+        "found": dataclasses.asdict(persons.counts),
         "data_fingerprint": persons.fingerprint,
         "agreement_with_views" if options.teacher is None else "agreement_with_teacher": signal,
         "recipe": options.recipe_name,
@@ -49,14 +49,16 @@ def run_facts(
 
 
 def labels_used(options: AdaptOptions) -> str:
-    """Which labels took part, in a few words."""
-    told = []
-    if options.labelled is not None:
-        known = int(options.labelled.known.sum())
-        told.append(f"{len(options.labelled)} persons, {known} keypoints, to learn from")
+    """Which labels took part, in a few words, and what was left out of their files."""
+    parts: list[str] = []
+    if options.labeled is not None:
+        known = int(options.labeled.known.sum())
+        parts.append(f"{len(options.labeled)} persons, {known} keypoints, to learn from")
     if options.checks:
-        told.append("some to judge by")
-    return "; ".join(told) or "none"
+        parts.append("some to judge by")
+    files = (options.labeled, *(getattr(check, "labeled", None) for check in options.checks))
+    parts += dict.fromkeys(note for file in files if file is not None for note in file.notes)
+    return "; ".join(parts) or "none"
 
 
 def networks(source: Bundle, options: AdaptOptions) -> str:

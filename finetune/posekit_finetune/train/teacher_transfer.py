@@ -1,7 +1,7 @@
-"""A teacher of another size or skeleton: its own crops of the same persons, its maps in ours.
+"""A teacher of another size or skeleton: its own crops of the same persons, its maps resampled.
 
-A bigger model looks at bigger crops, padded as it was trained. Its answers are carried to the
-student's cells through the two crops of each person, and its keypoints are matched by name.
+A larger model takes larger crops, with the padding it was trained with. Its maps are resampled at
+the student's cells through the two crops of each person, and its keypoints are matched by name.
 """
 
 from __future__ import annotations
@@ -27,29 +27,30 @@ from posekit_finetune.train.teacher import Progress, PseudoLabels, save_maps
 from posekit_finetune.views import warps
 
 _BLOCK = 64
-"""Persons at a time."""
+"""Persons per block."""
 
 
-def same_crops(theirs: ModelSpec, ours: ModelSpec) -> bool:
-    """Whether two networks look at the same crop and answer in the same cells and keypoints."""
-    return all(getattr(theirs, name) == getattr(ours, name) for name in SAME_CROPS)
+def same_crops(teacher: ModelSpec, student: ModelSpec) -> bool:
+    """Whether two networks take the same crops and output the same cells and keypoints."""
+    return all(getattr(teacher, name) == getattr(student, name) for name in SAME_CROPS)
 
 
-def by_name(theirs: Skeleton, ours: Skeleton) -> tuple[Int64, Int64]:
-    """Indices (S,) into both skeletons of the keypoints that bear the same name.
+def shared_keypoints(teacher: Skeleton, student: Skeleton) -> tuple[Int64, Int64]:
+    """Indices (S,) into both skeletons of the keypoints with the same name.
 
-    Raises InputError where fewer than two do.
+    Raises InputError where fewer than two are shared.
     """
-    names = [plain(name) for name in theirs.keypoints]
+    names = [plain(name) for name in teacher.keypoints]
     pairs = [
         (names.index(name), k)
-        for k, name in enumerate(plain(each) for each in ours.keypoints)
+        for k, name in enumerate(plain(each) for each in student.keypoints)
         if name in names
     ]
     if len(pairs) < 2:
         raise InputError(
-            f"--teacher: its skeleton {theirs.name} shares {len(pairs)} keypoints with the model's "
-            f"{ours.name}; wanted the same names, such as {', '.join(ours.keypoints[:3])}"
+            f"--teacher: its skeleton {teacher.name} shares {len(pairs)} keypoints with the "
+            f"model's {student.name}; wanted the same names, such as "
+            f"{', '.join(student.keypoints[:3])}"
         )
     table = np.array(pairs, np.int64)
     return table[:, 0], table[:, 1]
@@ -64,54 +65,55 @@ def recrop(
     work: str | Path,
     progress: Progress = lambda _done, _all: None,
 ) -> Persons:
-    """The same persons in the same order, cut from their pictures for another network.
+    """The same persons in the same order, cropped from their images for another network.
 
-    paths, options: those by which `persons` were found; nothing is detected again.  Kept in `work`.
+    paths, options: those that `persons` were found with; nothing is detected again.  Stored in
+    `work`.
     Raises DataError, SourceError, InputError.
     """
-    found = media_files(paths)
-    key = patch_store.key_of({"persons": persons.fingerprint}, found.files, spec)
+    media = media_files(paths)
+    key = patch_store.cache_key({"persons": persons.fingerprint}, media.files, spec)
     folder = Path(work) / f"persons-{key}"
     if not folder.is_dir():
-        patch_store.check_room(Path(work), len(persons), spec)
+        patch_store.check_disk_space(Path(work), len(persons), spec)
         with AtomicFolder(folder) as output:
             writer = patch_store.PatchWriter(output.folder, spec)
             try:
-                _cut_again(persons, found, writer, options=options, progress=progress)
+                _crop_again(persons, media, writer, options=options, progress=progress)
             finally:
                 writer.close()
             table = _table(persons)
-            patch_store.save(output.folder, table, list(range(len(table))), found=persons.found)
+            patch_store.save(output.folder, table, list(range(len(table))), counts=persons.counts)
     return patch_store.load(folder, spec)[0]
 
 
-def _cut_again(
+def _crop_again(
     persons: Persons,
-    found: MediaFiles,
+    media: MediaFiles,
     writer: patch_store.PatchWriter,
     *,
     options: FindOptions,
     progress: Progress,
 ) -> None:
-    """Every person's patch into its row, picture by picture. Raises DataError."""
-    left = _rows_by_picture(persons)
-    total = found.count(options.limit)
-    for done, picture in enumerate(found.pictures(options.limit, options.seed), start=1):
-        rows = left.pop((picture.label, picture.group), [])
-        if rows and picture.frame is not None:
+    """Write every person's patch into its row, frame by frame. Raises DataError."""
+    remaining = _rows_by_frame(persons)
+    total = media.frame_count(options.limit)
+    for done, each in enumerate(media.frames(options.limit, options.seed), start=1):
+        rows = remaining.pop((each.label, each.group), [])
+        if rows and each.frame is not None:
             warp = Warp.from_boxes(Boxes(persons.boxes[rows]), writer.spec)
-            patches = cut_patches(picture.frame.image, warp, writer.spec)
+            patches = cut_patches(each.frame.image, warp, writer.spec)
             for row, patch in zip(rows, patches, strict=True):
-                writer.put(row, patch)
+                writer.write(row, patch)
         progress(min(done, total), total)
-    if left:
+    if remaining:
         raise DataError(
-            f"{next(iter(left))[0]}: was there when persons were looked for and is not any more; "
-            "leave the pictures alone while posekit adapts"
+            f"{next(iter(remaining))[0]}: existed when persons were searched for and is missing "
+            "now; do not change the images while posekit adapts"
         )
 
 
-def _rows_by_picture(persons: Persons) -> dict[tuple[str, int], list[int]]:
+def _rows_by_frame(persons: Persons) -> dict[tuple[str, int], list[int]]:
     rows: dict[tuple[str, int], list[int]] = {}
     for n, (source, group) in enumerate(zip(persons.sources, persons.groups.tolist(), strict=True)):
         rows.setdefault((source, group), []).append(n)
@@ -130,49 +132,51 @@ def _table(persons: Persons) -> list[patch_store.Row]:
     return [patch_store.Row(tuple(box), *rest) for box, *rest in columns]
 
 
-def remap(taught: PseudoLabels, theirs: Persons, ours: Persons, *, path: Path) -> PseudoLabels:
-    """What a foreign teacher says of the persons `theirs`, in the cells and keypoints of `ours`.
+def remap(
+    labels: PseudoLabels, teacher_persons: Persons, persons: Persons, *, path: Path
+) -> PseudoLabels:
+    """A teacher's pseudo-labels of its own crops, in the cells and keypoints of `persons`.
 
-    Maps are read where the student's cells lie in the teacher's crop. Keypoints that it does not
-    have are not `known`: empty maps, scores of 0 and points of NaN.  path: for the maps (`.npy`).
-    Raises InputError, SourceError.
+    Maps are sampled where the student's cells lie in the teacher's crop. Keypoints that the teacher
+    does not have are not `known`: empty maps, scores of 0 and points of NaN.  path: for the maps
+    (`.npy`).  Raises InputError, SourceError.
     """
-    spec = ours.spec
-    from_theirs, to_ours = by_name(theirs.spec.skeleton, spec.skeleton)
+    spec = persons.spec
+    of_teacher, of_student = shared_keypoints(teacher_persons.spec.skeleton, spec.skeleton)
     width, height = spec.heatmap_size
-    size = (len(ours), len(spec.skeleton), height, width)
+    size = (len(persons), len(spec.skeleton), height, width)
     maps = np.zeros(size, np.float16)
     points = np.full((*size[:2], 2), np.nan, np.float32)
     scores = np.zeros(size[:2], np.float32)
-    for start in range(0, len(ours), _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, len(ours)))
-        told = torch.from_numpy(np.asarray(taught.maps[rows][:, from_theirs], np.float32))
-        seen = warps.sample_maps(told, _cells(theirs, ours, rows))[0].clamp_min(0).numpy()
-        maps[rows[:, None], to_ours[None]] = seen
-        points[rows[:, None], to_ours[None]], scores[rows[:, None], to_ours[None]] = _decoded(
-            seen, to_ours, spec
-        )
+    for start in range(0, len(persons), _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, len(persons)))
+        source = torch.from_numpy(np.asarray(labels.maps[rows][:, of_teacher], np.float32))
+        cells = _teacher_cells(teacher_persons, persons, rows)
+        sampled = warps.sample_maps(source, cells)[0].clamp_min(0).numpy()
+        place = rows[:, None], of_student[None]
+        maps[place] = sampled
+        points[place], scores[place] = _decode_some(sampled, of_student, spec)
     known: NDArray[np.bool_] = np.zeros(size[1], np.bool_)
-    known[to_ours] = True
+    known[of_student] = True
     return PseudoLabels(save_maps(path, maps), points, scores, known)
 
 
-def _decoded(seen: Float32, columns: Int64, spec: ModelSpec) -> tuple[Float32, Float32]:
-    """Points (n, S, 2) and scores (n, S) of the maps of some keypoints."""
-    whole = np.zeros((len(seen), len(spec.skeleton), *seen.shape[2:]), np.float32)
-    whole[:, columns] = seen
-    points, scores = codecs.decode(whole, spec)
+def _decode_some(maps: Float32, columns: Int64, spec: ModelSpec) -> tuple[Float32, Float32]:
+    """Points (n, S, 2) and scores (n, S) of the maps (n, S, h, w) of some keypoints."""
+    padded = np.zeros((len(maps), len(spec.skeleton), *maps.shape[2:]), np.float32)
+    padded[:, columns] = maps
+    points, scores = codecs.decode(padded, spec)
     return points[:, columns], scores[:, columns]
 
 
-def _cells(theirs: Persons, ours: Persons, rows: Int64) -> Float64:
-    """Where the student's cells lie in the teacher's maps, (n, h, w, 2) in its cells."""
-    spec, other = ours.spec, theirs.spec
+def _teacher_cells(teacher_persons: Persons, persons: Persons, rows: Int64) -> Float64:
+    """The student's cells in the teacher's maps, (n, h, w, 2), x then y in the teacher's cells."""
+    spec, other = persons.spec, teacher_persons.spec
     width, height = spec.heatmap_size
     y, x = np.mgrid[:height, :width].reshape(2, -1)
     crop = np.stack([x, y], 1) * spec.map_scale + spec.map_offset
-    boxes = Boxes(ours.boxes[rows])
-    there = warps.relative_warp(*(Warp.from_boxes(boxes, each).matrix for each in (spec, other)))
-    moved = crop @ there[:, :, :2].transpose(0, 2, 1) + there[:, None, :, 2]
+    boxes = Boxes(persons.boxes[rows])
+    warp = warps.relative_warp(*(Warp.from_boxes(boxes, each).matrix for each in (spec, other)))
+    moved = crop @ warp[:, :, :2].transpose(0, 2, 1) + warp[:, None, :, 2]
     cells: Float64 = (moved - other.map_offset) / other.map_scale
     return cells.reshape(-1, height, width, 2)

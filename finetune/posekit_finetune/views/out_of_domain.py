@@ -1,9 +1,9 @@
-"""Views far from the person that is learned, on which the student should go on as the source does.
+"""Out-of-domain views, on which the student should keep the outputs of its source.
 
-What a network learns from one domain it pays for elsewhere: bodies cut off, small, blurred or
-beside others, of which the domain's own pictures show little. They can be made from these pictures
-all the same, and the source says what it would have answered (learning without forgetting, Li and
-Hoiem, ECCV 2016, on made-up inputs).
+Adaptation to one domain costs accuracy on others: truncated, small, blurred or crowded persons, of
+which the domain's own images show few. Such views can be synthesized from these images, and the
+source network provides the targets (learning without forgetting, Li and Hoiem, ECCV 2016, on
+synthetic inputs), to limit catastrophic forgetting.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from posekit_finetune.views import warps
 from posekit_finetune.views.warps import Random, Strength, Views
 
 _SHARE = 0.5
-"""Of the views that show a piece of another person, and of those that are blurred."""
+"""Share of the views with a piece of another person, and of those that are blurred."""
 
 _PIECE = (0.25, 0.6)
-"""Sides of the piece, in shares of the crop's."""
+"""Range of the piece's sides, as shares of the crop's."""
 
-_SMALLER = (1.5, 5.0)
-"""By how much a blurred view was shrunk: a person of 40 to 130 px on a crop of 192."""
+_DOWNSCALE = (1.5, 5.0)
+"""Range of the factor by which a blurred view is shrunk: a person of 40 to 130 px on a crop of 192
+px."""
 
 
 def out_of_domain_views(
@@ -35,26 +36,25 @@ def out_of_domain_views(
     strength: Strength,
     spec: ModelSpec,
 ) -> Views:
-    """Views of patches uint8 (B, PH, PW, 3), one generator a person.
+    """Views of patches uint8 (B, PH, PW, 3), one generator per person.
 
-    The strength's warp and operations, then for half of them a piece of the batch's neighbour, and
-    for half of them the detail of a small picture.  offset: as in `views.cut`.
+    The warp and operations of `strength`, then for half of them a piece of the next person in the
+    batch, and for half of them the detail of a small image.  offset: as in `warps.cut_view`.
     """
-    matrix = warps.draw_warps(randoms, strength, spec)
-    seen = warps.cut_view(patches, offset, matrix, spec=spec)
-    nowhere = np.zeros((len(randoms), len(spec.skeleton), 2), np.float32)
-    crops = warps.augment(randoms, seen, nowhere, strength=strength, spec=spec).crops
+    views = warps.draw_view(randoms, patches, offset, strength=strength, spec=spec)
+    no_joints = np.zeros((len(randoms), len(spec.skeleton), 2), np.float32)
+    crops = warps.augment(randoms, views, no_joints, strength=strength, spec=spec).crops
     others = np.roll(crops, 1, 0)
     for random, crop, other in zip(randoms, crops, others, strict=True):
         if random.random() < _SHARE:
             _paste(random, crop, other)
         if random.random() < _SHARE:
             _blur(random, crop)
-    return Views(crops, matrix)
+    return Views(crops, views.matrix)
 
 
 def _paste(random: Random, crop: UInt8, other: UInt8) -> None:
-    """A rectangle of another crop in the same place."""
+    """Copy a rectangle of another crop to the same place."""
     height, width = crop.shape[:2]
     w, h = (random.uniform(*_PIECE, 2) * (width, height)).astype(int)
     x, y = random.integers(0, width - w), random.integers(0, height - h)
@@ -62,9 +62,9 @@ def _paste(random: Random, crop: UInt8, other: UInt8) -> None:
 
 
 def _blur(random: Random, crop: UInt8) -> None:
-    """Shrunk and enlarged again."""
+    """Shrink and enlarge again."""
     height, width = crop.shape[:2]
-    factor = random.uniform(*_SMALLER)
+    factor = random.uniform(*_DOWNSCALE)
     small = (int(width / factor), int(height / factor))
     shrunk = cv2.resize(crop, small, interpolation=cv2.INTER_AREA)
     crop[:] = cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -1,9 +1,9 @@
-"""Easy and hard views of a person: a warp of the crop, and what is done to the picture in it.
+"""Easy and hard views of a person: a warp of the crop and photometric changes.
 
-A view carries its own warp, so nothing is ever guessed again: maps go from one view to another by
-`warp_maps`, built in pixels under the spec's own cell-to-crop map, with a mask of where they are
-defined. (The paper's code re-uses a normalised matrix for picture and maps; the two then differ
-by one to two pixels, and its rotation is a shear on crops that are not square.)
+A view stores its warp, so maps are resampled from one view to another exactly (`warp_maps`): in
+pixels, with the spec's own mapping from cells to the crop and a mask of where they are defined.
+(The paper's code uses one normalized matrix for image and maps, which differ by one to two pixels,
+and its rotation is a shear on crops that are not square.)
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Random = np.random.Generator
 
 @dataclass(frozen=True)
 class Strength:
-    """How far a view may lie from what it is made of; (sigma, limit) pairs of clipped normals.
+    """Ranges of a view's random changes; pairs are (sigma, limit) of clipped normals.
 
-    turn_deg: (30, 60) is the paper's A30 and A60.  turn_share: how often it turns at all.
+    turn_deg: rotation; (30, 60) is the paper's A30 and A60.  turn_share: share of rotated views.
     scale: around 1.  move_px: sigma of a shift, crop px.  flip: share of mirrored views.
-    any_turn: share of views turned by any angle at all instead.
-    operations, magnitude: RandAugment; 0 operations is none.  cutout: joints cut out (JC-n).
+    any_turn: share of views rotated by a uniformly drawn angle instead.
+    operations, magnitude: RandAugment; 0 operations: none.  cutout: number of joints (JC-n).
     """
 
     turn_deg: tuple[float, float] = (0.0, 0.0)
@@ -58,38 +58,43 @@ class Views:
 
     @property
     def mirrored(self) -> NDArray[np.bool_]:
-        """(B,): which views show the person in a mirror."""
-        mirrored: NDArray[np.bool_] = np.linalg.det(self.matrix[:, :, :2]) < 0
-        return mirrored
+        """(B,): which views are mirror images."""
+        return _mirrors(self.matrix)
+
+
+def _mirrors(matrix: Float64) -> NDArray[np.bool_]:
+    """Which matrices (B, 2, 3) mirror, (B,)."""
+    mirrored: NDArray[np.bool_] = np.linalg.det(matrix[:, :, :2]) < 0
+    return mirrored
 
 
 def identity(count: int) -> Float64:
-    """(count, 2, 3) maps that change nothing."""
+    """(count, 2, 3) identity matrices."""
     return np.repeat(np.eye(2, 3)[None], count, 0)
 
 
 def draw_warps(randoms: Sequence[Random], strength: Strength, spec: ModelSpec) -> Float64:
-    """(B, 2, 3) maps from a crop to a view, turned, scaled and mirrored about its middle.
+    """(B, 2, 3) from crop px to view px: random rotation, scale, flip about the center, and shift.
 
-    One generator a person, so that a share of a batch draws what the whole batch would. In
-    pixels, so a turn is a turn on crops of any aspect.
+    One generator per person, so a part of a batch draws the same as the whole batch. In pixels, so
+    a rotation remains one on crops of any aspect ratio.
     """
     width, height = spec.input_size
-    middle = np.array([width - 1, height - 1]) / 2
+    center = np.array([width - 1, height - 1]) / 2
     normal = np.array([random.normal(size=4) for random in randoms]).reshape(-1, 4)
     uniform = np.array([random.random(4) for random in randoms]).reshape(-1, 4)
     sigma, limit = strength.turn_deg
     turn = np.clip(normal[:, 0] * sigma, -limit, limit)
     turn = np.where(uniform[:, 0] < strength.turn_share, turn, 0.0)
-    anyhow = 360 * uniform[:, 1] - 180
-    turn = np.deg2rad(np.where(uniform[:, 2] < strength.any_turn, anyhow, turn))
+    any_turn = 360 * uniform[:, 1] - 180
+    turn = np.deg2rad(np.where(uniform[:, 2] < strength.any_turn, any_turn, turn))
     sigma, limit = strength.scale
     scale = np.clip(1 + normal[:, 1] * sigma, 1 - limit, 1 + limit)
     mirror = np.where(uniform[:, 3] < strength.flip, -1.0, 1.0)
     cos, sin = np.cos(turn) * scale, np.sin(turn) * scale
     linear = np.stack([np.stack([cos, -sin], 1), np.stack([sin, cos], 1)], 1)
     linear[:, 0] *= mirror[:, None]
-    shift = middle + normal[:, 2:] * strength.move_px - linear @ middle
+    shift = center + normal[:, 2:] * strength.move_px - linear @ center
     return np.concatenate([linear, shift[:, :, None]], 2)
 
 
@@ -98,15 +103,70 @@ def cut_view(
 ) -> Views:
     """Views of patches uint8 (B, PH, PW, 3); patch px = canonical crop px + offset.
 
-    matrix: (B, 2, 3) canonical crop px to view px. Beyond the patch it is black.
+    matrix: (B, 2, 3) canonical crop px to view px. Black beyond the patch.
     """
     width, height = spec.input_size
     crops = np.empty((len(patches), height, width, 3), np.uint8)
-    back = np.eye(2, 3)
-    back[:, 2] = -np.array(offset)
-    for patch, view, crop in zip(patches, compose(matrix, back[None]), crops, strict=True):
-        cv2.warpAffine(patch, view, (width, height), dst=crop, flags=cv2.INTER_LINEAR)
+    to_crop = np.eye(2, 3)
+    to_crop[:, 2] = -np.array(offset)
+    for patch, to_view, crop in zip(patches, compose(matrix, to_crop[None]), crops, strict=True):
+        cv2.warpAffine(patch, to_view, (width, height), dst=crop, flags=cv2.INTER_LINEAR)
     return Views(crops, matrix)
+
+
+def draw_view(
+    randoms: Sequence[Random],
+    patches: UInt8,
+    offset: tuple[float, float],
+    *,
+    strength: Strength,
+    spec: ModelSpec,
+) -> Views:
+    """One randomly warped view of each person, before `augment`; arguments as in `cut_view`."""
+    return cut_view(patches, offset, draw_warps(randoms, strength, spec), spec=spec)
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """How `draw_pair` draws the teacher's view and those of the students.
+
+    count: of hard views.  hard_from_easy: warp the easy view a second time, as the paper's code
+    does, else the crop.  crop_teaches: the easy view is the canonical crop itself.
+    swap: the hard view teaches and the easy one is learned.
+    """
+
+    easy: Strength
+    hard: Strength
+    count: int = 1
+    hard_from_easy: bool = False
+    crop_teaches: bool = False
+    swap: bool = False
+
+
+def draw_pair(
+    randoms: Sequence[Random],
+    patches: UInt8,
+    offset: tuple[float, float],
+    *,
+    options: PairOptions,
+    spec: ModelSpec,
+) -> tuple[Views, list[Views]]:
+    """The teacher's view of each person, and the views of the students, before `augment`.
+
+    The easy warps are drawn in any case, so the hard ones do not depend on `crop_teaches`.
+    """
+    easy = draw_warps(randoms, options.easy, spec)
+    if options.crop_teaches:
+        easy = identity(len(randoms))
+    hard = [draw_warps(randoms, options.hard, spec) for _ in range(options.count)]
+    if options.hard_from_easy:
+        hard = [compose(matrix, easy) for matrix in hard]
+    if options.swap:
+        easy, hard = hard[0], [easy]
+    return (
+        cut_view(patches, offset, easy, spec=spec),
+        [cut_view(patches, offset, matrix, spec=spec) for matrix in hard],
+    )
 
 
 def augment(
@@ -118,10 +178,10 @@ def augment(
     spec: ModelSpec,
     repeat_joints: bool = False,
 ) -> Views:
-    """RandAugment's photometric operations, then Joint Cutout; the warps stay what they are.
+    """RandAugment's photometric operations, then Joint Cutout; the warps do not change.
 
-    joints: float32 (B, K, 2), px of these views, as the teacher sees them.
-    repeat_joints: draw the joints with replacement, as the paper's code does.
+    joints: float32 (B, K, 2), px of these views, as predicted by the teacher.
+    repeat_joints: draw the joints with replacement, as in the paper's code.
     """
     crops = views.crops.copy()
     for random, crop, points in zip(randoms, crops, joints, strict=True):
@@ -137,10 +197,10 @@ def augment(
 def _cut_out(
     random: Random, crop: UInt8, points: Float32, *, count: int, spec: ModelSpec, repeat: bool
 ) -> None:
-    """JC-n: rectangles of the mean colour around joints, 20 to 38 px on a crop 192 wide.
+    """JC-n: rectangles of the mean color around joints, 20 to 38 px on a crop 192 px wide.
 
-    Source: Xie et al., ICCV 2021, supplementary C; sizes and spread from its code, which swaps
-    width and height there and so spares the feet.
+    Source: Xie et al., ICCV 2021, supplementary C; sizes and spread from its code, which exchanges
+    width and height there and so never covers the feet.
     """
     chosen = random.choice(len(points), min(count, len(points)) if not repeat else count, repeat)
     unit = spec.input_size[0] / 192
@@ -155,17 +215,17 @@ def _cut_out(
 
 
 def relative_warp(source: Float64, target: Float64) -> Float64:
-    """(B, 2, 3) from one view's px to another's, given both from the canonical crop's."""
+    """(B, 2, 3) from source view px to target view px, of two warps from canonical crop px."""
     linear = np.linalg.inv(source[:, :, :2])
     inverse = np.concatenate([linear, -linear @ source[:, :, 2:]], 2)
     return compose(target, inverse)
 
 
 def warp_maps(maps: Tensor, matrix: Float64, spec: ModelSpec) -> tuple[Tensor, Tensor]:
-    """Heatmaps (B, K, h, w) of one view in another's cells, and (B, 1, h, w) where defined.
+    """Heatmaps (B, K, h, w) resampled in another view's cells, and where defined, (B, 1, h, w).
 
-    matrix: (B, 2, 3), source view px to target view px; a mirroring one also swaps channels.
-    Beyond the source's edge cells the result is 0 and `defined` is 0.
+    matrix: (B, 2, 3), source view px to target view px; where it mirrors, left and right channels
+    are exchanged. Beyond the source's edge cells the maps and `defined` are 0.
     """
     width, height = spec.heatmap_size
     scale, offset = np.array(spec.map_scale), np.array(spec.map_offset)
@@ -178,68 +238,67 @@ def warp_maps(maps: Tensor, matrix: Float64, spec: ModelSpec) -> tuple[Tensor, T
 
 
 def sample_maps(maps: Tensor, cells: Float64) -> tuple[Tensor, Tensor]:
-    """Maps (B, K, h, w) at places (B, h', w', 2), x then y in cells: (B, K, h', w').
+    """Maps (B, K, h, w) sampled at cells (B, h', w', 2), x then y: (B, K, h', w').
 
-    Also (B, 1, h', w'), 1 where the place lies within the map; beyond it the maps are 0.
-    Cubic in both directions: bilinear reading moves a peak of sigma 2 by up to 0.03 cells where a
-    view is enlarged or shrunk, this by 0.01, in no more time. A cell's channels lie side by side,
-    so that a place is a weighted sum of 16 rows.
+    Also (B, 1, h', w'), 1 where the cell lies within the map; beyond it the maps are 0. Bicubic:
+    bilinear sampling shifts a peak of sigma 2 by up to 0.03 cells where a view is scaled, this by
+    0.01, in the same time. The channels of a cell are contiguous, so a sample is a weighted sum of
+    16 rows.
     """
     batch, joints, height, width = maps.shape
     inside = ((cells > -1e-3) & (cells < np.array([width, height]) - 1 + 1e-3)).all(3)
     defined = torch.from_numpy(inside.astype(np.float32)).to(maps.device)
-    places = torch.from_numpy(cells.astype(np.float32)).to(maps.device)
-    columns, across = _taps(places[..., 0], width)
-    rows, along = _taps(places[..., 1], height)
+    points = torch.from_numpy(cells.astype(np.float32)).to(maps.device)
+    columns, x_weights = _cubic_taps(points[..., 0], width)
+    rows, y_weights = _cubic_taps(points[..., 1], height)
     person = torch.arange(batch, device=maps.device).view(-1, 1, 1, 1, 1) * (height * width)
     index = person + rows[..., None] * width + columns[..., None, :]
-    weight = along[..., None] * across[..., None, :] * defined[..., None, None]
+    weight = y_weights[..., None] * x_weights[..., None, :] * defined[..., None, None]
     table = maps.float().permute(0, 2, 3, 1).reshape(-1, joints)
-    found = F.embedding_bag(
+    sampled = F.embedding_bag(
         index.view(-1, 16), table, per_sample_weights=weight.view(-1, 16), mode="sum"
     )
-    shaped = found.view(*cells.shape[:3], joints).permute(0, 3, 1, 2)
-    return shaped.contiguous(), defined[:, None]
+    sampled = sampled.view(*cells.shape[:3], joints).permute(0, 3, 1, 2)
+    return sampled.contiguous(), defined[:, None]
 
 
-def _taps(places: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The four neighbours (..., 4) of each place, within 0 to count - 1, and their shares.
+def _cubic_taps(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The four neighbors (..., 4) of each coordinate, within 0 to count - 1, and their weights.
 
-    Source: Keys, Cubic convolution interpolation, 1981, with a of -1/2: exact to degree 2.
+    Source: Keys, Cubic convolution interpolation, 1981, with a = -1/2: exact to degree 2.
     """
-    first = places.floor()
-    t = (places - first)[..., None]
-    near = first.long()[..., None] + torch.arange(-1, 3, device=places.device)
-    shares = [
+    first = points.floor()
+    t = (points - first)[..., None]
+    neighbors = first.long()[..., None] + torch.arange(-1, 3, device=points.device)
+    weights = [
         ((-0.5 * t + 1) * t - 0.5) * t,
         (1.5 * t - 2.5) * t * t + 1,
         ((-1.5 * t + 2) * t + 0.5) * t,
         (0.5 * t - 0.5) * t * t,
     ]
-    return near.clamp(0, count - 1), torch.cat(shares, -1)
+    return neighbors.clamp(0, count - 1), torch.cat(weights, -1)
 
 
 def swap_sides(values: Tensor, matrix: Float64, spec: ModelSpec) -> Tensor:
     """Values (B, K, ...) with left and right exchanged where the matrix (B, 2, 3) mirrors."""
-    which = np.linalg.det(matrix[:, :, :2]) < 0
-    if not which.any():
+    mirrored = _mirrors(matrix)
+    if not mirrored.any():
         return values
-    mirrored = torch.from_numpy(which).to(values.device)
-    exchanged = values[:, list(spec.skeleton.mirror)]
-    return torch.where(mirrored.view(-1, *[1] * (values.dim() - 1)), exchanged, values)
+    condition = torch.from_numpy(mirrored).to(values.device)
+    swapped = values[:, list(spec.skeleton.mirror)]
+    return torch.where(condition.view(-1, *[1] * (values.dim() - 1)), swapped, values)
 
 
 def warp_points(points: Float32, matrix: Float64, spec: ModelSpec) -> Float32:
-    """Points (B, K, 2) of one view's px in another's; a mirroring map also swaps channels."""
-    mirrored = np.linalg.det(matrix[:, :, :2]) < 0
+    """Points (B, K, 2) from one view's px to another's; left and right exchanged by a mirror."""
     swapped = points[:, list(spec.skeleton.mirror)]
-    points = np.where(mirrored[:, None, None], swapped, points)
+    points = np.where(_mirrors(matrix)[:, None, None], swapped, points)
     moved: Float64 = np.einsum("bij,bkj->bki", matrix[:, :, :2], points) + matrix[:, None, :, 2]
     return moved.astype(np.float32)
 
 
-def to_image(crops: UInt8, spec: ModelSpec, device: torch.device | None = None) -> Tensor:
-    """uint8 (B, H, W, 3) RGB to what the network takes, float32 (B, 3, H, W), channels last."""
+def normalize(crops: UInt8, spec: ModelSpec, device: torch.device | None = None) -> Tensor:
+    """Crops uint8 (B, H, W, 3) RGB as the network's input, float32 (B, 3, H, W), channels last."""
     pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(device).float()
     pixels = pixels if spec.color == "rgb" else pixels.flip(-1)
     mean, std = (torch.tensor(values, device=pixels.device) for values in (spec.mean, spec.std))

@@ -67,6 +67,7 @@ def test_a_status_becomes_one_sentence(status: int, kind: type[Exception], text:
     assert text in str(error)
 
 
+@pytest.mark.tools
 def test_uploads_and_downloads_are_checked() -> None:
     device = emulated_device()
     buffer = device.buffer((2, 3), np.float32)
@@ -79,6 +80,7 @@ def test_uploads_and_downloads_are_checked() -> None:
         buffer.download(np.empty((3, 3), np.float32))
 
 
+@pytest.mark.tools
 def test_memory_is_given_back_with_its_buffer() -> None:
     device = emulated_device()
     held: dict[int, Any] = device.driver._memory  # type: ignore[attr-defined]
@@ -88,6 +90,7 @@ def test_memory_is_given_back_with_its_buffer() -> None:
     assert not held
 
 
+@pytest.mark.tools
 def test_a_graph_that_was_not_recorded_is_refused() -> None:
     device = emulated_device()
     with pytest.raises(KernelError, match="nothing was recorded"):

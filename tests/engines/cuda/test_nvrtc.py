@@ -41,6 +41,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[nvrtc.Compiler]:
     nvrtc.compiler.cache_clear()
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("target", resources.ARCHITECTURES)
 @pytest.mark.parametrize("kernel", ALL)
 def test_kernels_stay_within_their_budget(kernel: str, target: str) -> None:
@@ -55,6 +56,7 @@ def test_kernels_stay_within_their_budget(kernel: str, target: str) -> None:
         assert use["stack"] == use["local"] == 0, (name, use)
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("decode_flip.cu", "compiled")
 @pytest.mark.verifies("crop_normalize.cu", "compiled")
 @pytest.mark.parametrize("target", ["sm_75", "sm_90"])
@@ -66,6 +68,7 @@ def test_machine_code_reads_and_stores_vectors(target: str) -> None:
     assert len(re.findall(r"STG\.E\.64", crop)) >= 6  # f16
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize(
     ("kernel", "struct"),
     [
@@ -95,6 +98,7 @@ def test_definitions_are_the_codecs_numbers() -> None:
         assert not numbers, f"{kernel}.cu has thresholds of its own: {numbers}"
 
 
+@pytest.mark.tools
 @REALLY
 def test_a_second_use_comes_from_the_cache(installed: nvrtc.Compiler, tmp_path: Path) -> None:
     first = nvrtc.compile_kernel("crop_normalize", (8, 0), tmp_path)
@@ -106,6 +110,7 @@ def test_a_second_use_comes_from_the_cache(installed: nvrtc.Compiler, tmp_path: 
     assert nvrtc.compile_kernel("crop_normalize", (8, 0), tmp_path) == first
 
 
+@pytest.mark.tools
 @REALLY
 def test_the_key_knows_source_options_and_compiler(
     installed: nvrtc.Compiler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -123,6 +128,7 @@ def test_the_key_knows_source_options_and_compiler(
     assert len(set(keys)) == 5
 
 
+@pytest.mark.tools
 @REALLY
 def test_a_folder_that_cannot_be_written_costs_only_time(
     installed: nvrtc.Compiler, tmp_path: Path
@@ -132,6 +138,7 @@ def test_a_folder_that_cannot_be_written_costs_only_time(
     assert nvrtc.compile_kernel("crop_normalize", (8, 0), blocked / "kernels")[:4] == b"\x7fELF"
 
 
+@pytest.mark.tools
 @REALLY
 def test_processes_at_once_all_get_the_kernel(installed: nvrtc.Compiler, tmp_path: Path) -> None:
     code = (
@@ -149,6 +156,7 @@ def test_processes_at_once_all_get_the_kernel(installed: nvrtc.Compiler, tmp_pat
     assert len(list(tmp_path.iterdir())) == 1  # whole, and no temporary left
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize(
     ("capability", "target"),
     [((8, 0), "sm_80"), ((8, 7), "sm_87"), ((9, 9), "sm_90"), ((99, 0), "compute_121")],
@@ -159,6 +167,7 @@ def test_target_is_the_newest_that_the_gpu_runs(
     assert installed.target(capability) == target
 
 
+@pytest.mark.tools
 def test_an_old_gpu_and_a_broken_kernel_are_told(
     installed: nvrtc.Compiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +178,7 @@ def test_an_old_gpu_and_a_broken_kernel_are_told(
         installed.compile("decode_flip", "sm_80")
 
 
+@pytest.mark.tools
 @REALLY
 def test_a_gpu_newer_than_nvrtc_gets_ptx(installed: nvrtc.Compiler) -> None:
     text = installed.compile("crop_normalize", installed.target((99, 0)))

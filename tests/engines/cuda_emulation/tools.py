@@ -1,52 +1,32 @@
-"""What the checks of the kernels need: compilers, and the wheels that scripts/toolchain installs.
-
-A check skips, counted, where its tool is missing; with POSEKIT_REQUIRE_TOOLS=1 it fails.
-"""
+"""What the checks of the kernels need: compilers, and wheels that scripts/toolchain installs."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import os
-import shutil
 import subprocess
 from pathlib import Path
-from typing import NoReturn
-
-import pytest
 
 from posekit_engines import kernels
+from tests import needs
 from tests.assets import ROOT
 
 HERE = Path(__file__).parent
-TOOLCHAIN = ROOT / ".toolchain"
+SITE = "lib/python*/site-packages"  # of the toolchain
 # Vectors are read through casts, and numpy rounds each product: no aliasing rule, no contraction.
 FLAGS = ("-std=c++20", "-fno-strict-aliasing", "-ffp-contract=off", "-mf16c", "-mfma")
 QUIET = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
 
 
-def missing(tool: str, install: str = "run scripts/toolchain") -> NoReturn:
-    """End the test: skipped, or failed where tools are required."""
-    if os.environ.get("POSEKIT_REQUIRE_TOOLS") == "1":
-        pytest.fail(f"{tool} is missing and POSEKIT_REQUIRE_TOOLS is set: {install}")
-    pytest.skip(f"{tool} is missing: {install}")
-
-
-def program(name: str) -> str:
-    """The path of a program that the system has."""
-    return shutil.which(name) or missing(name)
-
-
 def wheels() -> Path:
     """The folder of the toolchain's Python packages."""
-    found = sorted(TOOLCHAIN.glob("lib/python*/site-packages"))
-    return found[0] if found else missing("the CUDA toolchain")
+    return needs.in_toolchain(SITE, "the CUDA toolchain")
 
 
 def in_wheels(pattern: str, tool: str) -> Path:
     """The file of NVIDIA's wheels that matches."""
-    found = sorted(wheels().glob(f"nvidia/*/{pattern}"))
-    return found[0] if found else missing(tool)
+    return needs.in_toolchain(f"{SITE}/nvidia/*/{pattern}", tool)
 
 
 def cached(name: str, *parts: str) -> Path:
@@ -67,7 +47,7 @@ def build(
 ) -> Path:
     """Compile one of this folder's sources with the kernels in `folder`; the result is kept."""
     command = [
-        program(compiler),
+        needs.program(compiler),
         *FLAGS,
         *options,
         *kernels.definitions(),

@@ -33,6 +33,7 @@ from posekit_engines.gpu_check.cases import case
 from posekit_engines.gpu_check.cases import run as cases_run
 from posekit_engines.gpu_check.check import CheckOptions
 from posekit_engines.ops import reference
+from tests import needs
 from tests.assets import ROOT
 from tests.engines.cuda_emulation import tools
 from tests.engines.cuda_emulation.emulated import emulated_device
@@ -86,6 +87,7 @@ def checked(*only: str) -> dict[str, Any]:
     return check.check(model, CheckOptions(only=only))
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("gpu-check", "emulated")
 def test_the_kernel_part_runs_every_case_and_passes(on_gpu: Any) -> None:
     on_gpu(emulated_device())
@@ -101,6 +103,7 @@ def test_the_kernel_part_runs_every_case_and_passes(on_gpu: Any) -> None:
     assert "targets" not in result
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("gpu-check", "emulated")
 @pytest.mark.parametrize("file", MUTANTS)
 def test_a_wrong_kernel_fails_and_nothing_is_timed(
@@ -122,6 +125,7 @@ def test_a_wrong_kernel_fails_and_nothing_is_timed(
         check.raise_failures(result)
 
 
+@pytest.mark.tools
 def test_a_mismatch_is_written_and_ends_with_4(
     on_gpu: Any, tmp_path: Path, mutated: Callable[[str], Device]
 ) -> None:
@@ -137,6 +141,7 @@ def test_a_mismatch_is_written_and_ends_with_4(
     assert "--overwrite" in str(again.exception)
 
 
+@pytest.mark.tools
 def test_a_device_that_fails_ends_the_cases(on_gpu: Any) -> None:
     device = emulated_device()
 
@@ -172,6 +177,7 @@ def test_without_a_gpu_it_ends_with_3_at_once_and_says_what_to_do() -> None:
     assert min(spent - before.children_system, time.monotonic() - start) < 2
 
 
+@pytest.mark.tools
 def test_an_unknown_part_is_refused(on_gpu: Any) -> None:
     on_gpu(emulated_device())
     with pytest.raises(InputError, match="--only speed: wanted kernels, sanitizer"):
@@ -209,6 +215,7 @@ def whole() -> dict[str, Any]:
     return drive("engines,times,decode,crop,end-to-end")
 
 
+@pytest.mark.tools
 def test_the_table_shows_every_row_and_what_it_is(
     whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +236,7 @@ def test_the_table_shows_every_row_and_what_it_is(
         assert re.sub(r" +", " ", line) in re.sub(r" +", " ", run.stdout), run.stdout
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("gpu-check", "host code driven")
 def test_every_time_is_taken_and_none_passes_for_a_gpus(whole: dict[str, Any]) -> None:
     result, parts = whole, dict(whole["parts"])
@@ -258,12 +266,14 @@ def test_every_time_is_taken_and_none_passes_for_a_gpus(whole: dict[str, Any]) -
     assert row["share"] == pytest.approx(row["frames_per_s"] * 500e-6, abs=1e-3)
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("gpu-check", "host code driven")
 def test_the_kernel_part_passes_through_a_real_driver_package() -> None:
     part = drive("kernels")["parts"]["kernels"]
     assert part["status"] == "passed", part
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("gpu-check", "host code driven")
 @pytest.mark.parametrize(
     ("part", "plant", "said"),
@@ -306,6 +316,7 @@ def test_without_a_sanitizer_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None
         sanitizer.find()
 
 
+@pytest.mark.tools
 def test_what_the_sanitizer_runs_ends_by_the_cases(
     monkeypatch: pytest.MonkeyPatch, mutated: Callable[[str], Device]
 ) -> None:
@@ -317,7 +328,7 @@ def test_what_the_sanitizer_runs_ends_by_the_cases(
 
 
 def test_torchs_decode_is_the_twins() -> None:
-    torch = pytest.importorskip("torch")
+    torch = needs.package("torch")
     spec = timing.SPEC
     maps = timing.hard_heatmaps(2, spec)
     one, other = (torch.from_numpy(each) for each in (maps[:2], maps[2:]))

@@ -21,6 +21,7 @@ from tests.engines.cuda_emulation.emulated import emulated_device
 emulated = pytest.mark.verifies("crop_normalize.cu", "emulated")
 
 
+@pytest.mark.tools
 @emulated
 @pytest.mark.parametrize("case", crop.cases(), ids=str)
 def test_crop_normalize_equals_bilinear_numpy(case: Case) -> None:
@@ -32,6 +33,7 @@ def test_the_brief_cases_are_among_all() -> None:
     assert {each.name for each in crop.brief()} <= {each.name for each in crop.cases()}
 
 
+@pytest.mark.tools
 @emulated
 @pytest.mark.parametrize("scale", [0.37, 1.7, 3.1])
 def test_crop_normalize_is_within_a_grey_level_of_opencv(scale: float) -> None:

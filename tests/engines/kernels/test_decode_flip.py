@@ -13,6 +13,7 @@ from tests.engines.cuda_emulation.emulated import emulated_device
 emulated = pytest.mark.verifies("decode_flip.cu", "emulated")
 
 
+@pytest.mark.tools
 @emulated
 @pytest.mark.parametrize("case", cases(), ids=str)
 def test_decode_flip_equals_the_codecs(case: Case) -> None:
@@ -24,6 +25,7 @@ def test_the_brief_cases_are_among_all() -> None:
     assert {each.name for each in brief()} <= {each.name for each in cases()}
 
 
+@pytest.mark.tools
 @emulated
 @pytest.mark.parametrize("seed", [1, 7, 12345])
 def test_decode_flip_is_the_same_in_any_order_of_threads(seed: int) -> None:
@@ -35,6 +37,7 @@ def test_decode_flip_is_the_same_in_any_order_of_threads(seed: int) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.tools
 @emulated
 def test_decode_flip_is_one_launch_that_returns_twelve_bytes_a_keypoint() -> None:
     device = emulated_device()

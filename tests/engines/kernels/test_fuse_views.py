@@ -19,6 +19,7 @@ from tests.engines.cuda_emulation.emulated import emulated_device
 emulated = pytest.mark.verifies("fuse_views.cu", "emulated")
 
 
+@pytest.mark.tools
 @emulated
 @pytest.mark.parametrize("case", cases(), ids=str)
 def test_fuse_views_equals_multiview_fuse(case: Case) -> None:
@@ -30,6 +31,7 @@ def test_the_brief_cases_are_among_all() -> None:
     assert {each.name for each in brief()} <= {each.name for each in cases()}
 
 
+@pytest.mark.tools
 @emulated
 @pytest.mark.parametrize("seed", [1, 7, 12345])
 def test_fuse_views_is_the_same_in_any_order_of_threads(seed: int) -> None:
@@ -38,6 +40,7 @@ def test_fuse_views_is_the_same_in_any_order_of_threads(seed: int) -> None:
     np.testing.assert_array_equal(one, run(emulated_device(seed), maps, spec, views=VIEWS[16]))
 
 
+@pytest.mark.tools
 @emulated
 def test_one_upright_view_is_its_maps_and_one_launch() -> None:
     """Multiplied by its weight and divided by it again: two roundings of 2^-24."""
@@ -50,6 +53,7 @@ def test_one_upright_view_is_its_maps_and_one_launch() -> None:
     assert fuse.shared_bytes == 4
 
 
+@pytest.mark.tools
 @emulated
 def test_a_cell_that_no_view_shows_is_0() -> None:
     """A lying crop turned by a quarter stands: what was left and right of it is beyond."""
@@ -61,6 +65,7 @@ def test_a_cell_that_no_view_shows_is_0() -> None:
     assert (answer[..., 12:20] == 1).all()
 
 
+@pytest.mark.tools
 def test_no_persons_is_no_launch_and_other_maps_are_refused() -> None:
     device, spec = emulated_device(), conventions((6, 8))["msra"]
     tables = ViewTables.of(device, spec, VIEWS[4])
@@ -83,6 +88,7 @@ def test_no_persons_is_no_launch_and_other_maps_are_refused() -> None:
         fuse_views(device, good, tables, found=found, out=found)
 
 
+@pytest.mark.tools
 def test_the_struct_has_the_size_of_the_source() -> None:
     driver = emulated_device().driver
     assert driver.argument_bytes("fuse_views_f32") == FUSE_VIEWS.itemsize  # type: ignore[attr-defined]

@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
+from tests import needs
 from tests.assets import ROOT
 from tests.engines.cuda_emulation import tools
+
+pytestmark = pytest.mark.tools
 
 DRIVE = tools.HERE / "drive.py"
 POINTS = 3 * 17 * 12  # bytes back: 12 a keypoint
@@ -45,7 +48,7 @@ def pycuda_modules() -> list[Path]:
 def lacking() -> list[str]:
     """Driver functions that pycuda was linked with and libcuda.cpp does not define."""
     text = (tools.HERE / "libcuda.cpp").read_text(encoding="utf-8")
-    command = [tools.program("nm"), "-D", "--undefined-only"]
+    command = [needs.program("nm"), "-D", "--undefined-only"]
     names = {
         line.split()[-1].split("@")[0]
         for module in pycuda_modules()
@@ -75,10 +78,11 @@ def drive(driver: str, planted: str = "", *, trace: Path) -> tuple[dict[str, Any
     return json.loads(done.stdout.splitlines()[-1]), 0
 
 
-def needs(driver: str) -> None:
+def needs_driver(driver: str) -> None:
     """Skip where the driver's package is not in the toolchain."""
-    if driver == "pycuda" and not pycuda_modules():
-        tools.missing("pycuda", "run scripts/toolchain --pycuda (minutes)")
+    if driver == "pycuda":
+        found = pycuda_modules() or None
+        needs.tool("pycuda", found, install="run scripts/toolchain --pycuda (minutes)")
 
 
 DRIVERS = ["cuda-bindings", pytest.param("pycuda", marks=pytest.mark.slow)]
@@ -101,7 +105,7 @@ KERNELS = (
 def test_a_batch_is_one_crop_one_decode_and_twelve_bytes_a_keypoint(
     driver: str, tmp_path: Path
 ) -> None:
-    needs(driver)
+    needs_driver(driver)
     trace = tmp_path / "trace"
     answer, status = drive(driver, trace=trace)
     assert status == 0, answer
@@ -130,7 +134,7 @@ def test_a_batch_is_one_crop_one_decode_and_twelve_bytes_a_keypoint(
 @pytest.mark.parametrize("driver", _RECORDED)
 def test_planted_mistakes_in_the_launch_are_noticed(driver: str, tmp_path: Path) -> None:
     """Refused, ended by a guard page, or a wrong answer: none passes for right."""
-    needs(driver)
+    needs_driver(driver)
     answer, status = drive(driver, "planted", trace=tmp_path / "trace")
     assert status == 0, answer
     assert len(answer) == 13, answer

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from posekit_engines import kernels
+from tests import needs
 from tests.engines.cuda_emulation import tools
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.tools]
 
 THREADS = ("-O1", "-g", "-w", "-fsanitize=thread", "-DEMULATED_THREADS", "-pthread")
 MEMORY = ("-O1", "-g", "-w", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
@@ -21,11 +22,14 @@ KINDS = {"thread": THREADS, "memory": MEMORY}
 
 def sanitized(kind: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """The run of the kernels in `folder`; address-space randomness off, which TSan needs."""
+    clang = needs.program("clang++")
+    runtime = Path(subprocess.check_output([clang, "-print-runtime-dir"], text=True).strip())
+    needs.tool("clang's sanitizers", next(runtime.glob("libclang_rt.tsan*"), None))
     program = tools.build(
         f"sanitized-{kind}", "sanitized.cpp", *KINDS[kind], compiler="clang++", folder=folder
     )
     return subprocess.run(
-        [tools.program("setarch"), "-R", str(program)],
+        [needs.program("setarch"), "-R", str(program)],
         env={**os.environ, "ASAN_OPTIONS": "detect_stack_use_after_return=0"},
         capture_output=True,
         text=True,

@@ -32,6 +32,7 @@ def test_blur_line_is_that_of_the_codecs(blur: int) -> None:
     np.testing.assert_allclose(np.outer(line, line).reshape(-1, 1), matrix, rtol=1e-6)
 
 
+@pytest.mark.tools
 def test_structs_have_the_size_of_the_sources(device: Device) -> None:
     driver = device.driver
     assert isinstance(driver, EmulatedDriver)
@@ -39,6 +40,7 @@ def test_structs_have_the_size_of_the_sources(device: Device) -> None:
     assert driver.argument_bytes("crop_normalize_nv12_f32") == CROP_NORMALIZE.itemsize
 
 
+@pytest.mark.tools
 def test_no_persons_is_no_launch(device: Device) -> None:
     maps = device.buffer((2, 17, 8, 6), np.float16)
     none = Maps(maps.address, 0, (0, 17, 8, 6), maps.dtype)
@@ -47,6 +49,7 @@ def test_no_persons_is_no_launch(device: Device) -> None:
     assert device.driver.launches == []  # type: ignore[attr-defined]
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("shape", [(2, 17, 8, 7), (2, 16, 8, 6)])
 def test_maps_of_another_size_are_refused(device: Device, shape: tuple[int, ...]) -> None:
     maps = Maps.of(device.buffer(shape, np.float16), 2, flip=False)
@@ -55,6 +58,7 @@ def test_maps_of_another_size_are_refused(device: Device, shape: tuple[int, ...]
         decode_flip(device, maps, tables, out=out)
 
 
+@pytest.mark.tools
 def test_maps_need_two_for_each_person_with_flip(device: Device) -> None:
     with pytest.raises(InputError, match="N >= 4"):
         Maps.of(device.buffer((3, 17, 8, 6), np.float16), 2, flip=True)
@@ -62,6 +66,7 @@ def test_maps_need_two_for_each_person_with_flip(device: Device) -> None:
         Crops.of(device.buffer((3, 3, 32, 24), np.float16), 2, flip=True)
 
 
+@pytest.mark.tools
 def test_an_output_too_small_is_refused(device: Device) -> None:
     maps = Maps.of(device.buffer((2, 17, 8, 6), np.float16), 2, flip=False)
     tables = DecodeTables.of(device, SPEC)
@@ -69,6 +74,7 @@ def test_an_output_too_small_is_refused(device: Device) -> None:
         decode_flip(device, maps, tables, out=device.buffer((1, 17, 3), np.float32))
 
 
+@pytest.mark.tools
 def test_a_blur_beyond_shared_memory_is_refused(device: Device) -> None:
     tables = DecodeTables.of(device, replace(SPEC, blur=105))
     maps = Maps.of(device.buffer((1, 17, 8, 6), np.float16), 1, flip=False)

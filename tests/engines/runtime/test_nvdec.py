@@ -33,6 +33,7 @@ def drive(driver: str, trial: str, schedule: str = "") -> tuple[Any, list[str]]:
     return traced(DRIVE, driver, MODEL, trial, schedule=schedule)
 
 
+@pytest.mark.tools
 @VERIFIES
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_persons_are_cut_out_of_the_decoders_bytes(driver: str) -> None:
@@ -59,6 +60,7 @@ def test_persons_are_cut_out_of_the_decoders_bytes(driver: str) -> None:
     )
 
 
+@pytest.mark.tools
 @VERIFIES
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_frames_cross_to_the_host_only_when_asked_for(driver: str) -> None:
@@ -77,6 +79,7 @@ def test_frames_cross_to_the_host_only_when_asked_for(driver: str) -> None:
     assert all(answer["times"])
 
 
+@pytest.mark.tools
 @VERIFIES
 def test_decoding_ahead_never_changes_a_picture_in_use() -> None:
     """Where work runs as late as it may; and each mistake that a GPU's timing hides is noticed.
@@ -89,6 +92,7 @@ def test_decoding_ahead_never_changes_a_picture_in_use() -> None:
     assert all(off > 0.5 for off in found.values()), found
 
 
+@pytest.mark.tools
 @VERIFIES
 def test_a_decoded_picture_waits_for_the_batch_that_reads_its_memory() -> None:
     found = drive("cuda-bindings", "again", "late")[0]
@@ -96,12 +100,14 @@ def test_a_decoded_picture_waits_for_the_batch_that_reads_its_memory() -> None:
     assert found["True"] > 0.5
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("schedule", ["1", pytest.param("2", marks=SLOW)])
 def test_answers_do_not_depend_on_when_the_gpu_works(schedule: str) -> None:
     answer, _ = drive("cuda-bindings", "right", schedule)
     assert answer["off"] == 0
 
 
+@pytest.mark.tools
 @VERIFIES
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_decoded_and_uploaded_pictures_may_come_together(driver: str) -> None:
@@ -113,6 +119,7 @@ def test_decoded_and_uploaded_pictures_may_come_together(driver: str) -> None:
     assert answer["given back"] == 2
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_what_the_chip_cannot_do_is_said_in_a_line(driver: str) -> None:
     said = drive(driver, "odds")[0]["refusals"]
@@ -148,6 +155,7 @@ def with_chip(with_plan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
+@pytest.mark.tools
 @VERIFIES
 def test_the_command_line_decodes_on_the_gpu_and_says_so(
     with_chip: Path, with_plan: Path, tmp_path: Path
@@ -170,6 +178,7 @@ def test_the_command_line_decodes_on_the_gpu_and_says_so(
     assert np.percentile(shift, 95) < 4
 
 
+@pytest.mark.tools
 def test_a_video_that_is_not_for_the_chip_is_decoded_by_pyav(
     with_chip: Path, tmp_path: Path
 ) -> None:
@@ -182,7 +191,7 @@ def test_a_video_that_is_not_for_the_chip_is_decoded_by_pyav(
     assert done.returncode == 0, done.stderr
     (source,) = json.loads(done.stdout)["sources"]
     assert source["decoder"] == "PyAV"
-    assert "decoded on the CPU: its pictures are yuv420p10le" in source["notes"][0]
+    assert "decoded on the CPU: its frames are yuv420p10le" in source["notes"][0]
     broken = tmp_path / "broken"
     shutil.copytree(with_chip, broken)
     (broken / "PyNvVideoCodec.py").write_text("raise RuntimeError('no libnvidia-encode\\nSTEPS')")

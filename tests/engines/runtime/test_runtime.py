@@ -31,7 +31,9 @@ from posekit_engines.trt.plan import DETECT, PlanFile, PlanOptions, key_of, requ
 from tests.assets import ROOT, shipped
 from tests.engines.cuda_emulation import tensorrt_stand_in as trt
 from tests.engines.cuda_emulation import tools
-from tests.engines.kernels.test_host import DRIVERS, needs, stand_in
+from tests.engines.kernels.test_host import DRIVERS, needs_driver, stand_in
+
+pytestmark = pytest.mark.tools
 
 DRIVE = tools.HERE / "drive_runtime.py"
 CELL = 1e-3  # decode equals the codecs within this, cells
@@ -48,7 +50,7 @@ def drive(
 
 def traced(script: Path, driver: str, *arguments: str, schedule: str = "") -> tuple[Any, list[str]]:
     """What a script answers in its last line on the stand-in libcuda, and the driver's calls."""
-    needs(driver)
+    needs_driver(driver)
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace"
         environment = stand_ins(POSEKIT_TRACE=str(trace), POSEKIT_SCHEDULE=schedule)

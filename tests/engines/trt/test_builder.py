@@ -27,8 +27,8 @@ from posekit_engines.graphs.points import points_graph
 from posekit_engines.trt import builder, inspect
 from posekit_engines.trt.builder import PlanSettings, build_plan
 from posekit_engines.trt.graph import for_tensorrt, network_of
+from tests import needs
 from tests.engines import tensorrt_tools
-from tests.engines.cuda_emulation import tools
 from tests.engines.tensorrt_tools import TURING, rtx, saved
 
 # Each must be refused when it is read or built: a builder that takes everything proves nothing.
@@ -61,6 +61,7 @@ STRINGS = planted(helper.make_node("StringNormalizer", ["hm"], ["y"]), out=Tenso
 GOOD = planted(helper.make_node("Relu", ["hm"], ["y"]))
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("TensorRT plans", "built ahead of time")
 @pytest.mark.parametrize(
     ("model", "told"),
@@ -82,6 +83,7 @@ def test_a_bad_graph_is_refused_with_tensorrt_s_words(
         build_plan(rtx(), file, PlanSettings((1, 8, 64)))
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("TensorRT plans", "built ahead of time")
 def test_a_good_graph_is_not_refused_and_a_bad_profile_is(tmp_path: Path) -> None:
     file = saved(GOOD, tmp_path)
@@ -93,12 +95,14 @@ def test_a_good_graph_is_not_refused_and_a_bad_profile_is(tmp_path: Path) -> Non
         build_plan(rtx(), file, PlanSettings((1, 8, 64), version_compatible=True))
 
 
+@pytest.mark.tools
 def test_no_file_at_all_is_refused(tmp_path: Path) -> None:
     (tmp_path / "graph.onnx").write_bytes(b"not ONNX")
     with pytest.raises(ExportError, match="does not take this graph"):
         build_plan(rtx(), tmp_path / "graph.onnx", PlanSettings((1, 8, 64)))
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("TensorRT plans", "built ahead of time")
 def test_the_same_graph_gives_the_same_plan_and_options_change_it(tmp_path: Path) -> None:
     weights = np.random.default_rng(0).normal(size=(17, 17, 3, 3)).astype(np.float16)
@@ -111,6 +115,7 @@ def test_the_same_graph_gives_the_same_plan_and_options_change_it(tmp_path: Path
     assert made[2] != made[0]
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("TensorRT plans", "built ahead of time")
 def test_a_fixed_batch_is_in_the_plan(tmp_path: Path) -> None:
     lightning = Bundle.open(bundle.find("movenet-lightning"))
@@ -151,6 +156,7 @@ def test_types_are_read_from_what_the_inspector_says() -> None:
         inspect.check_found({"float32": 9}, "fp16")
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("version", ["10", "11"])
 def test_the_names_that_build_plan_calls_are_in_tensorrt(version: str, tmp_path: Path) -> None:
     """The registry holds TensorRT's bindings without its libraries: loaded here on empty ones.
@@ -158,7 +164,7 @@ def test_the_names_that_build_plan_calls_are_in_tensorrt(version: str, tmp_path:
     Only names are looked at; nothing of TensorRT 10 or 11 runs.
     """
     folder = tensorrt_tools.installed(version)
-    libraries = empty_libraries(folder, version, tmp_path)
+    libraries = empty_libraries(version, tmp_path)
     code = (
         "import functools, sys, tensorrt_bindings as trt\n"
         "for name in sys.argv[1:]:\n"
@@ -211,11 +217,11 @@ def called() -> list[str]:
     return sorted(name for name in found - unlike if not name.endswith(".name"))
 
 
-def empty_libraries(folder: Path, version: str, into: Path) -> Path:
+def empty_libraries(version: str, into: Path) -> Path:
     """Libraries with the names that the bindings ask for; every function gives 0."""
-    (binary,) = folder.glob("tensorrt_bindings/tensorrt.so")
+    (binary,) = tensorrt_tools.bindings(version)
     listed = subprocess.run(
-        [tools.program("nm"), "-D", "--undefined-only", str(binary)],
+        [needs.program("nm"), "-D", "--undefined-only", str(binary)],
         capture_output=True,
         text=True,
         check=True,
@@ -227,10 +233,11 @@ def empty_libraries(folder: Path, version: str, into: Path) -> Path:
     for name in ("nvinfer", "nvonnxparser", "nvinfer_plugin"):
         soname = f"lib{name}.so.{version}"
         flags = ("-shared", "-fPIC", f"-Wl,-soname,{soname}", "-o", str(into / soname))
-        subprocess.run([tools.program("gcc"), *flags, str(into / "empty.c")], check=True)
+        subprocess.run([needs.program("gcc"), *flags, str(into / "empty.c")], check=True)
     return into
 
 
+@pytest.mark.tools
 def test_a_tensorrt_that_finds_no_gpu_says_where_to_build(tmp_path: Path) -> None:
     """TensorRT's Builder gives nothing without a GPU, which its bindings tell as a TypeError."""
 

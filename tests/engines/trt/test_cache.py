@@ -183,6 +183,7 @@ def test_a_plan_inside_the_bundle_is_found_and_one_of_another_gpu_is_named(
     assert find(adapted, here, trt=trt) is None  # of the old weights
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("TensorRT plans", "built ahead of time")
 def test_built_once_then_found_and_built_again_where_it_is_damaged(
     lightning: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch
@@ -220,6 +221,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(
     assert (found.data, found.path) == (b"plan", None)
 
 
+@pytest.mark.tools
 def test_a_bundle_without_its_maps_is_refused(cache: Path, lightning: Bundle) -> None:
     bare = dataclasses.replace(lightning, graphs={"flip": lightning.graphs["flip"]})
     with pytest.raises(BundleError, match="has no graph 'maps'"):

@@ -70,6 +70,7 @@ def test_its_shapes_are_numbers_and_bytes_are_cast_first(graph: onnx.ModelProto)
     assert [each.domain for each in graph.opset_import] == [""]
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("TensorRT plans", "built ahead of time")
 @pytest.mark.parametrize("capabilities", [(), TURING], ids=["default", "Turing"])
 def test_tensorrt_for_rtx_builds_it(
@@ -104,6 +105,7 @@ def test_a_graph_that_answers_otherwise_is_refused(nanodet: Bundle, tmp_path: Pa
             detector_graph.write(nanodet, tmp_path / "wrong.onnx")
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("TensorRT plans", "built ahead of time")
 def test_it_is_built_kept_and_found_by_graph_and_weights(
     nanodet: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -146,6 +148,7 @@ def drive(driver: str) -> tuple[dict[str, Any], list[str]]:
     return traced(tools.HERE / "drive_detect.py", driver)
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("engine_detect.py", "host code driven")
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_persons_are_those_that_onnx_runtime_finds(driver: str) -> None:
@@ -166,6 +169,7 @@ def test_persons_are_those_that_onnx_runtime_finds(driver: str) -> None:
     assert not any("pageable" in line or "refused" in line for line in lines)
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_what_is_no_detectors_plan_is_refused(driver: str) -> None:
     answer, _ = drive(driver)
@@ -175,6 +179,7 @@ def test_what_is_no_detectors_plan_is_refused(driver: str) -> None:
     assert "cannot run the detector" in answer["no run"]
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("engine_detect.py", "host code driven")
 def test_without_a_plan_onnx_runtime_detects_and_the_summary_says_so(
     with_plan: Path, tmp_path: Path
@@ -191,6 +196,7 @@ def test_without_a_plan_onnx_runtime_detects_and_the_summary_says_so(
     assert "nanodet-person has no TensorRT engine for posekit's stand-in yet" in note
 
 
+@pytest.mark.tools
 @pytest.mark.slow
 def test_a_build_that_fails_leaves_the_detector_to_onnx_runtime(
     with_plan: Path, tmp_path: Path

@@ -19,10 +19,10 @@ from posekit_engines.runtime.engine import check_fits
 from posekit_engines.trt import engine as trt_engine
 from posekit_engines.trt.engine import TensorRTEngine
 from tests.engines.cuda_emulation import tensorrt_stand_in as trt
-from tests.engines.cuda_emulation import tools
 from tests.engines.cuda_emulation.emulated import emulated_device
+from tests.engines.tensorrt_tools import bindings
 
-pytestmark = pytest.mark.verifies("TensorRT plans", "host code driven")
+pytestmark = [pytest.mark.verifies("TensorRT plans", "host code driven"), pytest.mark.tools]
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +122,7 @@ def called() -> Iterator[str]:
 @pytest.mark.parametrize("name", ["rtx", "10", "11"])
 def test_tensorrt_has_every_name_that_is_called(name: str) -> None:
     """In the real bindings' own bytes: only TensorRT for RTX can be imported without a GPU."""
-    folder = tools.TOOLCHAIN / "tensorrt" / name
-    libraries = sorted(folder.glob("tensorrt*_bindings/tensorrt*.so"))
-    if not libraries:
-        tools.missing(f"TensorRT's bindings ({name})")
-    text = b"".join(each.read_bytes() for each in libraries)
+    text = b"".join(each.read_bytes() for each in bindings(name))
     names = set(called()) - {"__version__", "__name__"}
     assert len(names) > 20
     assert not [each for each in sorted(names) if each.encode() not in text]
@@ -134,9 +130,7 @@ def test_tensorrt_has_every_name_that_is_called(name: str) -> None:
 
 def test_the_stand_in_has_no_name_that_tensorrt_lacks() -> None:
     """What the tests above run against does not invent calls."""
-    (library,) = (tools.TOOLCHAIN / "tensorrt/10").glob("tensorrt*_bindings/tensorrt*.so") or [None]
-    if library is None:
-        tools.missing("TensorRT's bindings (10)")
+    (library,) = bindings("10")
     text = library.read_bytes()
     kinds: tuple[Any, ...] = (trt.Runtime, trt.Engine, trt.Context)
     names = {name for kind in kinds for name in vars(kind) if name[0] != "_"}

@@ -27,6 +27,7 @@ def lightning() -> Bundle:
     return Bundle.open(bundle.find("movenet-lightning"))
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("TensorRT plans", "built ahead of time")
 @pytest.mark.parametrize(
     "decode",
@@ -42,7 +43,7 @@ def test_every_decode_builds_for_turing_and_answers_as_before(
     decode: Any, lightning: Bundle, tmp_path: Path
 ) -> None:
     """A float32 matrix product would be refused there; gathers and sums give the same points."""
-    spec = replace(lightning.pose_spec, decode=decode, flip_shift=0.5)
+    trt, spec = rtx(), replace(lightning.pose_spec, decode=decode, flip_shift=0.5)
     whole = points_graph(network_of(lightning), spec, flip=True, affine=True)
     graph = for_tensorrt(whole, half=False)
     onnx.checker.check_model(graph, full_check=True)
@@ -56,7 +57,7 @@ def test_every_decode_builds_for_turing_and_answers_as_before(
     assert np.abs(before[0] - after[0]).max() < 1e-3  # px of a crop of 192
     assert np.array_equal(before[1], after[1])
     file = saved(graph, tmp_path)
-    assert build_plan(rtx(), file, PlanSettings((1, 2, 4), capabilities=TURING)).data
+    assert build_plan(trt, file, PlanSettings((1, 2, 4), capabilities=TURING)).data
 
 
 def answers(model: onnx.ModelProto, feed: dict[str, Any]) -> list[Any]:

@@ -44,6 +44,7 @@ def lightning() -> Bundle:
     return Bundle.open(bundle.find("movenet-lightning"))
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("TensorRT plans", "built ahead of time")
 @pytest.mark.parametrize(
     ("architecture", "kind"),
@@ -55,11 +56,11 @@ def lightning() -> Bundle:
 )
 def test_every_network_builds_in_fp16(architecture: str, kind: Any, tmp_path: Path) -> None:
     """With its decode or alone, for the default capabilities and for Turing."""
-    made = source(architecture)
+    trt, made = rtx(), source(architecture)
     file = tmp_path / "graph.onnx"
     make.write_graph(made, ExportOptions(outputs=kind, precision="fp16"), file)
     for capabilities in ((), TURING):
-        found = build_plan(rtx(), file, PlanSettings((1, 4, 16), capabilities=capabilities))
+        found = build_plan(trt, file, PlanSettings((1, 4, 16), capabilities=capabilities))
         inspect.check_precision(found.layers, "fp16", architecture)
         width, height = made.pose_spec.input_size
         count = len(made.pose_spec.skeleton)
@@ -92,6 +93,7 @@ def test_a_network_too_large_for_a_graph_in_one_piece_is_refused(
         make.write_graph(lightning, options, tmp_path / "graph.onnx")
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("TensorRT plans", "built ahead of time")
 def test_fp16_that_turns_out_fp32_is_refused(
     lightning: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -111,6 +113,7 @@ def only_rtx(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("TensorRT plans", "built ahead of time")
 def test_an_export_is_a_plan_its_metadata_and_a_report(lightning: Bundle, only_rtx: Path) -> None:
     path = only_rtx / "poses.plan"
@@ -132,6 +135,7 @@ def test_an_export_is_a_plan_its_metadata_and_a_report(lightning: Bundle, only_r
     assert report["points"] >= 100  # the measure saw real peaks
 
 
+@pytest.mark.tools
 @pytest.mark.verifies("TensorRT plans", "built ahead of time")
 def test_bf16_is_emulated_and_says_so(lightning: Bundle, only_rtx: Path) -> None:
     path = only_rtx / "poses.plan"
@@ -181,6 +185,7 @@ def test_persons_become_the_profiles(lightning: Bundle) -> None:
     ]
 
 
+@pytest.mark.tools
 def test_build_hands_out_a_bundle_with_its_plans(only_rtx: Path) -> None:
     from posekit import api
 

@@ -217,6 +217,7 @@ def lspet(tmp_path_factory):
     return bundle, persons, teacher
 
 
+@pytest.mark.assets
 @pytest.mark.slow
 def test_of_real_models_the_planted_are_refused_and_the_ensemble_passes(lspet):
     bundle, persons, teacher = lspet

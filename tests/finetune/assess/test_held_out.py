@@ -11,7 +11,7 @@ from posekit_finetune.assess.held_out import HeldOut, learn
 from posekit_finetune.assess.monitor import Monitor
 from posekit_finetune.train.loop import Loop
 from posekit_finetune.train.state import TrainingData
-from posekit_finetune.train.teacher import PseudoLabels, predict_pseudo_labels, with_turned
+from posekit_finetune.train.teacher import PseudoLabels, predict_pseudo_labels, with_rotated_views
 from tests.finetune.train.test_networks import lightning, persons
 
 HELD = np.array([6, 7])
@@ -21,7 +21,7 @@ MADE = recipe.load("default", ["steps=4", "watch_every=2", "batch=2", "rate=2e-4
 def watched() -> tuple[HeldOut, PseudoLabels]:
     seen = persons()
     plain = predict_pseudo_labels(seen, lightning(), views=1, threads=1)
-    teacher = with_turned(plain, seen, HELD, bundle=lightning(), threads=1)
+    teacher = with_rotated_views(plain, seen, HELD, bundle=lightning(), threads=1)
     return HeldOut(lightning(), seen, HELD, teacher, 1), plain
 
 

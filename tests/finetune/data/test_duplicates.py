@@ -1,4 +1,4 @@
-"""Near-duplicates are known again under light, noise and compression; others are not taken for."""
+"""Near-duplicates are recognized under light, noise and compression; other images are not."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from posekit_finetune.data.duplicates import DuplicateFilter, likeness, thumbnail
+from posekit_finetune.data.duplicates import DuplicateFilter, correlation, thumbnail
 from tests.assets import shared, shipped
-from tests.finetune.material import blobs
+from tests.finetune.media import blobs
 
 
 def photo() -> np.ndarray:
@@ -16,14 +16,14 @@ def photo() -> np.ndarray:
     return np.asarray(image[:, :, ::-1], np.uint8)
 
 
-def known(image: np.ndarray, other: np.ndarray) -> bool:
-    distinct = DuplicateFilter(1)
-    distinct.put(0, thumbnail(image))
-    return distinct.is_near(thumbnail(other))
+def is_repeat(image: np.ndarray, other: np.ndarray) -> bool:
+    duplicates = DuplicateFilter(1)
+    duplicates.store(0, thumbnail(image))
+    return duplicates.is_duplicate(thumbnail(other))
 
 
 @pytest.mark.parametrize("change", ["dimmer", "noise", "jpeg", "one px"])
-def test_a_repeat_is_near(change: str) -> None:
+def test_a_changed_copy_is_a_duplicate(change: str) -> None:
     image = photo()
     match change:
         case "dimmer":
@@ -36,42 +36,43 @@ def test_a_repeat_is_near(change: str) -> None:
             other = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
         case _:
             other = np.roll(image, 1, 1)
-    assert known(image, other)
+    assert is_repeat(image, other)
 
 
-def test_a_mirrored_or_moved_picture_is_not_near() -> None:
+def test_a_mirrored_or_shifted_image_is_not_a_duplicate() -> None:
     image = photo()
-    assert not known(image, np.ascontiguousarray(image[:, ::-1]))
-    assert not known(image, np.roll(image, image.shape[1] // 5, 1))
+    assert not is_repeat(image, np.ascontiguousarray(image[:, ::-1]))
+    assert not is_repeat(image, np.roll(image, image.shape[1] // 5, 1))
 
 
-def test_random_pictures_are_distinct() -> None:
-    looks = np.stack([thumbnail(blobs(seed)) for seed in range(100)])
-    assert (looks @ looks.T - np.eye(100) < 0.6).all()
+def test_random_images_are_distinct() -> None:
+    thumbnails = np.stack([thumbnail(blobs(seed)) for seed in range(100)])
+    assert (thumbnails @ thumbnails.T - np.eye(100) < 0.6).all()
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
-def test_a_blank_picture_has_no_look_and_resembles_nothing(level: int) -> None:
+def test_a_blank_image_has_a_zero_thumbnail_and_no_correlation(level: int) -> None:
     image = np.full((50, 40, 3), level, np.uint8)
     image[::2] += np.uint8(1) if level < 255 else np.uint8(0)
     assert not thumbnail(image).any()
-    assert likeness(thumbnail(image), thumbnail(photo())) == 0
+    assert correlation(thumbnail(image), thumbnail(photo())) == 0
 
 
-def test_a_row_that_is_replaced_is_forgotten() -> None:
-    distinct = DuplicateFilter(2)
-    distinct.put(0, thumbnail(blobs(1)))
-    distinct.put(0, thumbnail(blobs(2)))
-    assert not distinct.is_near(thumbnail(blobs(1)))
-    assert distinct.is_near(thumbnail(blobs(2)))
+def test_a_replaced_row_is_no_longer_compared() -> None:
+    duplicates = DuplicateFilter(2)
+    duplicates.store(0, thumbnail(blobs(1)))
+    duplicates.store(0, thumbnail(blobs(2)))
+    assert not duplicates.is_duplicate(thumbnail(blobs(1)))
+    assert duplicates.is_duplicate(thumbnail(blobs(2)))
 
 
+@pytest.mark.assets
 def test_photos_of_different_people_are_kept() -> None:
     paths = sorted(shared("lspet/adapt").iterdir())[:200]
-    distinct, kept = DuplicateFilter(200), 0
+    duplicates, kept = DuplicateFilter(200), 0
     for path in paths:
-        look = thumbnail(np.asarray(cv2.imread(str(path)), np.uint8))
-        if not distinct.is_near(look):
-            distinct.put(kept, look)
+        cells = thumbnail(np.asarray(cv2.imread(str(path)), np.uint8))
+        if not duplicates.is_duplicate(cells):
+            duplicates.store(kept, cells)
             kept += 1
     assert kept >= 198

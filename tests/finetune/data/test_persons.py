@@ -1,4 +1,4 @@
-"""Persons: the crop is the middle of its patch, views cost nothing, groups stay whole."""
+"""Persons: the crop is the center of its patch, selections copy nothing, groups stay whole."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SPECS = pytest.mark.parametrize("spec", [PLAIN, UDP, HALF_PIXEL], ids=["msra", "
 
 
 def persons_of(groups: list[int], spec: ModelSpec = PLAIN) -> Persons:
-    """Persons whose patches are filled with their own number."""
+    """Persons whose patches are filled with their index."""
     count = len(groups)
     width, height = patch_size(spec)
     store = np.zeros((count, height, width, 3), np.uint8)
@@ -51,7 +51,7 @@ def persons_of(groups: list[int], spec: ModelSpec = PLAIN) -> Persons:
 
 
 @SPECS
-def test_the_middle_of_a_patch_is_the_crop_that_inference_sees(spec: ModelSpec) -> None:
+def test_the_center_of_a_patch_is_the_crop_of_inference(spec: ModelSpec) -> None:
     image = cv2.imread(str(shipped("tests/data/coco_000000397133.jpg")))
     boxes = Boxes(np.array([[100, 40, 220, 300], [-30, -20, 90, 200]], np.float32))
     warp = Warp.from_boxes(boxes, spec)
@@ -60,8 +60,8 @@ def test_the_middle_of_a_patch_is_the_crop_that_inference_sees(spec: ModelSpec) 
     middle = cut_patches(image, warp, spec)[:, y : y + height, x : x + width].astype(int)
     crops = [cv2.warpAffine(image, matrix, (width, height)) for matrix in warp.matrix]
     far = np.abs(middle - np.stack(crops))
-    # OpenCV rounds where it samples to 1/32 px: the same place, reached from another corner, may
-    # round the other way, which is rare and, in a photo, a few grey levels.
+    # OpenCV rounds where it samples to 1/32 px: the same place, relative to another corner, may
+    # round the other way, which is rare and, in a photo, a few gray levels.
     assert (far > 0).mean() < 0.01
     assert far.max() <= 8
 
@@ -74,10 +74,10 @@ def test_margins_show_what_is_around_the_crop(spec: ModelSpec) -> None:
     (patch,) = cut_patches(image, warp, spec)
     width, height = patch_size(spec)
     corners = np.array([[[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]]])
-    for (x, y), (there_x, there_y) in zip(
+    for (x, y), (frame_x, frame_y) in zip(
         corners[0], warp.to_frame(corners - np.array(offset_of(spec)))[0], strict=True
     ):
-        assert patch[y, x, :2] == pytest.approx([there_x, there_y], abs=0.6)  # rounding, 1/32 px
+        assert patch[y, x, :2] == pytest.approx([frame_x, frame_y], abs=0.6)  # rounding, 1/32 px
 
 
 def test_a_patch_is_one_and_a_half_times_the_crop_with_a_whole_offset() -> None:
@@ -86,7 +86,7 @@ def test_a_patch_is_one_and_a_half_times_the_crop_with_a_whole_offset() -> None:
     assert offset_of(dataclasses.replace(PLAIN, input_size=(50, 70))) == (12.0, 18.0)
 
 
-def test_select_reads_nothing_and_keeps_rows_together() -> None:
+def test_select_copies_no_pixels_and_keeps_columns_aligned() -> None:
     persons = persons_of(list(range(10)))
     some = persons.select(np.array([7, 2])).select([1, 0, 0])
     assert isinstance(some.patches, Patches)
@@ -99,7 +99,7 @@ def test_select_reads_nothing_and_keeps_rows_together() -> None:
 
 
 @pytest.mark.parametrize("index", [slice(1, 3), [1, 2], np.array([False, True, True, False])])
-def test_crops_take_every_kind_of_index_and_are_copies(index: object) -> None:
+def test_crops_accept_every_kind_of_index_and_are_copies(index: object) -> None:
     persons = persons_of([0, 1, 2, 3])
     crops = persons.crops(index)  # type: ignore[arg-type]
     assert crops.shape == (2, 64, 48, 3)
@@ -109,7 +109,7 @@ def test_crops_take_every_kind_of_index_and_are_copies(index: object) -> None:
     assert persons.patches[1].max() == 1
 
 
-def test_patches_of_a_file_are_read_when_asked_for(tmp_path: Path) -> None:
+def test_patches_of_a_file_are_read_when_indexed(tmp_path: Path) -> None:
     path = tmp_path / "store"
     path.write_bytes(bytes(range(4)) * 3)
     store = np.memmap(path, np.uint8, "r", shape=(4, 1, 1, 3))
@@ -119,7 +119,7 @@ def test_patches_of_a_file_are_read_when_asked_for(tmp_path: Path) -> None:
     assert patches[:1].tolist() == [store[3].tolist()]
 
 
-def test_parts_that_do_not_fit_are_refused() -> None:
+def test_inconsistent_fields_are_refused() -> None:
     persons = persons_of([0, 1])
     with pytest.raises(InputError, match="2 patches"):
         dataclasses.replace(persons, sources=("a",))
@@ -133,7 +133,7 @@ def test_parts_that_do_not_fit_are_refused() -> None:
     seed=st.integers(0, 99),
 )
 @settings(max_examples=60, deadline=None)
-def test_a_split_is_whole_disjoint_and_never_parts_a_group(
+def test_a_split_is_complete_disjoint_and_keeps_groups_whole(
     groups: list[int], share: float, seed: int
 ) -> None:
     persons = persons_of(groups, dataclasses.replace(PLAIN, input_size=(4, 4)))
@@ -152,7 +152,7 @@ def test_a_split_is_whole_disjoint_and_never_parts_a_group(
 
 
 @pytest.mark.parametrize(("count", "held"), [(50, 15), (500, 100), (2000, 200)])
-def test_a_hundred_are_held_out_where_that_is_not_too_many(count: int, held: int) -> None:
+def test_a_hundred_are_held_out_where_that_is_at_most_30_percent(count: int, held: int) -> None:
     assert (
         len(split(persons_of(list(range(count)), dataclasses.replace(PLAIN, input_size=(4, 4))))[1])
         == held

@@ -1,4 +1,4 @@
-"""Pictures in pieces are told from whole ones."""
+"""Images in shuffled tiles are distinguished from intact ones."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ import pytest
 from posekit.errors import DataError
 from posekit.types import UInt8
 from posekit_finetune.data.find import FindOptions, find_persons
-from posekit_finetune.data.shuffled_tiles import GRIDS, TileDetector, seams
+from posekit_finetune.data.shuffled_tiles import GRIDS, TileDetector, seam_ratios
 from tests.assets import shared, shipped
-from tests.finetune.material import SPEC, blobs
+from tests.finetune.media import SPEC, blobs
 
 
 def shuffled(image: UInt8, count: int, seed: int = 0) -> UInt8:
-    """Cut into `count` tiles each way, put together in another order."""
+    """Cut into `count` tiles per side and reassembled in another order."""
     height, width = image.shape[0] // count, image.shape[1] // count
     tiles = [
         image[row * height : (row + 1) * height, column * width : (column + 1) * width]
@@ -32,44 +32,45 @@ def photograph(name: str) -> UInt8:
 
 
 @pytest.mark.parametrize("count", [3, 4, 7, 12])
-def test_a_photograph_has_no_seams_until_it_is_cut(count: int) -> None:
+def test_a_photograph_has_no_seams_until_it_is_cut_into_tiles(count: int) -> None:
     for name in ("coco_000000234748", "coco_000000397133"):
         image = np.ascontiguousarray(photograph(name))
-        assert seams(image).max() < 1.6
-        assert seams(shuffled(image, count))[GRIDS.index(count)] > 2
+        assert seam_ratios(image).max() < 1.6
+        assert seam_ratios(shuffled(image, count))[GRIDS.index(count)] > 2
 
 
-def test_most_pictures_must_be_cut_alike() -> None:
+def test_most_images_must_have_the_same_tiles() -> None:
     image = np.ascontiguousarray(photograph("coco_000000397133"))
     tiles = TileDetector()
-    assert tiles.cut is None
+    assert tiles.grid is None
     for seed in range(4):
-        tiles.look(shuffled(image, 4, seed))
-    assert tiles.cut == 4
+        tiles.add(shuffled(image, 4, seed))
+    assert tiles.grid == 4
     for _ in range(4):
-        tiles.look(image)
-    assert tiles.cut is None
+        tiles.add(image)
+    assert tiles.grid is None
 
 
-def test_four_cameras_in_one_picture_are_no_puzzle() -> None:
+def test_four_cameras_in_one_image_are_not_shuffled_tiles() -> None:
     views = [np.ascontiguousarray(blobs(seed, (200, 150))) for seed in range(4)]
     wall = np.concatenate([np.concatenate(views[:2], 1), np.concatenate(views[2:], 1)], 0)
     tiles = TileDetector()
-    tiles.look(wall)
-    assert tiles.cut is None
+    tiles.add(wall)
+    assert tiles.grid is None
 
 
-def test_scrambled_pictures_end_before_learning(tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
+def test_shuffled_images_are_refused_before_training(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
     folder.mkdir()
     for seed in range(60):
         cv2.imwrite(str(folder / f"{seed:02}.png"), shuffled(blobs(seed, (192, 160)), 4, seed))
-    with pytest.raises(DataError, match=r"tiles in a wrong order, 4 each way"):
+    with pytest.raises(DataError, match="4 x 4 tiles in a wrong order"):
         find_persons([folder], SPEC, FindOptions(boxes="full"), work=tmp_path)
 
 
-def test_sports_pictures_pass() -> None:
+@pytest.mark.assets
+def test_sports_images_pass() -> None:
     tiles = TileDetector()
     for path in sorted(shared("lspet/adapt").glob("*.jpg"))[:40]:
-        tiles.look(np.asarray(cv2.imread(str(path))[:, :, ::-1], np.uint8))
-    assert tiles.cut is None
+        tiles.add(np.asarray(cv2.imread(str(path))[:, :, ::-1], np.uint8))
+    assert tiles.grid is None

@@ -1,4 +1,4 @@
-"""Losses: what they are equal to, what they do not feel, and who gets the gradient."""
+"""Losses: their formulas, what they are invariant to, and which side gets the gradient."""
 
 import numpy as np
 import pytest
@@ -32,42 +32,42 @@ def test_cells_that_are_not_defined_do_not_count() -> None:
     defined[:, :, :, 3:] = 0
     student, other = maps(1), maps(1)
     other[:, :, :, 3:] += 5
-    given = Target(other, defined, torch.ones(2, 3))
-    assert float(losses.mse(student, given)) == 0
-    loss = losses.spatial_kl(student, given)
+    partial = Target(other, defined, torch.ones(2, 3))
+    assert float(losses.mse(student, partial)) == 0
+    loss = losses.spatial_kl(student, partial)
     other[:, :, :, 3:] -= 2
-    assert float(losses.spatial_kl(student, given)) == pytest.approx(float(loss), rel=1e-6)
+    assert float(losses.spatial_kl(student, partial)) == pytest.approx(float(loss), rel=1e-6)
 
 
-def test_spatial_kl_does_not_feel_a_shift_of_the_logits() -> None:
-    """Softmax(x + c) = softmax(x): a lower map is no cheaper, so nothing is won by collapse."""
+def test_spatial_kl_is_invariant_to_a_shift_of_the_logits() -> None:
+    """Softmax(x + c) = softmax(x): lowering a map does not reduce the loss."""
     logits = 8 * maps(3)
     shift = torch.tensor([[-30.0, 0.0, 7.0], [2.0, -1.0, 40.0]])[:, :, None, None]
-    here = losses.spatial_kl(logits, target(maps(4)))
-    there = losses.spatial_kl(logits + shift, target(maps(4)))
-    assert float(there) == pytest.approx(float(here), abs=1e-5)  # float32 at 40: 4e-6
+    plain = losses.spatial_kl(logits, target(maps(4)))
+    shifted = losses.spatial_kl(logits + shift, target(maps(4)))
+    assert float(shifted) == pytest.approx(float(plain), abs=1e-5)  # float32 at 40: 4e-6
 
 
-def test_pixel_losses_do_feel_it() -> None:
-    """Otherwise the test above would prove nothing about collapse."""
+def test_pixel_losses_are_not() -> None:
+    """They fall when maps are lowered, which is how they collapse."""
     low = 0.05 * maps(4)
     assert float(losses.mse(maps(4) * 0.5, target(low))) > float(losses.mse(low, target(low)))
 
 
-def test_spatial_kl_is_nought_where_the_student_agrees() -> None:
-    wanted = maps(5) + 0.1
-    logits = 2 * wanted.log()  # softmax of it is wanted ** 2, normalised
-    assert float(losses.spatial_kl(logits, target(wanted), 2.0)) == pytest.approx(0, abs=1e-5)
+def test_spatial_kl_is_0_where_the_student_agrees() -> None:
+    expected = maps(5) + 0.1
+    logits = 2 * expected.log()  # its softmax is expected ** 2, normalized
+    assert float(losses.spatial_kl(logits, target(expected), 2.0)) == pytest.approx(0, abs=1e-5)
     assert float(losses.spatial_kl(logits, target(maps(6)), 2.0)) > 0.05
 
 
 def test_spatial_kl_equals_torchs_kl_div() -> None:
-    wanted, logits = maps(7) + 0.1, 4 * maps(8)
-    shares = (wanted**2).flatten(2)
+    expected, logits = maps(7) + 0.1, 4 * maps(8)
+    shares = (expected**2).flatten(2)
     shares = shares / shares.sum(2, keepdim=True)
     logs = torch.log_softmax(logits.flatten(2), 2)
     theirs = torch.nn.functional.kl_div(logs, shares, reduction="none").sum(2).mean()
-    ours = losses.spatial_kl(logits, target(wanted), 2.0)
+    ours = losses.spatial_kl(logits, target(expected), 2.0)
     assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
 
 
@@ -80,24 +80,24 @@ def test_a_detached_target_gets_no_gradient(loss: object) -> None:
     assert teacher.grad is None
 
 
-def test_amplitude_is_nought_at_the_height_and_grows_beside_it() -> None:
-    wanted = losses.rendered(
+def test_amplitude_is_0_at_the_height_and_the_squared_difference_elsewhere() -> None:
+    expected = losses.render_gaussians(
         torch.tensor([[[2.0, 3.0]]]), torch.ones(1, 1), maps(1)[:1, :1], sigma=1.0
     )
     height = torch.full((1, 1), 0.8)
-    assert float(losses.amplitude(0.8 * wanted, target(wanted), height)) == pytest.approx(
+    assert float(losses.amplitude(0.8 * expected, target(expected), height)) == pytest.approx(
         0, abs=1e-9
     )
-    half = losses.amplitude(0.4 * wanted, target(wanted), height)
+    half = losses.amplitude(0.4 * expected, target(expected), height)
     assert float(half) == pytest.approx(0.16, rel=1e-5)
 
 
-def test_in_view_drops_a_map_whose_mass_was_carried_out() -> None:
+def test_in_view_excludes_a_map_whose_mass_left_the_view() -> None:
     before = torch.ones(1, 2, 4, 4)
     after = before.clone()
-    after[:, 1, :, 1:] = 0  # a quarter is left
+    after[:, 1, :, 1:] = 0  # a quarter remains
     assert losses.in_view(before, after, torch.ones(1)).tolist() == [[1.0, 0.0]]
-    # A carry that enlarges areas fourfold should have left four times the mass.
+    # A warp that enlarges areas fourfold should keep four times the mass.
     assert losses.in_view(before, after, torch.tensor([4.0])).tolist() == [[0.0, 0.0]]
 
 
@@ -109,23 +109,23 @@ def test_peaks_are_x_then_y() -> None:
     assert cells.tolist() == [[[1.0, 4.0]]]
 
 
-def test_rendered_gaussians_stand_where_they_should() -> None:
-    drawn = losses.rendered(
+def test_rendered_gaussians_have_the_requested_position_and_height() -> None:
+    rendered = losses.render_gaussians(
         torch.tensor([[[1.0, 4.0]]]), torch.full((1, 1), 0.6), maps(1)[:1, :1], sigma=2.0
     )
-    height, cells = losses.peaks(drawn)
+    height, cells = losses.peaks(rendered)
     assert cells.tolist() == [[[1.0, 4.0]]]
     assert height.item() == pytest.approx(0.6)
-    assert drawn[0, 0, 4, 3].item() == pytest.approx(0.6 * np.exp(-0.5), rel=1e-5)
+    assert rendered[0, 0, 4, 3].item() == pytest.approx(0.6 * np.exp(-0.5), rel=1e-5)
 
 
 def test_nearest_pair_is_chosen_joint_by_joint() -> None:
     def at(*columns: int) -> Tensor:
         cells = torch.tensor([[[float(c), 2.0] for c in columns]])
-        return losses.rendered(cells, torch.ones(1, 2), torch.zeros(1, 2, 6, 5), sigma=1.0)
+        return losses.render_gaussians(cells, torch.ones(1, 2), torch.zeros(1, 2, 6, 5), sigma=1.0)
 
     now, before = at(0, 4), at(2, 0)
     other, other_before = at(4, 4), at(2, 2)
-    made = losses.nearest_pair([now, before], [other, other_before])
-    torch.testing.assert_close(made[:, 0], before[:, 0])  # both at column 2
-    torch.testing.assert_close(made[:, 1], now[:, 1])  # both at column 4
+    means = losses.nearest_pair([now, before], [other, other_before])
+    torch.testing.assert_close(means[:, 0], before[:, 0])  # both at column 2
+    torch.testing.assert_close(means[:, 1], now[:, 1])  # both at column 4

@@ -1,4 +1,4 @@
-"""The frozen teacher says of a person what multi-view inference says of its crop."""
+"""The frozen teacher predicts for a person what test-time augmentation predicts for its crop."""
 
 import subprocess
 import sys
@@ -9,38 +9,40 @@ import pytest
 
 from posekit.tta import TtaRuntime
 from posekit_finetune.train.teacher import predict_pseudo_labels, save_maps
-from tests.finetune.train.test_networks import lightning, persons
+from tests.finetune.lightning import lightning, persons
 
 
-def test_it_is_the_multi_view_inference(tmp_path: Path) -> None:
-    """The same code on the same crops; maps are kept in float16, so 0.0005 of 1 is lost."""
+def test_it_equals_test_time_augmentation(tmp_path: Path) -> None:
+    """The same code on the same crops; maps are stored in float16, so 0.0005 of 1 is lost."""
     few = persons().select([0, 5])
     path = tmp_path / "maps.npy"
-    seen = predict_pseudo_labels(few, lightning(), views=2, threads=1, path=path)
+    labels = predict_pseudo_labels(few, lightning(), views=2, threads=1, path=path)
     bundle = lightning()
-    assert seen.maps.shape == (2, 17, 48, 48)
+    assert labels.maps.shape == (2, 17, 48, 48)
     runtime = TtaRuntime(bundle, views=2, device="cpu", threads=1)
     crops = few.crops(slice(None))
     mirrored = np.ascontiguousarray(crops[:, :, ::-1])
-    both = np.stack([crops, mirrored], 1).reshape(-1, *crops.shape[1:])
-    np.testing.assert_allclose(np.asarray(seen.maps, np.float32), runtime.maps(both), atol=2e-3)
-    assert seen.points.shape == (2, 17, 2)
-    assert seen.scores.shape == (2, 17)
+    both_views = np.stack([crops, mirrored], 1).reshape(-1, *crops.shape[1:])
+    np.testing.assert_allclose(
+        np.asarray(labels.maps, np.float32), runtime.maps(both_views), atol=2e-3
+    )
+    assert labels.points.shape == (2, 17, 2)
+    assert labels.scores.shape == (2, 17)
 
 
-def test_kept_maps_are_read_and_not_made_again(tmp_path: Path) -> None:
+def test_stored_maps_are_loaded_and_not_predicted_again(tmp_path: Path) -> None:
     few, path = persons().select([0, 5]), tmp_path / "maps.npy"
     first = predict_pseudo_labels(few, lightning(), views=1, threads=1, path=path)
     np.save(path, np.asarray(first.maps) * np.float16(0.5))
-    again = predict_pseudo_labels(few, lightning(), views=1, threads=1, path=path)
-    np.testing.assert_allclose(again.scores, first.scores * 0.5, rtol=2e-3)
+    loaded = predict_pseudo_labels(few, lightning(), views=1, threads=1, path=path)
+    np.testing.assert_allclose(loaded.scores, first.scores * 0.5, rtol=2e-3)
 
 
-def test_maps_are_kept_bit_for_bit(tmp_path: Path) -> None:
+def test_maps_are_stored_bit_for_bit(tmp_path: Path) -> None:
     maps = np.random.default_rng(0).random((3, 2, 5, 4)).astype(np.float16)
-    kept = save_maps(tmp_path / "new" / "maps.npy", maps)
-    assert isinstance(kept, np.memmap)
-    np.testing.assert_array_equal(kept, maps)
+    stored = save_maps(tmp_path / "new" / "maps.npy", maps)
+    assert isinstance(stored, np.memmap)
+    np.testing.assert_array_equal(stored, maps)
 
 
 FULL_DISK = """
@@ -48,12 +50,12 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np
 from posekit.errors import SourceError
-from posekit_finetune.train.teacher import keep
+from posekit_finetune.train.teacher import save_maps
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 try:
-    keep(Path(sys.argv[1]), np.zeros((9, 17, 48, 48), np.float16))
+    save_maps(Path(sys.argv[1]), np.zeros((9, 17, 48, 48), np.float16))
 except SourceError as error:
     sys.stdout.write(str(error))
 """
@@ -68,10 +70,10 @@ def test_maps_on_a_full_disk_are_one_clear_error_and_leave_nothing(tmp_path: Pat
 
 
 def test_progress_counts_persons(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     predict_pseudo_labels(
-        persons(), lightning(), views=1, threads=1, progress=lambda *done: told.append(done)
+        persons(), lightning(), views=1, threads=1, progress=lambda *counts: calls.append(counts)
     )
-    assert told[-1] == (8, 8)
-    assert told == sorted(told)
-    assert {every for _, every in told} == {8}
+    assert calls[-1] == (8, 8)
+    assert calls == sorted(calls)
+    assert {total for _, total in calls} == {8}

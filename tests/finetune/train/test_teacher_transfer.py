@@ -1,4 +1,4 @@
-"""A teacher of another size, padding and skeleton says to the student what it says itself."""
+"""A teacher of another size, padding and skeleton: its predictions survive the transfer."""
 
 import dataclasses
 from pathlib import Path
@@ -20,8 +20,8 @@ from posekit_finetune.data.persons import Persons, cut_patches, offset_of
 from posekit_finetune.train import teacher_transfer
 from posekit_finetune.train.teacher import PseudoLabels, predict_pseudo_labels
 from tests.assets import shipped
-from tests.finetune.material import SPEC, blobs
-from tests.finetune.train.test_networks import lightning
+from tests.finetune.lightning import lightning
+from tests.finetune.media import SPEC, blobs
 
 TEACHER = ModelSpec("hrnet-w32", (96, 128), (24, 32), MPII_16)  # SPEC: 64 x 64 px, COCO, padding 1
 OPTIONS = FindOptions(boxes="full")
@@ -29,9 +29,9 @@ SHARED = [name for name in COCO_17.keypoints if name in MPII_16.keypoints]
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty, of different shapes, with a white square around (30, 40)."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty images of different shapes, with a white square around (30, 40)."""
+    folder = tmp_path_factory.mktemp("images")
     for seed in range(60):
         image = blobs(seed, (90 + seed, 100))
         cv2.rectangle(image, (27, 37), (33, 43), (255, 255, 255), -1)
@@ -40,83 +40,87 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def both(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Persons, Persons]:
+def two_crops(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Persons, Persons]:
     work = tmp_path_factory.mktemp("work")
-    ours = find_persons([pictures], SPEC, OPTIONS, work=work)
-    theirs = teacher_transfer.recrop(ours, [pictures], TEACHER, options=OPTIONS, work=work)
-    return ours, theirs
+    student = find_persons([images], SPEC, OPTIONS, work=work)
+    teacher = teacher_transfer.recrop(student, [images], TEACHER, options=OPTIONS, work=work)
+    return student, teacher
 
 
-def test_the_same_persons_are_cut_anew_from_their_pictures(
-    both: tuple[Persons, Persons], pictures: Path
+def test_the_same_persons_are_cropped_again_from_their_images(
+    two_crops: tuple[Persons, Persons], images: Path
 ) -> None:
-    """As `cut_patches` has them, to the pixel: no second interpolation."""
-    ours, theirs = both
-    assert theirs.sources == ours.sources
-    assert (theirs.boxes == ours.boxes).all()
-    assert (theirs.groups == ours.groups).all()
+    """Equal to `cut_patches` in every pixel: no second interpolation."""
+    student, teacher = two_crops
+    assert teacher.sources == student.sources
+    assert (teacher.boxes == student.boxes).all()
+    assert (teacher.groups == student.groups).all()
     for row in (0, 7):
-        image = cv2.imread(str(pictures / ours.sources[row]))[:, :, ::-1]
-        warp = Warp.from_boxes(Boxes(ours.boxes[row : row + 1]), TEACHER)
-        wanted = cut_patches(np.ascontiguousarray(image), warp, TEACHER)[0]
-        np.testing.assert_array_equal(theirs.patches[row], wanted)
+        image = cv2.imread(str(images / student.sources[row]))[:, :, ::-1]
+        warp = Warp.from_boxes(Boxes(student.boxes[row : row + 1]), TEACHER)
+        expected = cut_patches(np.ascontiguousarray(image), warp, TEACHER)[0]
+        np.testing.assert_array_equal(teacher.patches[row], expected)
 
 
-def test_pictures_that_went_away_are_named(
-    both: tuple[Persons, Persons], pictures: Path, tmp_path: Path
+def test_the_error_names_an_image_that_is_missing_now(
+    two_crops: tuple[Persons, Persons], images: Path, tmp_path: Path
 ) -> None:
     few = tmp_path / "few"
     few.mkdir()
-    for path in sorted(pictures.iterdir())[:-1]:
+    for path in sorted(images.iterdir())[:-1]:
         (few / path.name).write_bytes(path.read_bytes())
     with pytest.raises(DataError, match=r"59\.png"):
-        teacher_transfer.recrop(both[0], [few], TEACHER, options=OPTIONS, work=tmp_path)
+        teacher_transfer.recrop(two_crops[0], [few], TEACHER, options=OPTIONS, work=tmp_path)
 
 
-def test_points_and_scores_arrive_in_the_students_crop(
-    both: tuple[Persons, Persons], tmp_path: Path
+def test_points_and_scores_are_in_the_students_crop(
+    two_crops: tuple[Persons, Persons], tmp_path: Path
 ) -> None:
-    """Within a tenth of a cell of the student's; a peak may lie half a cell off its grid, twice."""
-    ours, theirs = both
-    frame = np.random.default_rng(1).uniform(30, 60, (len(ours), 16, 2)).astype(np.float32)
-    to_theirs = Warp.from_boxes(Boxes(ours.boxes), TEACHER)
-    to_ours = Warp.from_boxes(Boxes(ours.boxes), SPEC)
-    maps = codecs.encode(to_theirs.to_crop(frame), TEACHER).astype(np.float16)
-    told = PseudoLabels(maps, *codecs.decode(maps.astype(np.float32), TEACHER))
-    seen = teacher_transfer.remap(told, theirs, ours, path=tmp_path / "maps.npy")
-    assert seen.maps.shape == (60, 17, 16, 16)
-    assert seen.known is not None
-    assert [n for n, known in zip(COCO_17.keypoints, seen.known, strict=True) if known] == SHARED
-    there = [MPII_16.keypoints.index(name) for name in SHARED]
-    wanted = to_ours.to_crop(frame)[:, there]
-    away = np.linalg.norm(seen.points[:, seen.known] - wanted, axis=2)
-    assert away.max() < 0.1 * SPEC.map_scale[0]
-    sizes = [np.sqrt(np.linalg.det(warp.matrix[:, :, :2])) for warp in (to_ours, to_theirs)]
+    """Within a tenth of the student's cells; a peak may lie half a cell off both grids."""
+    student, teacher = two_crops
+    frame = np.random.default_rng(1).uniform(30, 60, (len(student), 16, 2)).astype(np.float32)
+    to_teacher = Warp.from_boxes(Boxes(student.boxes), TEACHER)
+    to_student = Warp.from_boxes(Boxes(student.boxes), SPEC)
+    maps = codecs.encode(to_teacher.to_crop(frame), TEACHER).astype(np.float16)
+    labels = PseudoLabels(maps, *codecs.decode(maps.astype(np.float32), TEACHER))
+    remapped = teacher_transfer.remap(labels, teacher, student, path=tmp_path / "maps.npy")
+    assert remapped.maps.shape == (60, 17, 16, 16)
+    assert remapped.known is not None
+    assert [
+        n for n, known in zip(COCO_17.keypoints, remapped.known, strict=True) if known
+    ] == SHARED
+    in_teacher = [MPII_16.keypoints.index(name) for name in SHARED]
+    expected = to_student.to_crop(frame)[:, in_teacher]
+    deviation = np.linalg.norm(remapped.points[:, remapped.known] - expected, axis=2)
+    assert deviation.max() < 0.1 * SPEC.map_scale[0]
+    sizes = [np.sqrt(np.linalg.det(warp.matrix[:, :, :2])) for warp in (to_student, to_teacher)]
     sigma = TEACHER.sigma * TEACHER.map_scale[0] * (sizes[0] / sizes[1]) / SPEC.map_scale[0]
     least = np.exp(-0.25 / sigma**2) - 0.01
-    assert (seen.scores[:, seen.known] > least[:, None]).all()
-    assert np.isnan(seen.points[:, ~seen.known]).all()
-    assert not seen.scores[:, ~seen.known].any()
-    assert not np.asarray(seen.maps)[:, ~seen.known].any()
-    assert seen.peak(np.arange(60)) == pytest.approx(float(seen.scores[:, seen.known].mean()))
+    assert (remapped.scores[:, remapped.known] > least[:, None]).all()
+    assert np.isnan(remapped.points[:, ~remapped.known]).all()
+    assert not remapped.scores[:, ~remapped.known].any()
+    assert not np.asarray(remapped.maps)[:, ~remapped.known].any()
+    assert remapped.mean_peak(np.arange(60)) == pytest.approx(
+        float(remapped.scores[:, remapped.known].mean())
+    )
 
 
-def test_keypoints_are_matched_by_name_however_they_are_spelled() -> None:
-    spelled = dataclasses.replace(
+def test_keypoints_are_matched_by_normalized_names() -> None:
+    renamed = dataclasses.replace(
         AIC_14, keypoints=tuple(name.replace("_", " ").title() for name in AIC_14.keypoints)
     )
-    theirs, ours = teacher_transfer.by_name(spelled, COCO_17)
-    names = [COCO_17.keypoints[k] for k in ours]
-    assert [AIC_14.keypoints[k] for k in theirs] == names
+    teacher, student = teacher_transfer.shared_keypoints(renamed, COCO_17)
+    names = [COCO_17.keypoints[k] for k in student]
+    assert [AIC_14.keypoints[k] for k in teacher] == names
     assert "left_wrist" in names
     assert "nose" not in names
     other = dataclasses.replace(AIC_14, keypoints=tuple(f"thumb_{k}" for k in range(14)))
     with pytest.raises(InputError, match="shares 0 keypoints"):
-        teacher_transfer.by_name(other, COCO_17)
+        teacher_transfer.shared_keypoints(other, COCO_17)
 
 
 def photographed(spec: ModelSpec) -> tuple[Persons, list[NDArray[np.uint8]]]:
-    """The largest persons of the two photographs, cut for a network; and the photographs."""
+    """The largest persons of the two photographs, cropped for a network; and the photographs."""
     boxes = np.array([[273, 128, 414, 383], [384, 70, 497, 348]], np.float32)
     images = []
     for name in ("coco_000000234748", "coco_000000397133"):
@@ -140,25 +144,27 @@ def photographed(spec: ModelSpec) -> tuple[Persons, list[NDArray[np.uint8]]]:
     return persons, images
 
 
-def test_thunder_says_to_lightning_what_it_says_of_the_photograph(tmp_path: Path) -> None:
-    """Its own multi-view answer in the picture, within a quarter of Lightning's cell each joint.
+def test_thunders_pseudo_labels_for_lightning_are_its_predictions_in_the_photograph(
+    tmp_path: Path,
+) -> None:
+    """Its own test-time augmentation in the image, within a quarter of Lightning's cell.
 
     Thunder's cells are 3/4 of Lightning's on the same person; where a map has two peaks of nearly
-    the same height the other one may win, so the median person's joints are held to it.
+    equal height the other one may be chosen, so the median joint is held to it.
     """
     thunder = Bundle.open(find("movenet-thunder"))
-    ours, images = photographed(lightning().pose_spec)
-    theirs, _ = photographed(thunder.pose_spec)
-    told = predict_pseudo_labels(theirs, thunder, views=2, threads=1)
-    seen = teacher_transfer.remap(told, theirs, ours, path=tmp_path / "maps.npy")
-    assert seen.known is not None
-    assert seen.known.all()
+    student, images = photographed(lightning().pose_spec)
+    teacher, _ = photographed(thunder.pose_spec)
+    labels = predict_pseudo_labels(teacher, thunder, views=2, threads=1)
+    remapped = teacher_transfer.remap(labels, teacher, student, path=tmp_path / "maps.npy")
+    assert remapped.known is not None
+    assert remapped.known.all()
     runtime = TtaRuntime(thunder, views=2, device="cpu", threads=1)
-    warp = Warp.from_boxes(Boxes(ours.boxes), ours.spec)
+    warp = Warp.from_boxes(Boxes(student.boxes), student.spec)
     for n, image in enumerate(images):
-        there = Warp.from_boxes(Boxes(ours.boxes[n : n + 1]), theirs.spec)
-        points, _ = runtime.infer(runtime.crop(Frame(image).image, there))
-        mine = Warp(warp.matrix[n : n + 1]).to_crop(there.to_frame(points))[0]
-        away = np.linalg.norm(seen.points[n] - mine, axis=1)
-        assert np.median(away) < 0.25 * ours.spec.map_scale[0]
-        assert (away < ours.spec.map_scale[0]).mean() > 0.8
+        in_teacher = Warp.from_boxes(Boxes(student.boxes[n : n + 1]), teacher.spec)
+        points, _ = runtime.infer(runtime.crop(Frame(image).image, in_teacher))
+        in_student = Warp(warp.matrix[n : n + 1]).to_crop(in_teacher.to_frame(points))[0]
+        deviation = np.linalg.norm(remapped.points[n] - in_student, axis=1)
+        assert np.median(deviation) < 0.25 * student.spec.map_scale[0]
+        assert (deviation < student.spec.map_scale[0]).mean() > 0.8

@@ -1,0 +1,64 @@
+"""The one place that catches every exception: the end of the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from posekit.cli import signals
+from posekit.errors import PosekitError
+
+_LONGEST = 400  # characters of a foreign exception's message
+
+
+class Guarded(TyperGroup):
+    """The commands, in which an interruption is one line and its own exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; Typer would end otherwise, depending on its version."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            _end(error, "interrupted", signals.INTERRUPTED)
+
+
+def run(app: Callable[[], object]) -> None:
+    """Run the command line and end the process: an error is one line on stderr, never a trace.
+
+    An expected error has its own exit code, an unexpected one 1. `--debug` shows the trace.
+    """
+    try:
+        app()
+    except KeyboardInterrupt as error:
+        _end(error, "interrupted", signals.INTERRUPTED)
+    except Exception as error:  # the last net, and the only one: see CONTRIBUTING.md
+        if signals.is_interrupted():
+            _end(error, "interrupted", signals.INTERRUPTED)
+        if isinstance(error, PosekitError):
+            _end(error, str(error), error.exit_code)
+        _end(error, _described(error), 1)
+    finally:
+        signals.uninstall()
+
+
+def _end(error: BaseException, sentence: str, code: int) -> NoReturn:
+    if "--debug" in sys.argv and not isinstance(error, KeyboardInterrupt):
+        raise error
+    notes = getattr(error, "__notes__", [])
+    typer.echo(f"posekit: {'; '.join([sentence, *notes])}", err=True)
+    sys.exit(code)
+
+
+def _described(error: Exception) -> str:
+    """An exception that is not posekit's own, in one sentence."""
+    if isinstance(error, MemoryError):
+        return (
+            "out of memory; close other programs, or take a smaller input (--debug for the trace)"
+        )
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    text = f"{text[:_LONGEST]}…" if len(text) > _LONGEST else text
+    return f"stopped by an unexpected {kind}{': ' * bool(text)}{text}; run it with --debug for the trace"
