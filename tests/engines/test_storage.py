@@ -44,9 +44,11 @@ def peaked(architecture: str) -> nn.Module:
             if isinstance(module, nn.BatchNorm2d):
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.normal_(0, 0.2)
-                module.running_mean.normal_(0, 0.2)
-                module.running_var.uniform_(0.5, 2)
-        maps = net(torch.randn(2, 3, SIZE[1], SIZE[0]))
+                module.momentum = 1.0
+        coarse = torch.randn(8, 3, SIZE[1] // 8, SIZE[0] // 8)
+        images = nn.functional.interpolate(coarse, scale_factor=8, mode="bilinear")
+        net.train()(images)  # the running figures are those of its activations
+        maps = net.eval()(images)
         final = [m for m in net.modules() if isinstance(m, nn.Conv2d)][-1]
         final.weight /= maps.std()
         final.bias.fill_(0.0)
@@ -165,8 +167,8 @@ def test_halving_is_measured_from_the_original_weights(
         bundle.reference["plain_points"], original.reference["plain_points"]
     )
     cost = json.loads(bundle.extras["parity.json"])["plain"]
-    assert cost["max_score"] > 1e-4  # float16 rounds a weight by up to 5e-4
-    assert json.loads(original.extras["parity.json"])["plain"]["max_score"] < 1e-5
+    own = json.loads(original.extras["parity.json"])["plain"]
+    assert cost["max_score"] > 10 * own["max_score"]  # float16 rounds by 5e-4, float32 by 6e-8
     line = next(line for line in done.output.splitlines() if line.startswith("plain: "))
     assert f"max {cost['max_px']:g} px" in line
     as_json = CliRunner().invoke(app, [*arguments, "--overwrite", "--json"])
