@@ -31,15 +31,15 @@ from shifts import SHIFTS, shift_folder
 
 from posekit import Bundle
 from posekit.atomic import write_atomic
+from posekit.bootstrap import paired_bootstrap
 from posekit.bundle import embedded
-from posekit.evaluate.bootstrap import paired_bootstrap
 from posekit.runtime import Runtime
 from posekit.tta import TtaRuntime
 from posekit_finetune import recipe
 from posekit_finetune.adapt import Outcome, adapt
 from posekit_finetune.assess import gate
 from posekit_finetune.assess.compare import MetricChange
-from posekit_finetune.options import AdaptOptions, Hooks
+from posekit_finetune.run_options import AdaptHooks, RunOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "benchmarks" / "work"
@@ -179,18 +179,18 @@ def run(name: str, row: Row, data: Data, threads: int) -> dict[str, Any]:
     """One row: adapt, measure source and adapted, and the gate's findings."""
     source = Bundle.open(embedded()[row.model])
     teacher = Bundle.open(embedded()[row.teacher]) if row.teacher else None
-    options = AdaptOptions(
+    options = RunOptions(
         (str(data.unlabelled),),
         WORK,
         recipe.load(row.recipe, row.settings),
         row.recipe,
-        find=dataclasses.replace(AdaptOptions((), WORK).find, limit=row.limit),
+        find=dataclasses.replace(RunOptions((), WORK).find, limit=row.limit),
         seed=row.seed,
         teacher=teacher,
         threads=threads,
     )
     counted: list[int] = []
-    told = Hooks(
+    told = AdaptHooks(
         on_count=lambda done, _: counted.append(done),
         on_stage=lambda text: print(f"  {name}: {text}", flush=True),
         on_reading=lambda reading, seconds: print(

@@ -33,7 +33,7 @@ from stick_figures import SKELETON, SPEC, figures, fresh
 from posekit import codecs
 from posekit.atomic import write_atomic
 from posekit_finetune import recipe
-from posekit_finetune.assess.ensemble import Member, load_members
+from posekit_finetune.assess.ensemble import Member, predict_members
 from posekit_finetune.assess.predict import of_network
 from posekit_finetune.data.labeled import LabeledPersons
 from posekit_finetune.train import networks
@@ -277,10 +277,10 @@ def everyone(reached: Snapshot) -> list[torch.nn.Module]:
 def measured(nets: Any, data: TrainingData, test: LabeledPersons) -> dict[str, dict[str, float]]:
     """PCK on the test persons and response on unlabelled ones, each network and the ensemble."""
     nets = [networks.unwrap(net) for net in nets]
-    probe = load_members(nets, data.persons, np.arange(PROBE))
+    probe = predict_members(nets, data.persons, np.arange(PROBE))
     return {
         seen.name: {"pck": round(pck(seen, test), 4), "response": round(other.response, 4)}
-        for seen, other in zip(load_members(nets, test.persons), probe, strict=True)
+        for seen, other in zip(predict_members(nets, test.persons), probe, strict=True)
     }
 
 
@@ -290,7 +290,7 @@ def pck(seen: Member, test: LabeledPersons) -> float:
 
 
 def histogram(net: torch.nn.Module, material: TrainingData) -> list[float]:
-    seen = load_members([net], material.persons, np.arange(PROBE))[0]
+    seen = predict_members([net], material.persons, np.arange(PROBE))[0]
     return [float(share) for share in seen.histogram]
 
 

@@ -30,6 +30,8 @@ from posekit import Bundle, codecs
 from posekit.bundle import embedded
 from posekit.errors import ParityError
 from posekit.nets import build
+from posekit.parity import HIGH_CONFIDENCE
+from posekit.session import open_cpu_session, session_options
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
 from posekit_engines.graphs.contents import dtype_summary
@@ -38,8 +40,7 @@ from posekit_engines.graphs.points import points_graph
 from posekit_engines.graphs.weights import inline_weights, load_weights
 from posekit_engines.parity.crops import embedded_crops as check_crops
 from posekit_engines.parity.crops import load_check_crops
-from posekit_engines.parity.source import SURE, source_maps
-from posekit_engines.precision.activations import session
+from posekit_engines.parity.source import source_maps
 from posekit_engines.precision.fp16 import to_fp16
 from posekit_engines.precision.int8 import to_int8
 from posekit_engines.precision.int8_error import TrialOutputs, trial_outputs
@@ -123,7 +124,7 @@ def far(found: TrialOutputs, source: TrialOutputs) -> dict[str, Any]:
 
     gap: by how much the source's own map prefers its cell to the one found, at most.
     """
-    sure = source.scores > SURE
+    sure = source.scores > HIGH_CONFIDENCE
     flat = source.maps.reshape(*sure.shape, -1)
     cells = found.maps.reshape(flat.shape).argmax(2)
     gaps = flat.max(2) - np.take_along_axis(flat, cells[..., None], 2)[..., 0]
@@ -151,7 +152,7 @@ def variants(case: Case) -> dict[str, tuple[onnx.ModelProto, dict[str, Any]]]:
     half, told = to_fp16(whole, feeds)
     made = {"fp32": (whole, {}), "fp16": (half, {"kept_float": len(told["kept"])})}
     try:
-        bytes_, said = to_int8(whole, feeds)
+        bytes_, said = to_int8(whole, feeds, spec=case.spec)
     except ParityError as error:
         print(f"  {error}", flush=True)
         return made
@@ -169,11 +170,11 @@ def measured(case: Case, seconds: float) -> dict[str, Any]:
     for name, (model, told) in made.items():
         row[name] = {
             "bytes": model.ByteSize(),
-            **far(trial_outputs(model, feeds), source),
+            **far(trial_outputs(model, feeds, case.spec), source),
             "operators": dtype_summary(model)["operators"],
             **told,
         }
-        run = session(model).run
+        run = open_cpu_session(model.SerializeToString(), session_options(1)).run
         works[name] = lambda run=run: run(["points", "scores"], feeds[0])
     times, row["turns"] = quickest(works, seconds)
     for name in made:

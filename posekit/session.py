@@ -1,9 +1,10 @@
-"""An ONNX Runtime session, its weights supplied in memory."""
+"""ONNX Runtime sessions: every one is opened here, with weights supplied in memory."""
 
 from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,9 +91,31 @@ def open_session(
     """An ONNX Runtime session whose external initializers come from `weights`, in memory.
 
     An explicit device that ONNX Runtime would silently replace is an error; auto takes what is
-    there, and the session's `notes` say what it fell back from. Threads do not spin, so that idle
-    cores stay free for decoding and encoding.
+    available, and the session's `notes` name what it fell back from.
     Raises DeviceError, BundleError, InputError (threads), MissingExtraError.
+    """
+    options = session_options(threads)
+    import onnxruntime
+
+    names = check_supplied(graph, weights, "graph")  # ONNX Runtime rejects others
+    arrays = {name: np.ascontiguousarray(weights[name]) for name in names}
+    values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(a) for name, a in arrays.items()}
+    options.add_external_initializers(list(values), list(values.values()))
+    on = Device.of(device)
+    requested = wanted(on, onnxruntime.get_available_providers(), tensorrt=tensorrt)
+    session, note = _start(graph, options, on=on, requested=requested)
+    session.kept_weights = arrays  # ONNX Runtime reads them where they lie
+    session.notes = [note] if note else []
+    return session
+
+
+def session_options(
+    threads: int | None = None, *, optimize: bool = True
+) -> onnxruntime.SessionOptions:
+    """ONNX Runtime's options as every session has them; its threads do not spin while idle.
+
+    threads: None for as many as this process may use.  optimize: False runs every operator of the
+    graph as it is. Raises MissingExtraError.
     """
     check_onnxruntime()
     import onnxruntime
@@ -102,41 +125,46 @@ def open_session(
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    taken = check_supplied(graph, weights, "graph")  # surplus ones would be refused
-    arrays = {name: np.ascontiguousarray(weights[name]) for name in taken}
-    values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(a) for name, a in arrays.items()}
-    options.add_external_initializers(list(values), list(values.values()))
-    on = Device.of(device)
-    asked = wanted(on, onnxruntime.get_available_providers(), tensorrt=tensorrt)
-    session, note = _started(graph, options, on=on, asked=asked)
-    session.kept_weights = arrays  # ONNX Runtime reads them where they lie
-    session.notes = [note] if note else []
-    return session
+    if not optimize:
+        level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = level
+    return options
 
 
-def _started(
-    graph: bytes, options: onnxruntime.SessionOptions, *, on: Device, asked: list[Any]
+def open_cpu_session(
+    graph: bytes | Path, options: onnxruntime.SessionOptions | None = None
+) -> onnxruntime.InferenceSession:
+    """A session of a stand-alone graph on the CPU; a file may have its weights beside it.
+
+    Raises BundleError where ONNX Runtime cannot load the graph, MissingExtraError.
+    """
+    options = options or session_options()
+    source = str(graph) if isinstance(graph, Path) else graph
+    return _start(source, options, on=Device("cpu"), requested=[CPU])[0]
+
+
+def _start(
+    graph: bytes | str, options: onnxruntime.SessionOptions, *, on: Device, requested: list[Any]
 ) -> tuple[onnxruntime.InferenceSession, str]:
-    """A session on what is asked for or, for auto, on the CPU, with what to say of that.
+    """A session on the requested providers or, for auto, on the CPU, and a note about that.
 
     Raises BundleError (a graph that the CPU cannot load either), DeviceError.
     """
     import onnxruntime
 
     try:
-        with loading(asked):
-            # Its own fallback prints, and would strike in the middle of a run too.
+        with loading(requested):
+            # ONNX Runtime's own fallback prints, and may also happen in the middle of a run.
             session = onnxruntime.InferenceSession(
-                graph, options, providers=asked, enable_fallback=0
+                graph, options, providers=requested, enable_fallback=0
             )
-        return session, check_used(on, asked, session.get_providers()[0])
+        return session, check_used(on, requested, session.get_providers()[0])
     except session_errors() as error:
-        if asked == [CPU]:
+        if requested == [CPU]:
             raise BundleError(f"graph: ONNX Runtime cannot load it ({error})") from error
-        session, _ = _started(graph, options, on=Device("cpu"), asked=[CPU])
-        return session, check_used(
-            on, asked, CPU, said=str(error).splitlines()[0].rpartition(") ")[2]
-        )
+        session, _ = _start(graph, options, on=Device("cpu"), requested=[CPU])
+        reason = str(error).splitlines()[0].rpartition(") ")[2]
+        return session, check_used(on, requested, CPU, reason=reason)
 
 
 def session_errors() -> tuple[type[Exception], ...]:

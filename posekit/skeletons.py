@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -277,3 +278,8 @@ def _mirror(pairs: list[tuple[int, int]], count: int) -> tuple[int, ...]:
             raise InputError(f"skeleton: mirror pairs a keypoint twice, at {(a, b)}")
         mirror[a], mirror[b] = b, a
     return tuple(mirror)
+
+
+def plain(name: str) -> str:
+    """A keypoint's name in lower case with underscores: `Head top` is `head_top`."""
+    return re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_")

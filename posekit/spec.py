@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from posekit.errors import InputError
 from posekit.parsing import number, numbers, shown
 
@@ -166,6 +169,20 @@ class ModelSpec:
         """
         a, b = self.map_scale[0], self.map_offset[0]
         return (self.input_size[0] - 1 - 2 * b) / a - (self.heatmap_size[0] - 1)
+
+    def cells_to_crop(self, cells: NDArray[Any]) -> NDArray[Any]:
+        """Crop px (..., 2), x then y, of places in heatmap cells; float32 stays float32."""
+        scale, offset = self._map_numbers(cells)
+        return np.asarray(cells * scale + offset)
+
+    def crop_to_cells(self, points: NDArray[Any]) -> NDArray[Any]:
+        """Places in heatmap cells (..., 2), x then y, of crop px; float32 stays float32."""
+        scale, offset = self._map_numbers(points)
+        return np.asarray((points - offset) / scale)
+
+    def _map_numbers(self, places: NDArray[Any]) -> NDArray[Any]:
+        """map_scale and map_offset, (2, 2), in the float type to compute in."""
+        return np.array([self.map_scale, self.map_offset], np.result_type(places, np.float32))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, for JSON."""

@@ -86,10 +86,10 @@ def cells_of(view: View, spec: ModelSpec) -> Float64:
 
     A quarter turn's numbers are exactly 0 and 1, so that what it moves to a cell is that cell.
     """
-    scale, offset = np.array(spec.map_scale), np.array(spec.map_offset)
+    scale, origin = np.array(spec.map_scale), spec.cells_to_crop(np.zeros(2))
     matrix = matrix_of(view, spec)
     linear = matrix[:, :2] * scale / scale[:, None]
-    moved = (matrix[:, :2] @ offset + matrix[:, 2] - offset) / scale
+    moved = spec.crop_to_cells(matrix[:, :2] @ origin + matrix[:, 2])
     cells = np.concatenate([linear, moved[:, None]], 1)
     return np.where(np.abs(cells - np.round(cells)) < 1e-9, np.round(cells), cells)
 

@@ -87,7 +87,7 @@ class Frame:
 
     @property
     def pixels(self) -> Any:
-        """What a runtime cuts persons out of: the image, or a frame that lies on its GPU."""
+        """What a runtime crops persons from: the image, or one that lies on its GPU."""
         return self.image
 
     def __repr__(self) -> str:
@@ -177,8 +177,7 @@ class Poses:
         rows = _rows(index)
         optional = (self.ids, self.raw_points, self.confidence)
         ids, raw, confidence = (None if part is None else part[rows] for part in optional)
-        boxes = self.boxes.select(rows)
-        points, scores = self.points[rows], self.scores[rows]
+        points, scores, boxes = self.points[rows], self.scores[rows], self.boxes.select(rows)
         return Poses(points, scores, boxes, self.skeleton, ids, raw, confidence)
 
     def to_dict(self) -> dict[str, Any]:
@@ -207,18 +206,13 @@ class Poses:
         """
         results = []
         for n in range(len(self)):
-            x0, y0, x1, y1 = (float(v) for v in self.boxes.xyxy[n])
-            seen = self.scores[n][self.scores[n] > visible]
-            score = float(self.boxes.scores[n]) * (float(seen.mean()) if seen.size else 0.0)
+            x0, y0, x1, y1 = self.boxes.xyxy[n].tolist()
+            above = self.scores[n][self.scores[n] > visible]
+            score = float(self.boxes.scores[n]) * (float(above.mean()) if above.size else 0.0)
             flat = np.concatenate([self.points[n], self.scores[n][:, None]], 1).reshape(-1)
-            entry = {
-                "image_id": image_id,
-                "category_id": 1,
-                "keypoints": _rounded(flat, 4),
-                "score": round(score, 6),
-                "bbox": _rounded(np.array([x0, y0, x1 - x0, y1 - y0])),
-            }
-            results.append(entry)
+            entry = {"image_id": image_id, "category_id": 1, "keypoints": _rounded(flat, 4)}
+            bbox = _rounded(np.array([x0, y0, x1 - x0, y1 - y0]))
+            results.append({**entry, "score": round(score, 6), "bbox": bbox})
         return results
 
     def to_supervision(self) -> Any:

@@ -1,4 +1,4 @@
-"""A bundle against its stored answer: what was measured, and what was only run."""
+"""Check a bundle's graphs against its spec and its stored reference, where it has one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def verify(bundle: Bundle) -> dict[str, float]:
 
 
 def measure(bundle: Bundle) -> dict[str, Parity | None]:
-    """Run each graph once: its parity with the stored answer, or None where there is none.
+    """Run each graph once: its parity with the stored reference, or None where there is none.
 
     Raises BundleError: shapes differ from the spec, results are not finite, or a graph deviates
     further than it did when the bundle was made; also where what is stored is damaged.
@@ -49,7 +49,7 @@ def measure(bundle: Bundle) -> dict[str, Parity | None]:
 
 
 def _reference(bundle: Bundle) -> dict[str, NDArray[Any]]:
-    """The stored crops and answer, complete and finite, or nothing. Raises BundleError."""
+    """The stored crops and points, complete and finite, or nothing. Raises BundleError."""
     reference, spec = bundle.reference, bundle.pose_spec
     if not reference:
         return {}
@@ -95,15 +95,15 @@ def _parity(
 ) -> Parity:
     """How far the outputs deviate. Raises BundleError where it is further than when made."""
     view = "plain" if name == "maps" else name
-    points, scores = _answer(outputs, bundle.pose_spec)
+    points, scores = _decoded(outputs, bundle.pose_spec)
     truth = reference[f"{view}_points"], reference[f"{view}_scores"]
     found = compare(points, scores, truth, crops=len(reference["crops"]))
     mean_px, max_px = _known_deviation(bundle, view)
     for kind, far, known in (("", found.max_px, max_px), (" on average", found.mean_px, mean_px)):
         if not far <= known + _TOLERANCE_PX:
             raise BundleError(
-                f"{bundle.name}: graph {name} deviates {far:.2f} px{kind} from the stored answer; "
-                f"wanted at most {known + _TOLERANCE_PX:g}: the bundle is damaged or this machine "
+                f"{bundle.name}: graph {name} deviates {far:.2f} px{kind} from the stored "
+                f"reference; wanted at most {known + _TOLERANCE_PX:g}: the bundle is damaged or this machine "
                 "computes wrongly"
             )
     return found
@@ -133,11 +133,11 @@ def _known_deviation(bundle: Bundle, graph: str) -> tuple[float, float]:
 
 def _check_shapes(session: onnxruntime.InferenceSession, bundle: Bundle, name: str) -> None:
     width, height = bundle.spec.input_size
-    taken = session.get_inputs()[0]
-    sides = [{"H": height, "W": width}.get(side, side) for side in taken.shape[1:]]
-    if taken.type != "tensor(uint8)" or sides != [height, width, 3]:
+    crops = session.get_inputs()[0]
+    sides = [{"H": height, "W": width}.get(side, side) for side in crops.shape[1:]]
+    if crops.type != "tensor(uint8)" or sides != [height, width, 3]:
         raise BundleError(
-            f"{bundle.name}: graph {name} takes {taken.type} {taken.shape}; its spec says "
+            f"{bundle.name}: graph {name} takes {crops.type} {crops.shape}; its spec wants "
             f"uint8 (N, {height}, {width}, 3)"
         )
     if isinstance(bundle.spec, ModelSpec):
@@ -145,9 +145,9 @@ def _check_shapes(session: onnxruntime.InferenceSession, bundle: Bundle, name: s
         wanted = [[count, rows, columns]] if name == "maps" else [[count, 2], [count]]
         given = [list(output.shape[1:]) for output in session.get_outputs()]
         if given != wanted:
-            raise BundleError(f"{bundle.name}: graph {name} gives {given}; its spec says {wanted}")
+            raise BundleError(f"{bundle.name}: graph {name} gives {given}; its spec wants {wanted}")
 
 
-def _answer(outputs: list[NDArray[Any]], spec: ModelSpec) -> tuple[Float32, Float32]:
+def _decoded(outputs: list[NDArray[Any]], spec: ModelSpec) -> tuple[Float32, Float32]:
     """Points and scores of a graph that gives them, or of one that gives heatmaps."""
     return (outputs[0], outputs[1]) if len(outputs) == 2 else codecs.decode(outputs[0], spec)

@@ -44,7 +44,7 @@ def _line(graph: str, found: Parity | None) -> str:
     if found is None:
         return f"{graph}: runs; parity not measured (the bundle holds no reference for it)"
     if not found.points:
-        return f"{graph}: its source finds no high-confidence keypoint; scores within {found.max_score:.4f}"
+        return f"{graph}: its source has no high-confidence keypoint; scores within {found.max_score:.4f}"
     return (
         f"{graph}: {found.points} keypoints of {found.crops} crops, deviation from the source mean "
         f"{found.mean_px:.3f}, p99 {found.p99_px:.3f}, max {found.max_px:.3f} px; scores within "

@@ -91,11 +91,11 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Resumed:
         seed=3,
         work=work,
         resume=True,
-        hooks={
-            "on_count": lambda done, total: run.counts.append((done, total)),
-            "on_reading": lambda reading, _seconds: run.readings.append(reading.step),
-            "stopped": run.count_step,
-        },
+        hooks=posekit.AdaptHooks(
+            on_count=lambda done, total: run.counts.append((done, total)),
+            on_reading=lambda reading, _seconds: run.readings.append(reading.step),
+            stopped=run.count_step,
+        ),
     )
     run.summary = adapted.summary
     return run

@@ -190,7 +190,7 @@ def cuda_torch() -> Any:
 def in_pixels(cells: NDArray[Any], spec: ModelSpec) -> Float32:
     """x, y in cells to crop px; scores as they are."""
     points: Float32 = cells.astype(np.float32)
-    points[..., :2] = points[..., :2] * spec.map_scale + spec.map_offset
+    points[..., :2] = spec.cells_to_crop(points[..., :2])
     return points
 
 

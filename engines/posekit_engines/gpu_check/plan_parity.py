@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from posekit.bundle import Bundle
 from posekit.errors import InputError
 from posekit.geometry import Warp
+from posekit.parity import compare
 from posekit.types import Float32, UInt8
 from posekit_engines.cuda.device import Device
 from posekit_engines.gpu_check.plans import Plans, open_gpu_runtime, plan_summary
@@ -24,8 +25,6 @@ from posekit_engines.trt.points_engine import PointsEngine
 
 BUDGET = BUDGETS["fp16"]
 """What `posekit export` allows FP16."""
-SURE = 0.3
-"""Keypoints that the source scores below this are none: their place may be anywhere."""
 
 
 def parity(device: Device, bundle: Bundle, plans: Plans) -> dict[str, Any]:
@@ -79,17 +78,10 @@ def deviation(
 
     Raises InputError where it is sure of none.
     """
-    sure = source[1] > SURE
-    shift = np.linalg.norm(found[0] - source[0], axis=2)[sure]
-    if not shift.size:
+    compared = compare(found[0], found[1], source, crops=len(found[0])).to_dict()
+    if not compared["points"]:
         raise InputError("check crops: the source is sure of no keypoint in them")
-    return {
-        "mean_px": round(float(shift.mean()), 5),
-        "p99_px": round(float(np.percentile(shift, 99)), 5),
-        "max_px": round(float(shift.max()), 5),
-        "max_score": round(float(np.abs(found[1] - source[1]).max()), 5),
-        "points": int(sure.sum()),
-    }
+    return {name: value for name, value in compared.items() if name != "crops"}
 
 
 def _raw(

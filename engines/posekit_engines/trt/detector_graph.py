@@ -15,11 +15,11 @@ from onnx import helper
 from posekit import bundle
 from posekit.bundle import Bundle
 from posekit.errors import BundleError, ParityError
-from posekit.session import open_session
+from posekit.session import open_cpu_session, open_session, session_options
 from posekit.types import DetectorSpec, UInt8
-from posekit_engines.graphs.edit import set_nodes
+from posekit_engines.graphs.edit import rename_tensors, set_nodes
 from posekit_engines.graphs.weights import inline_weights
-from posekit_engines.trt.graph import FLOAT, rename_tensors
+from posekit_engines.trt.graph import FLOAT
 
 LEAST_SCORE = 0.05
 """Boxes that score less in both are nobody's."""
@@ -33,9 +33,7 @@ def write(source: Bundle, file: Path) -> dict[str, Any]:
     """
     onnx.save(detector_of(source), str(file))
     own = open_session(source.graphs["detect"], source.weights, device="cpu", threads=1)
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
-    new = onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
+    new = open_cpu_session(file)
     far_px = far_score = 0.0
     count = persons = 0
     for canvas in _canvases(source.spec.input_size):
@@ -79,17 +77,14 @@ def detector_of(bundle: Bundle) -> onnx.ModelProto:
     if not isinstance(spec, DetectorSpec) or "detect" not in bundle.graphs:
         raise BundleError(f"{bundle.name}: has no graph 'detect' of a person detector")
     whole = inline_weights(onnx.load_from_string(bundle.graphs["detect"]), bundle.weights)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options = session_options()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     for name, size in zip("WH", spec.input_size, strict=True):
         options.add_free_dimension_override_by_name(name, size)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "detect.onnx"
         options.optimized_model_filepath = str(file)
-        onnxruntime.InferenceSession(
-            whole.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        open_cpu_session(whole.SerializeToString(), options)
         model = onnx.load(str(file))
     del model.opset_import[:]
     model.opset_import.extend(each for each in whole.opset_import if each.domain == "")

@@ -16,9 +16,16 @@ import torch
 
 from posekit_engines.onnx_file import write
 from posekit_engines.options import ExportOptions
-from posekit_engines.parity.answers import ExportOutputs, source_outputs
 from posekit_engines.parity.crops import CheckCrops
-from posekit_engines.parity.judge import METADATA, PAGE, Ask, ParityJob, Report, measure_parity
+from posekit_engines.parity.judge import (
+    METADATA,
+    PAGE,
+    ParityJob,
+    Report,
+    RunExport,
+    measure_parity,
+)
+from posekit_engines.parity.outputs import ExportOutputs, source_outputs
 from posekit_engines.precision.bf16 import emulate_bf16
 from posekit_engines.trt import builder
 from posekit_engines.trt.library import gpu_context, library
@@ -63,9 +70,10 @@ def build(job: ParityJob, path: Path) -> Report:
         path.with_name(path.name + METADATA).write_text(json.dumps(metadata, indent=1) + "\n")
         said = {**told, "plan": metadata, "bytes": len(data), "runtime": _runtime(options)}
         said["export_s"] = round(perf_counter() - start, 1)
-        ask = _emulated(job) if options.precision == "bf16" else None
+        run = _emulated(job) if options.precision == "bf16" else None
         measured = file.with_name("measured.onnx") if half_io(options) else file
-        report = measure_parity(job, measured, said, page=path.with_name(path.name + PAGE), ask=ask)
+        page = path.with_name(path.name + PAGE)
+        report = measure_parity(job, measured, said, page=page, run_export=run)
     return {"to": "tensorrt", **report}
 
 
@@ -96,14 +104,14 @@ def _runtime(options: ExportOptions) -> str:
     )
 
 
-def _emulated(job: ParityJob) -> Ask:
-    """Asks torch in place of the file, which nothing on a CPU runs."""
+def _emulated(job: ParityJob) -> RunExport:
+    """Runs an emulation in torch in place of the file, which nothing on a CPU runs."""
 
-    def ask(checks: CheckCrops) -> ExportOutputs:
+    def run(checks: CheckCrops) -> ExportOutputs:
         net = emulate_bf16(job.net)
         found = source_outputs(net, checks.crops, job.spec, flip=job.options.merges)
         broken = int((~np.isfinite(found.maps)).sum())
         every = range(len(checks))
         return ExportOutputs(found.points, found.scores, found.crop_s, found.maps, every, broken)
 
-    return ask
+    return run

@@ -11,11 +11,17 @@ from onnx import helper, numpy_helper
 
 from posekit.bundle import Bundle
 from posekit.errors import BundleError
-from posekit_engines.graphs.edit import network_nodes, set_nodes
+from posekit_engines.graphs.edit import (
+    HEATMAPS,
+    copy_model,
+    cut_network,
+    network_nodes,
+    rename_tensors,
+    set_nodes,
+)
 from posekit_engines.graphs.weights import inline_weights
 
 FLOAT, _HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
-_MAPS, _INSIDE = "heatmaps", "network/heatmaps"
 
 
 def network_of(bundle: Bundle) -> onnx.ModelProto:
@@ -25,28 +31,8 @@ def network_of(bundle: Bundle) -> onnx.ModelProto:
     """
     if "maps" not in bundle.graphs:
         raise BundleError(f"{bundle.name}: has no graph 'maps', which plans are built from")
-    spec = bundle.pose_spec
-    model = onnx.load_from_string(bundle.graphs["maps"])
-    graph = model.graph
-    inside, makers = {_INSIDE}, []
-    for node in reversed(graph.node):
-        if inside & set(node.output) and "image" not in node.output:
-            makers.append(node)
-            inside.update(node.input)
-    for node in makers:
-        node.output[:] = [_MAPS if name == _INSIDE else name for name in node.output]
-    set_nodes(graph, makers[::-1])
-    kept = [each for each in graph.initializer if each.name in inside]
-    del graph.initializer[:], graph.input[:], graph.output[:], graph.value_info[:]
-    graph.initializer.extend(kept)
-    sizes = spec.input_size[::-1], spec.heatmap_size[::-1]
-    graph.input.append(_value("image", 3, sizes[0]))
-    graph.output.append(_value(_MAPS, len(spec.skeleton), sizes[1]))
-    return inline_weights(model, bundle.weights)
-
-
-def _value(name: str, channels: int, size: tuple[int, ...]) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, FLOAT, ["N", channels, *size])
+    network = cut_network(onnx.load_from_string(bundle.graphs["maps"]), bundle.pose_spec)
+    return inline_weights(network, bundle.weights)
 
 
 def for_tensorrt(model: onnx.ModelProto, *, half: bool) -> onnx.ModelProto:
@@ -55,8 +41,7 @@ def for_tensorrt(model: onnx.ModelProto, *, half: bool) -> onnx.ModelProto:
     Matrix products around the network become gathers and sums: they are small, and TensorRT for
     RTX has none in float32 on Turing. External weights stay where they are.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copy_model(model)
     del copy.graph.value_info[:]
     _without_products(copy.graph)
     if half:
@@ -66,30 +51,22 @@ def for_tensorrt(model: onnx.ModelProto, *, half: bool) -> onnx.ModelProto:
 
 def with_float_io(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a network with float16 ends that takes and gives float32: the same arithmetic."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copy_model(model)
     graph = copy.graph
     rename_tensors(graph, "image", "image.given")
-    rename_tensors(graph, _MAPS, "heatmaps.given")
+    rename_tensors(graph, HEATMAPS, "heatmaps.given")
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.elem_type = FLOAT
     into = helper.make_node("Cast", ["image"], ["image.given"], to=_HALF)
-    out = helper.make_node("Cast", ["heatmaps.given"], [_MAPS], to=FLOAT)
+    out = helper.make_node("Cast", ["heatmaps.given"], [HEATMAPS], to=FLOAT)
     set_nodes(graph, [into, *graph.node, out])
     return copy
-
-
-def rename_tensors(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Rename a tensor in every node that reads or writes it."""
-    for node in graph.node:
-        node.input[:] = [new if name == old else name for name in node.input]
-        node.output[:] = [new if name == old else name for name in node.output]
 
 
 def _half_ends(graph: onnx.GraphProto) -> None:
     """Take the casts at both ends into the graph's own input and output."""
     into = [n for n in graph.node if n.op_type == "Cast" and n.input[0] == "image"]
-    out = [n for n in graph.node if n.op_type == "Cast" and n.output[0] == _MAPS]
+    out = [n for n in graph.node if n.op_type == "Cast" and n.output[0] == HEATMAPS]
     nodes = [node for node in graph.node if node not in into + out]
     wide = any("image" in node.input for node in nodes)
     for value in (*graph.input, *graph.output):
@@ -102,10 +79,10 @@ def _half_ends(graph: onnx.GraphProto) -> None:
     for cast in into:
         rename_tensors(graph, cast.output[0], "image")
     if out:
-        rename_tensors(graph, out[0].input[0], _MAPS)
+        rename_tensors(graph, out[0].input[0], HEATMAPS)
     else:
-        rename_tensors(graph, _MAPS, "heatmaps.float")
-        graph.node.append(helper.make_node("Cast", ["heatmaps.float"], [_MAPS], to=_HALF))
+        rename_tensors(graph, HEATMAPS, "heatmaps.float")
+        graph.node.append(helper.make_node("Cast", ["heatmaps.float"], [HEATMAPS], to=_HALF))
 
 
 def _without_products(graph: onnx.GraphProto) -> None:

@@ -16,19 +16,19 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from posekit import codecs
 from posekit.bundle import Bundle
 from posekit.errors import ExportError
 from posekit.parity import Parity, compare
+from posekit.session import open_cpu_session
 from posekit.types import Float32
 from posekit.version import __version__
 from posekit_engines.graphs.contents import dtype_summary
 from posekit_engines.graphs.points import points_graph
-from posekit_engines.onnx_file import LIMIT, precise
+from posekit_engines.onnx_file import MAX_INLINE_BYTES, apply_precision
 from posekit_engines.options import ExportOptions
-from posekit_engines.parity.crops import LEAST, CheckCrops, load_check_crops
+from posekit_engines.parity.crops import MIN_CROPS, CheckCrops, load_check_crops
 from posekit_engines.parity.feeds import feeds
 from posekit_engines.precision.bf16 import to_bf16
 from posekit_engines.trt import builder, cache, detector_graph, inspect
@@ -167,15 +167,15 @@ def write_graph(bundle: Bundle, options: ExportOptions, file: Path) -> onnx.Mode
     """
     spec = bundle.pose_spec
     size = 4 * sum(value.size for value in bundle.weights.values())
-    if size > LIMIT:
+    if size > MAX_INLINE_BYTES:
         raise ExportError(
             f"{bundle.name}: {size / 1e9:.1f} GB of weights in float32; a plan is made of a graph "
-            f"in one piece, up to {LIMIT / 1e9:g} GB"
+            f"in one piece, up to {MAX_INLINE_BYTES / 1e9:g} GB"
         )
     whole = network_of(bundle)
     if options.outputs == "points":
         whole = points_graph(whole, spec, flip=options.flip)
-    given = whole if options.precision == "bf16" else precise(whole, bundle, options)[0]
+    given = whole if options.precision == "bf16" else apply_precision(whole, bundle, options)[0]
     finished_metadata(given, options, file)
     return whole
 
@@ -186,7 +186,7 @@ def _parity(
     """How far the plan's graph strays from the bundle's own. Raises ParityError."""
     if options.precision == "bf16":
         return {"note": f"bfloat16: {NOT_RUN}, nor its graph, which no CPU provider runs"}
-    checks = load_check_crops(None, bundle.pose_spec).first(LEAST)
+    checks = load_check_crops(None, bundle.pose_spec).first(MIN_CROPS)
     measured = file.with_name("measured.onnx") if half_io(options) else file
     found = _compared(whole, measured, checks, bundle=bundle, options=options)
     found.check(options.budget.mean_px, f"{bundle.name}, the plan's graph")
@@ -203,14 +203,12 @@ def _compared(
 ) -> Parity:
     """Points of the plan's graph against those of the bundle's in float32, both on the CPU."""
     spec = bundle.pose_spec
-    answers: list[tuple[Float32, Float32]] = []
-    for graph in (whole.SerializeToString(), str(file)):
-        settings = onnxruntime.SessionOptions()
-        settings.log_severity_level = 3
-        session = onnxruntime.InferenceSession(graph, settings, providers=["CPUExecutionProvider"])
-        parts = [session.run(None, each) for each in feeds(checks, spec, options)]
-        outputs = [np.concatenate(each) for each in zip(*parts, strict=True)]
+    decoded: list[tuple[Float32, Float32]] = []
+    for graph in (whole.SerializeToString(), file):
+        session = open_cpu_session(graph)
+        runs = [session.run(None, each) for each in feeds(checks, spec, options)]
+        outputs = [np.concatenate(each) for each in zip(*runs, strict=True)]
         raw = options.outputs == "raw"
-        answers.append(codecs.decode(outputs[0], spec) if raw else (outputs[0], outputs[1]))
-    source, (points, scores) = answers
+        decoded.append(codecs.decode(outputs[0], spec) if raw else (outputs[0], outputs[1]))
+    source, (points, scores) = decoded
     return compare(points, scores, source, crops=len(checks))

@@ -1,4 +1,4 @@
-"""What an adaptation did, as one HTML file without a reference to the outside, and as JSON."""
+"""The report of an adaptation, as one self-contained HTML page and as JSON."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ from posekit.draw import DrawStyle, draw
 from posekit.types import Boxes, Poses, UInt8
 from posekit_finetune.assess.compare import MetricChange
 from posekit_finetune.assess.gate import Verdict
-from posekit_finetune.assess.indicators import FAR, Indicators, body
+from posekit_finetune.assess.indicators import Indicators, body_keypoints, clipped_distance
 from posekit_finetune.assess.monitor import MonitorReading
+from posekit_finetune.assess.probe_views import PROBE_VIEWS
 from posekit_finetune.data.persons import Persons
 from posekit_finetune.recipe import Recipe
 
 SHOWN = 12
-"""Persons whose answers changed the most."""
+"""Number of persons, those whose predictions changed most, that the page shows."""
 
 _SIDE_PX = 220
 _COLORS = ("#1f6feb", "#d9730d", "#2da44e", "#8250df", "#bf3989")
 _CURVES = (
-    ("Joints that stay in other views, held-out persons", ("flip", "turn", "zoom", "move", "odd")),
+    ("Joints that stay in place in other views, held-out persons", PROBE_VIEWS),
     ("Agreement, held-out persons", ("teacher", "source")),
     ("Distance, share of the crop", ("teacher_away", "source_away", "away", "apart")),
     ("Response, held-out persons", ("response", "faint")),
-    ("Values by fifths, against the start", tuple(f"bin_{n}_ratio" for n in range(5))),
-    ("Different peak cells, a share of the persons", ("distinct",)),
+    ("Heatmap values by fifths, relative to the start", tuple(f"bin_{n}_ratio" for n in range(5))),
+    ("Different peak cells, share of the persons", ("distinct",)),
     ("Left/right swaps, crossed pairs, implausible bones", ("swaps", "crossed", "bones")),
 )
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;
@@ -54,12 +55,12 @@ figcaption{max-width:34em}.n{color:#59636e}.ok{color:#1a7f37}.no{color:#cf222e}
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What a report tells.
+    """The contents of a report.
 
-    title: such as the model's name.  reason: what came of it, one sentence.
+    title: such as the model's name.  reason: the result, one sentence.
     facts: of data, time, memory, seed, versions and parent; plain values by name.
-    recipe: in full.  verdict, after: None where the gate was not asked.
-    before, after: on the held-out `rows` of `persons`.  history: looks during learning.
+    verdict, after: None where training did not finish.
+    before, after: on the held-out rows of `persons`.  history: readings during training.
     """
 
     title: str
@@ -73,19 +74,19 @@ class Run:
     history: Sequence[MonitorReading] = ()
 
 
-def write(html_path: Path, json_path: Path, run: Run, *, pictures: bool = True) -> None:
-    """Both files, each whole or not at all.
+def write(html_path: Path, json_path: Path, run: Run, *, images: bool = True) -> None:
+    """Write both files, each atomically.
 
-    pictures: of the persons whose answers changed the most; False keeps people out of the file.
+    images: of the persons whose predictions changed most; False keeps persons out of the file.
     Raises SourceError.
     """
-    write_atomic(html_path, page(run, pictures=pictures))
+    write_atomic(html_path, page(run, images=images))
     write_atomic(json_path, json.dumps(summary(run), indent=1, allow_nan=False) + "\n")
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """What the JSON says; a figure that cannot be told is null."""
-    told = {
+    """The JSON; an undefined value is null."""
+    contents = {
         "title": run.title,
         "result": run.reason,
         "labels_used": run.facts.get("labels used", "none"),
@@ -97,42 +98,42 @@ def summary(run: Run) -> dict[str, Any]:
         "after": None if run.after is None else run.after.summary(),
         "history": [dataclasses.asdict(reading) for reading in run.history],
     }
-    plain: dict[str, Any] = _plain(told)
-    return plain
+    result: dict[str, Any] = _to_json(contents)
+    return result
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """JSON's own types; numbers that are not finite become null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _to_json(each) for key, each in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(each) for each in value]
+        return [_to_json(each) for each in value]
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return _to_json(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, str | int | float | None) else str(value)
 
 
-def page(run: Run, *, pictures: bool = True) -> str:
-    """The HTML."""
+def page(run: Run, *, images: bool = True) -> str:
+    """The HTML page; images: as for `write`."""
     title = html.escape(f"posekit adapt: {run.title}")
     labels = str(run.facts.get("labels used", "none"))
     parts = [
         f"<h1>{title}</h1>",
         _verdict(run),
-        f"<p>Labels used: <b>{html.escape(labels)}</b>. Judged on {len(run.before)} held-out "
-        "persons that it did not learn from.</p>",
-        _findings(run.verdict.findings if run.verdict else ()),
-        "<h2>Heatmap values against the start</h2>",
+        f"<p>Labels used: <b>{html.escape(labels)}</b>. Compared on {len(run.before)} "
+        "held-out persons that it was not trained on.</p>",
+        _changes(run.verdict.findings if run.verdict else ()),
+        "<h2>Distribution of heatmap values</h2>",
         _histogram(run),
-        "<h2>During learning</h2>",
+        "<h2>During training</h2>",
         *_curves(run),
-        *(_pictures(run) if pictures else ["<p class='n'>Pictures were left out.</p>"]),
+        *(_figures(run) if images else ["<p class='n'>Images were left out.</p>"]),
         "<h2>Recipe</h2>",
         _recipe(run.recipe),
         "<h2>Data, time, machine</h2>",
-        _table(("", ""), [[k, _shown(v)] for k, v in _flat(run.facts)], left=True),
+        _table(("", ""), [[k, _format(v)] for k, v in _flat(run.facts)], left=True),
     ]
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
@@ -143,9 +144,11 @@ def page(run: Run, *, pictures: bool = True) -> str:
 def _verdict(run: Run) -> str:
     if run.verdict is None:
         return f"<p><b>{html.escape(run.reason)}</b></p>"
-    word, kind = ("Passed", "ok") if run.verdict.passed else ("Refused: the old model stands", "no")
+    title, kind = (
+        ("Passed", "ok") if run.verdict.passed else ("Refused: the old model stands", "no")
+    )
     reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in run.verdict.reasons)
-    return f'<h2 class="{kind}">{word}</h2><ul>{reasons}</ul>'
+    return f'<h2 class="{kind}">{title}</h2><ul>{reasons}</ul>'
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: bool = False) -> str:
@@ -160,12 +163,12 @@ def _number(value: float, sign: str = "") -> str:
     return f"{value:{sign}.3f}" if math.isfinite(value) else "-"
 
 
-def _findings(findings: Sequence[MetricChange]) -> str:
-    word = {1: "larger", -1: "smaller", 0: ""}
+def _changes(changes: Sequence[MetricChange]) -> str:
+    better = {1: "larger", -1: "smaller", 0: ""}
     rows = [
         [
             f"{each.name}: {each.about}",
-            word[each.better],
+            better[each.better],
             _number(each.before),
             _number(each.after),
             _number(each.difference, "+"),
@@ -173,15 +176,15 @@ def _findings(findings: Sequence[MetricChange]) -> str:
             if math.isfinite(each.low)
             else "-",
         ]
-        for each in findings
-        if each.known
+        for each in changes
+        if each.defined
     ]
     head = ("indicator", "better is", "before", "after", "difference", "95 % interval")
     return _table(head, rows) if rows else ""
 
 
 def _histogram(run: Run) -> str:
-    """Share of the maps' values in fifths of [0, 1]."""
+    """Table of the share of the maps' values in fifths of [0, 1]."""
     bins = ("0 to .2", ".2 to .4", ".4 to .6", ".6 to .8", ".8 to 1")
     before = run.before.histogram.mean(0)
     if run.after is None:
@@ -198,32 +201,32 @@ def _histogram(run: Run) -> str:
 
 def _curves(run: Run) -> list[str]:
     if not run.history:
-        return ['<p class="n">Nothing was learned.</p>']
+        return ['<p class="n">No training took place.</p>']
     steps = [0, *(reading.step for reading in run.history)]
-    told = [run.before.summary(), *(reading.values for reading in run.history)]
+    values = [run.before.summary(), *(reading.values for reading in run.history)]
     charts = [
-        chart(title, steps, {name: [each.get(name, math.nan) for each in told] for name in names})
+        chart(title, steps, {name: [each.get(name, math.nan) for each in values] for name in names})
         for title, names in _CURVES
     ]
     names = sorted({name for reading in run.history for name in reading.losses})
     losses = {name: [r.losses.get(name, math.nan) for r in run.history] for name in names}
-    warned = [
+    warnings = [
         f"<li>step {reading.step}: {html.escape(warning)}</li>"
         for reading in run.history
         for warning in reading.warnings
     ]
-    notes = [f'<ul class="w">{"".join(warned)}</ul>'] if warned else []
+    notes = [f'<ul class="w">{"".join(warnings)}</ul>'] if warnings else []
     return [*charts, chart("Loss", steps[1:], losses), *notes]
 
 
 def chart(title: str, x: Sequence[float], curves: Mapping[str, Sequence[float]]) -> str:
-    """Curves as an SVG; y from 0, or below it where a value lies there; NaN is left out."""
-    known = {
+    """Curves as an SVG; y from 0, or from the smallest value below it; NaN is left out."""
+    finite = {
         name: [(a, b) for a, b in zip(x, values, strict=True) if math.isfinite(b)]
         for name, values in curves.items()
     }
-    known = {name: points for name, points in known.items() if points}
-    values = [b for points in known.values() for _, b in points]
+    finite = {name: points for name, points in finite.items() if points}
+    values = [b for points in finite.values() for _, b in points]
     if not values:
         return ""
     low, high = min(0.0, *values), max(1e-9, *values) * 1.05
@@ -242,7 +245,7 @@ def chart(title: str, x: Sequence[float], curves: Mapping[str, Sequence[float]])
         lines.append(
             f'<text x="{46 + wide * n / 4:.0f}" y="232" class="m">{right * n / 4:g}</text>'
         )
-    for n, (name, points) in enumerate(known.items()):
+    for n, (name, points) in enumerate(finite.items()):
         color = _COLORS[n % len(_COLORS)]
         path = " ".join("{:.1f},{:.1f}".format(*place(a, b)) for a, b in points)
         lines.append(f'<polyline points="{path}" stroke="{color}" class="c"/>')
@@ -250,23 +253,24 @@ def chart(title: str, x: Sequence[float], curves: Mapping[str, Sequence[float]])
     return f'<svg viewBox="0 0 470 254" width="470" height="254" role="img">{"".join(lines)}</svg>'
 
 
-def _pictures(run: Run) -> list[str]:
-    """Before and after, side by side, of those whose answers changed the most."""
+def _figures(run: Run) -> list[str]:
+    """Before and after, side by side, of the persons whose predictions changed most."""
     if run.after is None:
         return []
-    part = body(run.before.skeleton)
-    offset = run.after.points[:, part] - run.before.points[:, part]
-    far = np.minimum(np.hypot(offset[..., 0], offset[..., 1]) / run.before.side, FAR).mean(1)
-    order = np.argsort(-far, kind="stable")[:SHOWN]
+    part = body_keypoints(run.before.skeleton)
+    after, before = (each.points[:, part] for each in (run.after, run.before))
+    moved = clipped_distance(after, before, run.before.side).mean(1)
+    order = np.argsort(-moved, kind="stable")[:SHOWN]
     crops = run.persons.crops(run.before.rows[order])
     figures = [
-        _figure(run, int(n), crop, far=float(far[n])) for n, crop in zip(order, crops, strict=True)
+        _figure(run, int(n), crop, moved=float(moved[n]))
+        for n, crop in zip(order, crops, strict=True)
     ]
-    head = f"<h2>The {len(figures)} persons whose answers changed the most</h2>"
+    head = f"<h2>The {len(figures)} persons whose predictions changed most</h2>"
     return [head, '<p class="n">Left before, right after; held out.</p>', *figures]
 
 
-def _figure(run: Run, n: int, crop: UInt8, *, far: float) -> str:
+def _figure(run: Run, n: int, crop: UInt8, *, moved: float) -> str:
     if run.after is None:
         return ""
     height, width = crop.shape[:2]
@@ -275,30 +279,29 @@ def _figure(run: Run, n: int, crop: UInt8, *, far: float) -> str:
     size = (round(width * _SIDE_PX / height), _SIDE_PX)
     scale = (np.array(size) / (width, height)).astype(np.float32)
     image = np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_LINEAR), np.uint8)
-    sides = []
-    for seen in (run.before, run.after):
-        points = seen.points[n : n + 1] * scale
-        sides.append(
-            draw(image, Poses(points, seen.scores[n : n + 1], box, seen.skeleton), style=style)
-        )
-    _, data = cv2.imencode(".jpg", np.concatenate(sides, 1)[:, :, ::-1])
+    drawn = []
+    for each in (run.before, run.after):
+        points = each.points[n : n + 1] * scale
+        poses = Poses(points, each.scores[n : n + 1], box, each.skeleton)
+        drawn.append(draw(image, poses, style=style))
+    _, data = cv2.imencode(".jpg", np.concatenate(drawn, 1)[:, :, ::-1])
     name = run.persons.sources[int(run.before.rows[n])]
-    text = html.escape(f"{name}: joints moved by {far:.1%} of the crop on average")
-    picture = base64.b64encode(data.tobytes()).decode()
+    text = html.escape(f"{name}: joints moved by {moved:.1%} of the crop on average")
+    coded = base64.b64encode(data.tobytes()).decode()
     return (
-        f'<figure><img alt="{text}" src="data:image/jpeg;base64,{picture}">'
+        f'<figure><img alt="{text}" src="data:image/jpeg;base64,{coded}">'
         f"<figcaption>{text}</figcaption></figure>"
     )
 
 
 def _recipe(recipe: Recipe) -> str:
-    """Every number, what it was by default, and where it comes from."""
+    """Table of every number with its default, meaning and source."""
     notes = notes_of(type(recipe))
-    usual = dict(_flat(Recipe().to_dict()))
+    defaults = dict(_flat(Recipe().to_dict()))
     rows = []
     for name, value in _flat(recipe.to_dict()):
-        default = "" if usual.get(name) == value else _shown(usual.get(name))
-        rows.append([name, _shown(value), default, notes.get(name.partition(".")[0], "")])
+        default = "" if defaults.get(name) == value else _format(defaults.get(name))
+        rows.append([name, _format(value), default, notes.get(name.partition(".")[0], "")])
     intro = inspect.getdoc(Recipe) or ""
     sources = " ".join(intro.split("\n\n", 1)[0].split())
     return f'<p class="n">{html.escape(sources)}</p>' + _table(
@@ -307,14 +310,14 @@ def _recipe(recipe: Recipe) -> str:
 
 
 def notes_of(kind: type) -> dict[str, str]:
-    """What a dataclass's docstring and the comments at its fields say of each field."""
+    """Description of each field, from a dataclass's docstring and the comments at its fields."""
     notes: dict[str, str] = {}
     names: list[str] = []
     for line in (inspect.getdoc(kind) or "").splitlines():
-        found = re.match(r"(\w+(?:, \w+)*): (.*)", line)
-        if found:
-            names = found[1].split(", ")
-            notes.update(dict.fromkeys(names, found[2]))
+        match = re.match(r"(\w+(?:, \w+)*): (.*)", line)
+        if match:
+            names = match[1].split(", ")
+            notes.update(dict.fromkeys(names, match[2]))
         elif line.startswith(" "):
             notes.update({name: f"{notes[name]} {line.strip()}" for name in names})
         else:
@@ -335,7 +338,7 @@ def _flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
     return rows
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return ", ".join(map(_shown, value))
+        return ", ".join(map(_format, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from posekit import codecs
 from posekit.atomic import AtomicFolder
 from posekit.errors import DataError, InputError
-from posekit.evaluate.keypoint_names import plain
 from posekit.geometry import Float64, Warp
+from posekit.skeletons import plain
 from posekit.types import Boxes, Float32, Int64, ModelSpec, Skeleton
 from posekit_finetune.data import patch_store
 from posekit_finetune.data.find import FindOptions

@@ -142,8 +142,8 @@ def test_a_folder_that_cannot_be_written_costs_only_time(
 @REALLY
 def test_processes_at_once_all_get_the_kernel(installed: nvrtc.Compiler, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from posekit_engines import nvrtc;"
-        "image = nvrtc.compiled('crop_normalize', (8, 0), Path(sys.argv[1]));"
+        "import sys; from pathlib import Path; from posekit_engines.cuda import nvrtc;"
+        "image = nvrtc.compile_kernel('crop_normalize', (8, 0), Path(sys.argv[1]));"
         "sys.exit(image[:4] != b'\\x7fELF')"
     )
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "engines")))

@@ -29,7 +29,6 @@ from posekit_engines import kernels
 from posekit_engines.cuda import nvrtc
 from posekit_engines.cuda.device import Device
 from posekit_engines.gpu_check import baselines, check, sanitizer, targets, timing
-from posekit_engines.gpu_check.cases import case
 from posekit_engines.gpu_check.cases import run as cases_run
 from posekit_engines.gpu_check.check import CheckOptions
 from posekit_engines.ops import reference
@@ -76,7 +75,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(providers, "lacking_gpu", lambda: "")
         if brief:
             few = cases_run.cases(brief=True)
-            monkeypatch.setattr(case, "cases", lambda **_: few)
+            monkeypatch.setattr(cases_run, "cases", lambda **_: few)
 
     yield use
     nvrtc.compiler.cache_clear()

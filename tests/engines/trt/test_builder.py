@@ -24,7 +24,7 @@ from posekit import bundle
 from posekit.bundle import Bundle
 from posekit.errors import DeviceError, ExportError, InputError
 from posekit_engines.graphs.points import points_graph
-from posekit_engines.trt import builder, inspect
+from posekit_engines.trt import builder, inspect, library
 from posekit_engines.trt.builder import PlanSettings, build_plan
 from posekit_engines.trt.graph import for_tensorrt, network_of
 from tests import needs
@@ -181,7 +181,7 @@ def test_the_names_that_build_plan_calls_are_in_tensorrt(version: str, tmp_path:
     assert run.stdout.startswith(f"{version}.")
 
 
-# What plan.py calls its objects, and TensorRT's classes of them.
+# What builder.py and inspect.py call their objects, and TensorRT's classes of them.
 OBJECTS = {
     "builder": "Builder",
     "network": "INetworkDefinition",
@@ -203,10 +203,12 @@ ONLY_RTX = {
 
 
 def called() -> list[str]:
-    """Dotted names of the module's attributes that plan.py reads."""
-    tree = ast.parse(Path(builder.__file__).read_text(encoding="utf-8"))
+    """Dotted names of TensorRT's attributes that building and inspecting a plan read."""
+    trees = (
+        ast.parse(Path(m.__file__).read_text(encoding="utf-8")) for m in (builder, inspect, library)
+    )
     found = set()
-    for node in ast.walk(tree):
+    for node in (node for tree in trees for node in ast.walk(tree)):
         parts: list[str] = []
         while isinstance(node, ast.Attribute):
             parts.insert(0, node.attr)

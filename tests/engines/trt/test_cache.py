@@ -19,7 +19,6 @@ from posekit import bundle
 from posekit.bundle import Bundle
 from posekit.errors import BundleError, DeviceError, MissingExtraError
 from posekit_engines.trt import make
-from posekit_engines.trt import make as trt_make
 from posekit_engines.trt.build import plan_for
 from posekit_engines.trt.cache import find, with_plans
 from posekit_engines.trt.library import RTX_CAPABILITIES, library
@@ -190,9 +189,9 @@ def test_built_once_then_found_and_built_again_where_it_is_damaged(
 ) -> None:
     trt = tensorrt_tools.rtx()
     made = []
-    make = trt_make.build_plan_of_bundle
+    build = make.build_plan_of_bundle
     monkeypatch.setattr(
-        make, "build_plan_of_bundle", lambda *a, **k: made.append(1) or make(*a, **k)
+        make, "build_plan_of_bundle", lambda *a, **k: made.append(1) or build(*a, **k)
     )
     first = plan_for(lightning, None, trt=trt)
     assert first.origin == "built"

@@ -15,7 +15,7 @@ import torch
 from posekit import bundle
 from posekit.bundle import Bundle
 from posekit_engines.graphs.points import heatmaps_graph, points_graph
-from posekit_engines.parity.source import normalised
+from posekit_engines.parity.source import normalize
 from posekit_engines.precision.fp16 import to_fp16
 from posekit_engines.trt.builder import PlanSettings, build_plan
 from posekit_engines.trt.graph import for_tensorrt, network_of, with_float_io
@@ -69,7 +69,7 @@ def answers(model: onnx.ModelProto, feed: dict[str, Any]) -> list[Any]:
 
 
 def test_the_network_of_a_bundle_is_the_torch_network(lightning: Bundle) -> None:
-    image = normalised(lightning.reference["crops"][:2], lightning.pose_spec)
+    image = normalize(lightning.reference["crops"][:2], lightning.pose_spec)
     (got,) = answers(network_of(lightning), {"image": image})
     graph = heatmaps_graph(network_of(lightning), lightning.pose_spec, flip=False)
     (whole,) = answers(graph, {"crops": lightning.reference["crops"][:2]})
@@ -81,7 +81,7 @@ def test_the_network_of_a_bundle_is_the_torch_network(lightning: Bundle) -> None
 
 
 def test_half_ends_and_float_ends_are_the_same_arithmetic(lightning: Bundle) -> None:
-    image = normalised(lightning.reference["crops"][:2], lightning.pose_spec)
+    image = normalize(lightning.reference["crops"][:2], lightning.pose_spec)
     half, _ = to_fp16(network_of(lightning), [{"image": image}])
     ended = for_tensorrt(half, half=True)
     for model in (ended, with_float_io(ended)):
