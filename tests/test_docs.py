@@ -104,7 +104,7 @@ def _sources() -> list[Path]:
 
 
 def _shorten(clip: Path, target: Path) -> None:
-    """The first FRAMES pictures of `clip`."""
+    """The first FRAMES images of `clip`."""
     with av.open(str(clip)) as source, av.open(str(target), "w") as out:
         video = source.streams.video[0]
         stream: Any = out.add_stream("libx264", rate=video.average_rate)
@@ -173,7 +173,7 @@ def test_no_block_of_code_escapes() -> None:
         assert block.commands(), where
 
 
-def test_every_error_and_exit_code_is_told() -> None:
+def test_every_error_and_exit_code_is_documented() -> None:
     text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
     table = text.partition("## Exit codes")[2].partition("## By error")[0]
     rows = {int(row[0]): row[1] for row in re.findall(r"^\| (\d+) \|(.*)$", table, re.M)}

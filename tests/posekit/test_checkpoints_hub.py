@@ -34,12 +34,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """The two calls that huggingface_hub makes: what is there, and a file."""
 
     def do_HEAD(self) -> None:
-        self._answer(body=False)
+        self._respond(body=False)
 
     def do_GET(self) -> None:
-        self._answer(body=True)
+        self._respond(body=True)
 
-    def _answer(self, *, body: bool) -> None:
+    def _respond(self, *, body: bool) -> None:
         path = self.path.partition("?")[0]
         name = path.rpartition("/")[2]
         repository = "/".join(path.removeprefix("/api/models").split("/")[1:3])

@@ -66,7 +66,7 @@ def center_and_scale(box: Array, spec: ModelSpec) -> tuple[Array, Array]:
 
 
 def msra_matrix(center: Array, scale: Array, size: tuple[int, int]) -> Array:
-    """get_affine_transform: three points, the centre to (W/2, H/2)."""
+    """get_affine_transform: three points, the center to (W/2, H/2)."""
     middle = np.array(size) * 0.5
     source = [center, center + np.array([0, scale[0] * -0.5])]
     target = [middle, middle + np.array([0, size[0] * -0.5])]
@@ -85,7 +85,7 @@ def udp_matrix(center: Array, scale: Array, size: tuple[int, int]) -> Array:
 
 
 def frame_points(cells: Array, center: Array, scale: Array, *, spec: ModelSpec) -> Array:
-    """transform_preds: cells of the heatmap to the picture; UDP divides by one cell less."""
+    """transform_preds: cells of the heatmap to the image; UDP divides by one cell less."""
     size = np.array(spec.heatmap_size, float)
     if spec.decode == "udp":
         return cells * scale / (size - 1) + center - scale * 0.5
@@ -105,7 +105,7 @@ def test_crops_are_cut_as_published(family: Family, name: str) -> None:
 
 
 def published_cells(maps: Array, *, apart: bool) -> tuple[Array, Array]:
-    """get_max_preds and the quarter towards the higher neighbour; the score is the peak.
+    """get_max_preds and the quarter towards the higher neighbor; the score is the peak.
 
     apart: as refine_keypoints of mmpose 1.x; else as get_final_preds.
     """

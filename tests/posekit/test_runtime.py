@@ -47,7 +47,7 @@ def test_a_crop_is_opencvs_warp_and_black_beyond_the_frame(
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_threads_and_batches_do_not_change_the_answer(lightning: Bundle, flip: bool) -> None:
+def test_threads_and_batches_do_not_change_the_output(lightning: Bundle, flip: bool) -> None:
     crops = lightning.reference["crops"]
     crops = np.concatenate([crops, crops[::-1]])[:5]
     one, two = (Runtime(lightning, threads=n, flip=flip) for n in (1, 2))
@@ -76,12 +76,12 @@ def test_crops_of_another_size_are_refused(lightning: Bundle) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(bundle.embedded()))
-def test_embedded_models_give_their_stored_answer(name: str) -> None:
+def test_embedded_models_give_their_stored_output(name: str) -> None:
     shifts = verify(Bundle.open(bundle.embedded()[name]))
     assert all(shift < 0.1 for shift in shifts.values()), shifts
 
 
-def test_a_graph_that_answers_otherwise_is_found(lightning: Bundle) -> None:
+def test_a_graph_that_deviates_is_found(lightning: Bundle) -> None:
     # The flip graph in the plain graph's place: valid, but not what was stored.
     swapped = dataclasses.replace(
         lightning, graphs={"plain": lightning.graphs["flip"], "flip": lightning.graphs["flip"]}
