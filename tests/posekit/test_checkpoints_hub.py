@@ -162,7 +162,7 @@ def of_names(*names: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         of_names("../../evil.safetensors", "config.json"),
         of_names("a\\b.pth"),
@@ -185,9 +185,9 @@ def of_names(*names: object) -> bytes:
     ],
 )
 def test_whatever_the_server_lists_is_files_or_one_sentence(
-    answer: bytes, server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    response: bytes, server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(LISTINGS, "some/odd", answer)
+    monkeypatch.setitem(LISTINGS, "some/odd", response)
     with pytest.raises(CheckpointError, match=r"^hf://some/odd: ") as caught:
         fetch("hf://some/odd", tmp_path / "inner")
     assert str(caught.value).isprintable()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from posekit import codecs
 from posekit.checkpoints import configs
-from posekit.checkpoints.resolve import Facts, Family, Source, resolve
+from posekit.checkpoints.resolve import Family, Source, SpecHints, resolve
 from posekit.geometry import Warp
 from posekit.skeletons import AIC_14, COCO_17, MPII_16
 from posekit.types import Boxes, ModelSpec, Skeleton
@@ -42,8 +42,8 @@ BOXES = np.array([[40, 30, 70, 200], [10.5, 12.25, 300, 90], [-20, 5, 33, 44]]) 
 
 
 def spec_of(family: Family, name: str) -> ModelSpec:
-    said: dict[Source, Facts] = {"file name": configs.from_name(Path(name))}
-    return resolve("any", family, 17, said=said)[0]
+    hints: dict[Source, SpecHints] = {"file name": configs.from_name(Path(name))}
+    return resolve("any", family, 17, hints=hints)[0]
 
 
 @pytest.mark.parametrize(("family", "name"), TABLE)
@@ -172,6 +172,6 @@ def test_flip_pairs(skeleton: Skeleton, pairs: list[list[int]]) -> None:
 
 
 def test_mpii_files_are_square_unless_they_say_otherwise() -> None:
-    spec, items = resolve("any", "hrnet", 16, said={})
+    spec, items = resolve("any", "hrnet", 16, hints={})
     assert (spec.input_size, spec.skeleton) == ((256, 256), MPII_16)
     assert all(each.assumed for each in items)

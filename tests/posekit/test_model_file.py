@@ -36,7 +36,7 @@ def apart(lightning: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = lightning.pose_spec
     net = load_weights(build(spec), lightning.weights)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_file, "LIMIT", 1000)
+        patch.setattr(onnx_file, "MAX_INLINE_BYTES", 1000)
         options = ExportOptions(flip=False)
         onnx_file.write(lightning, net, spec, options=options, path=path)
     return path

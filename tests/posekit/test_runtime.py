@@ -27,23 +27,21 @@ def lightning() -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def picture() -> UInt8:
+def image() -> UInt8:
     ramp = np.linspace(0, 255, 120)
     return np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], np.float64(77)), 2).astype(
         np.uint8
     )
 
 
-def test_a_crop_is_opencvs_warp_and_black_beyond_the_frame(
-    lightning: Bundle, picture: UInt8
-) -> None:
+def test_a_crop_is_opencvs_warp_and_black_beyond_the_frame(lightning: Bundle, image: UInt8) -> None:
     runtime = Runtime(lightning, threads=1, flip=False)
     boxes = Boxes([[10, 20, 50, 90], [-40, -40, 20, 20], [500, 500, 600, 600]])
     warp = Warp.from_boxes(boxes, runtime.spec)
-    crops = runtime.crop(picture, warp)
+    crops = runtime.crop(image, warp)
     assert crops.shape == (3, 192, 192, 3)
     for crop, matrix in zip(crops, warp.matrix, strict=True):
-        np.testing.assert_array_equal(crop, cv2.warpAffine(picture, matrix, (192, 192)))
+        np.testing.assert_array_equal(crop, cv2.warpAffine(image, matrix, (192, 192)))
     assert not crops[2].any()
 
 
