@@ -140,7 +140,7 @@ def _runtime(
 
         try:
             build = runtime == "native"
-            return open_runtime(pose, index=on.index, look=tta, build=build)
+            return open_runtime(pose, index=on.index, tta=tta, build=build)
         except (DeviceError, EngineError, MissingExtraError) as error:
             if runtime == "native":
                 raise
@@ -273,11 +273,11 @@ def gpu_check(
         )
     from posekit_engines.gpu_check import check
 
-    wanted = check.CheckOptions.of(index=on.index, **options)
+    wanted = check.GpuCheckOptions.of(index=on.index, **options)
     path = bundle.find(model)
     check_apart([json_file], [path])
     with AtomicFiles([json_file], overwrite=overwrite) as files:
-        result = check.check(bundle.Bundle.open(path), wanted, tell=tell)
+        result = check.check(bundle.Bundle.open(path), wanted, on_part=tell)
         if json_file is not None:
             check.save(result, files.place(json_file))
     return result
