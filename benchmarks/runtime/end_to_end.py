@@ -1,10 +1,10 @@
-"""What posekit adds to the networks it runs: `python benchmarks/end_to_end.py [--video FILE]`.
+"""Overhead over bare inference and video decoding: `python -m benchmarks end_to_end`.
 
-1. A whole run of `infer` without an overlay, two threads, against the bare calls that it cannot
-   do without: ONNX Runtime on both networks, as often and in the same batches, and PyAV decoding
-   to RGB. CPU seconds as a ratio, and wall time over its own CPU seconds.
-2. rtmlib with the same ONNX network and the same boxes, where `scripts/rivals` has made its
-   environment: CPU milliseconds a person for crop and decode, and end to end, one thread.
+1. A whole run of `infer` without an overlay, two threads, against the bare calls that it needs:
+   ONNX Runtime on both networks, as often and in the same batches, and PyAV decoding to RGB. CPU
+   seconds as a ratio, and wall time over its own CPU seconds.
+2. rtmlib with the same ONNX network and the same boxes, where `scripts/baselines` has made its
+   environment: CPU milliseconds per person for crop and decode, and end to end, one thread.
 
 Ratios are of one run on one machine; other work on it disturbs them less than seconds.
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import os
 import resource
 import subprocess
 import tempfile
@@ -27,25 +26,21 @@ import av
 import cv2
 import numpy as np
 import onnx
-import torch
 from onnx import helper
-from results_file import save
 
 import posekit
-from posekit import EstimateOptions, Warp, nets
-from posekit.bundle import Bundle
+from benchmarks.exported import exported_bytes, random_network, weights_of
+from benchmarks.results_file import ASSETS, ROOT, command, one_thread, save
+from posekit import Boxes, Bundle, EstimateOptions, ModelSpec, Warp
+from posekit.bundle import find
 from posekit.infer import InferOptions, run
 from posekit.outputs import OutputOptions
 from posekit.runtime import Runtime
 from posekit.session import open_session
 from posekit.skeletons import COCO_17
-from posekit.types import Boxes, ModelSpec
-from posekit_engines.graphs.network import network_graph
-from posekit_engines.graphs.points import points_graph
-from posekit_engines.graphs.weights import bundle_weights, inline_weights
 
-ROOT = Path(__file__).resolve().parents[1]
-RIVALS = ROOT / ".rivals" / "bin" / "python"
+PYTHON = ROOT / ".baselines" / "bin" / "python"
+BASELINE = Path(__file__).parent / "baselines" / "baseline_rtmlib.py"
 RESNET = ModelSpec(
     "simple-baseline-r50", (192, 256), (48, 64), COCO_17, decode="udp", flip_shift=0.75
 )
@@ -68,34 +63,34 @@ def whole_run(video: Path, model: str, *, flip: bool, rounds: int) -> dict[str, 
     """`infer` on a video against the bare calls it is made of."""
     estimator = posekit.load(model, "cpu", 2, flip=flip)
     batches: list[int] = []
-    looks = [0]
-    infer, find = estimator.runtime.infer, estimator.find
+    detections = [0]
+    infer, detect = estimator.runtime.infer, estimator.find
 
     def counting_infer(crops: Any) -> Any:
         batches.append(len(crops))
         return infer(crops)
 
     def counting_find(frame: Any) -> Boxes:
-        looks[0] += 1
-        return find(frame)
+        detections[0] += 1
+        return detect(frame)
 
     estimator.runtime.infer = counting_infer  # type: ignore[method-assign]
     estimator.find = counting_find
     runs = []
     bare = float("inf")
-    for _ in range(rounds):  # alternating, so that both meet the machine's moods; the least counts
+    for _ in range(rounds):  # alternating, so that both have the same load; the minimum counts
         batches.clear()
-        looks[0] = 0
+        detections[0] = 0
         with tempfile.TemporaryDirectory() as folder:
             options = InferOptions(OutputOptions(Path(folder) / "out", overlay=False))
             job = functools.partial(run, estimator, [str(video)], options)
             runs.append(measured(job))
-        bare = min(bare, bare_calls(video, model, batches, looks[0], flip=flip))
+        bare = min(bare, bare_calls(video, model, batches, detections[0], flip=flip))
     wall, cpu = min(runs, key=lambda each: each[1])
     return {
         "frames": count_frames(video),
         "persons": sum(batches),
-        "detections": looks[0],
+        "detections": detections[0],
         "wall_s": wall,
         "cpu_s": cpu,
         "bare_cpu_s": bare,
@@ -104,18 +99,20 @@ def whole_run(video: Path, model: str, *, flip: bool, rounds: int) -> dict[str, 
     }
 
 
-def bare_calls(video: Path, model: str, batches: list[int], looks: int, *, flip: bool) -> float:
-    """CPU seconds of the networks and of decoding, and of nothing else."""
-    pose = Bundle.open(posekit.bundle.find(model))
+def bare_calls(
+    video: Path, model: str, batches: list[int], detections: int, *, flip: bool
+) -> float:
+    """CPU seconds of the networks and of decoding alone."""
+    pose = Bundle.open(find(model))
     graph = open_session(pose.graphs["flip" if flip else "plain"], pose.weights, threads=2)
-    detector = Bundle.open(posekit.bundle.find("nanodet-person"))
-    find = open_session(detector.graphs["detect"], detector.weights, threads=2)
-    width, height = pose.spec.input_size
+    detector = Bundle.open(find("nanodet-person"))
+    detect = open_session(detector.graphs["detect"], detector.weights, threads=2)
+    width, height = pose.pose_spec.input_size
     crops = np.random.default_rng(0).integers(0, 256, (8, height, width, 3), np.uint8)
-    taken = find.get_inputs()[0]
+    taken = detect.get_inputs()[0]
     shape = [1 if isinstance(n, str) else n for n in taken.shape]
     frame = read_first(video)
-    if shape[1] == 1:  # any size: what the letterbox of this video is
+    if shape[1] == 1:  # any size: that of this video's letterbox
         scale = 416 / max(frame.shape[:2])
         shape[1:3] = [-(-round(n * scale) // 32) * 32 for n in frame.shape[:2]]
     image = np.full(shape, 100, np.uint8)
@@ -124,8 +121,8 @@ def bare_calls(video: Path, model: str, batches: list[int], looks: int, *, flip:
         for count in batches:
             if count:
                 graph.run(None, {"crops": np.resize(crops, (count, height, width, 3))})
-        for _ in range(looks):
-            find.run(None, {taken.name: image})
+        for _ in range(detections):
+            detect.run(None, {taken.name: image})
 
     return measured(networks)[1] + measured(lambda: count_frames(video))[1]
 
@@ -145,60 +142,88 @@ def read_first(video: Path) -> Any:
         return next(container.decode(video=0)).to_ndarray(format="rgb24")
 
 
-def cheap_network(spec: ModelSpec) -> onnx.ModelProto:
-    """A network that is next to nothing: every fourth pixel, one product of channels."""
-    width, height = spec.input_size
-    count, value = len(spec.skeleton), helper.make_tensor_value_info
-    mix = np.random.default_rng(0).standard_normal((count, 3, 4, 4)).astype(np.float32)
+def cheap_network(spec: ModelSpec) -> tuple[onnx.NodeProto, onnx.TensorProto]:
+    """A node in place of the network, and its weights: every fourth pixel, channels mixed."""
+    mix = np.random.default_rng(0).standard_normal((len(spec.skeleton), 3, 4, 4))
+    node = helper.make_node("Conv", ["image", "mix"], ["heatmaps"], strides=[4, 4])
+    return node, onnx.numpy_helper.from_array(mix.astype(np.float32), "mix")
+
+
+def with_cheap_network(points: bytes, spec: ModelSpec) -> bytes:
+    """An exported points graph whose network is the cheap one; crop and decode as they were."""
+    model = onnx.load_from_string(points)
+    node, mix = cheap_network(spec)
+    needed, before, after = {"heatmaps"}, [], []
+    for each in reversed(model.graph.node):
+        inside = bool(needed & set(each.output)) and "image" not in each.output
+        if inside:
+            needed |= set(each.input)
+        elif "image" in each.output or before:
+            before.insert(0, each)
+        else:
+            after.insert(0, each)
+    nodes = [*before, node, *after]
+    used = {name for each in nodes for name in each.input}
+    weights = [each for each in model.graph.initializer if each.name in used]
     graph = helper.make_graph(
-        [helper.make_node("Conv", ["image", "mix"], ["heatmaps"], strides=[4, 4])],
-        "cheap",
-        [value("image", onnx.TensorProto.FLOAT, ["N", 3, height, width])],
-        [value("heatmaps", onnx.TensorProto.FLOAT, ["N", count, height // 4, width // 4])],
-        [onnx.numpy_helper.from_array(mix, "mix")],
+        nodes, "cheap", model.graph.input, model.graph.output, [*weights, mix]
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    made = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    return bytes(made.SerializeToString())
 
 
-def runtime_of(network: onnx.ModelProto) -> Runtime:
-    graphs = {
-        name: points_graph(network, RESNET, flip=name == "flip").SerializeToString()
-        for name in ("flip", "plain")
-    }
-    return Runtime(Bundle("bench", RESNET, {}, graphs), device="cpu", threads=1, flip=False)
+def cheap_alone(spec: ModelSpec) -> bytes:
+    """The cheap network as a model of its own."""
+    (width, height), (columns, rows) = spec.input_size, spec.heatmap_size
+    kind = onnx.TensorProto.FLOAT
+    image = helper.make_tensor_value_info("image", kind, ["N", 3, height, width])
+    maps = helper.make_tensor_value_info("heatmaps", kind, ["N", len(spec.skeleton), rows, columns])
+    node, mix = cheap_network(spec)
+    graph = helper.make_graph([node], "cheap", [image], [maps], [mix])
+    opsets = [helper.make_opsetid("", 17)]
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
 
 
-def least(work: Callable[[], Any], repeats: int) -> float:
-    """The smallest CPU milliseconds of a call."""
+def runtime_of(points: bytes) -> Runtime:
+    """A runtime of a points graph without the flip test, one thread."""
+    return Runtime(
+        Bundle("bench", RESNET, {}, {"plain": points}), device="cpu", threads=1, flip=False
+    )
+
+
+def best_ms(work: Callable[[], Any], repeats: int) -> float:
+    """The minimum CPU milliseconds of a call."""
     work()
     return min(measured(work)[1] for _ in range(repeats)) * 1e3
 
 
 def against_rtmlib(frame: Any, persons: int) -> dict[str, float]:
-    """CPU milliseconds a person: ours here, rtmlib's in its own environment."""
-    torch.manual_seed(0)
-    net = nets.build(RESNET)
-    network = inline_weights(network_graph(net, RESNET), bundle_weights(net))
+    """CPU milliseconds per person: posekit's here, rtmlib's in its own environment."""
+    weights = weights_of(random_network(RESNET))
+    points = exported_bytes(RESNET, weights, flip=False)
     height, width = frame.shape[:2]
     left = np.linspace(0, width * 0.8, persons)
     boxes = np.stack([left, left * 0 + 50, left + width * 0.15, left * 0 + height * 0.9], 1)
     warp = Warp.from_boxes(Boxes(boxes), RESNET)
-    cheap, real = runtime_of(cheap_network(RESNET)), runtime_of(network)
+    cheap, real = runtime_of(with_cheap_network(points, RESNET)), runtime_of(points)
     crops = cheap.crop(frame, warp)
     repeats = 30
-    around = least(lambda: cheap.crop(frame, warp), repeats)
-    around += least(lambda: cheap.infer(crops), repeats)
+    around = best_ms(lambda: cheap.crop(frame, warp), repeats)
+    around += best_ms(lambda: cheap.infer(crops), repeats)
     around -= bare_ms(crops, repeats)
     estimator = posekit.Estimator(real, lambda _: Boxes(boxes), EstimateOptions(min_score=-1e9))
-    whole = least(lambda: estimator(frame), 5)
+    whole = best_ms(lambda: estimator(frame), 5)
     figures = {"ours_around_ms": around / persons, "ours_whole_ms": whole / persons}
     with tempfile.TemporaryDirectory() as folder:
-        onnx.save(network, f"{folder}/net.onnx")
+        network = exported_bytes(RESNET, weights, outputs="raw")
+        Path(folder, "net.onnx").write_bytes(network)
         np.savez(f"{folder}/in.npz", frame=frame[:, :, ::-1], boxes=boxes)
-        command = [str(RIVALS), str(Path(__file__).with_name("rival_rtmlib.py")), folder]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=one_thread())
-    rival = json.loads(done.stdout.splitlines()[-1])
-    figures |= {f"rtmlib_{name}": value / persons for name, value in rival.items()}
+        run_rtmlib = [str(PYTHON), str(BASELINE), folder]
+        done = subprocess.run(
+            run_rtmlib, capture_output=True, text=True, check=True, env=one_thread()
+        )
+    baseline = json.loads(done.stdout.splitlines()[-1])
+    figures |= {f"rtmlib_{name}": value / persons for name, value in baseline.items()}
     figures["around_ratio"] = figures["rtmlib_around_ms"] / figures["ours_around_ms"]
     figures["whole_ratio"] = figures["rtmlib_whole_ms"] / figures["ours_whole_ms"]
     figures["network_share_ours"] = 1 - figures["ours_around_ms"] / figures["ours_whole_ms"]
@@ -206,19 +231,15 @@ def against_rtmlib(frame: Any, persons: int) -> dict[str, float]:
 
 
 def bare_ms(crops: Any, repeats: int) -> float:
-    """CPU milliseconds of the cheap network alone, which is not what is measured."""
-    session = open_session(cheap_network(RESNET).SerializeToString(), {}, device="cpu", threads=1)
+    """CPU milliseconds of the cheap network alone, to be subtracted."""
+    session = open_session(cheap_alone(RESNET), {}, device="cpu", threads=1)
     image = np.ascontiguousarray(crops.transpose(0, 3, 1, 2)).astype(np.float32)
-    return least(lambda: session.run(None, {"image": image}), repeats)
-
-
-def one_thread() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return best_ms(lambda: session.run(None, {"image": image}), repeats)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    assets = ROOT.parent / "shared" / "assets" / "video" / "sports2d_demo.mp4"
+    assets = ASSETS / "video" / "sports2d_demo.mp4"
     example = ROOT / "examples" / "sports2d_demo.mp4"
     parser.add_argument("--video", type=Path, default=assets if assets.exists() else example)
     options = parser.parse_args()
@@ -231,22 +252,22 @@ def main() -> None:
             f"{row['bare_cpu_s']:.1f} bare = {row['cpu_ratio']:.2f}; "
             f"wall {row['wall_s']:.1f} s = {row['wall_over_cpu']:.2f} of CPU"
         )
-    if RIVALS.exists():
+    if PYTHON.exists():
         cv2.setNumThreads(1)
         frame = read_first(options.video)
         for persons in (1, 8):
             row = against_rtmlib(frame, persons)
             figures[f"rtmlib-{persons}"] = row
             print(
-                f"{persons} persons, ms CPU a person: crop and decode ours "
+                f"{persons} persons, CPU ms per person: crop and decode ours "
                 f"{row['ours_around_ms']:.2f}, rtmlib {row['rtmlib_around_ms']:.2f} = "
                 f"{row['around_ratio']:.1f} x; whole ours {row['ours_whole_ms']:.1f}, rtmlib "
                 f"{row['rtmlib_whole_ms']:.1f} = {row['whole_ratio']:.2f} x; network "
                 f"{100 * row['network_share_ours']:.0f} % of ours"
             )
     else:
-        print("rtmlib: not measured; scripts/rivals makes its environment")
-    print(save("end_to_end", "python benchmarks/end_to_end.py", 2, figures))
+        print("rtmlib: not measured; scripts/baselines makes its environment")
+    print(save("end_to_end", command("end_to_end"), 2, figures))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What the points graph adds to its network, one thread: `python benchmarks/graph.py`.
+"""Overhead of the points graph over its network, one thread: `python -m benchmarks graph`.
 
-The embedded models' networks are cut out of their graphs and wrapped anew by points_graph. The
-bare network and the points graph take turns on the same crops (2N views with the flip test). The
-cost is the median over the turns of graph over network, less one: the two of a turn have the same
-machine, whose pace changes by the minute. Times are CPU time, the least of each.
+The embedded models are exported twice, as `--outputs raw` (the network alone) and as points. Both
+alternate on the same crops (2N views with the flip test). The cost is the median over the turns of
+graph over network, less one: the two of a turn have the same machine speed, which changes by the
+minute. Times are CPU time, the minimum of each.
 """
 
 from __future__ import annotations
@@ -11,41 +11,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
-from onnx import helper
-from results_file import save
 
-import posekit
+from benchmarks.exported import exported_bytes
+from benchmarks.results_file import command, save
 from posekit import Bundle, ModelSpec
+from posekit.bundle import embedded
 from posekit.session import open_session
-from posekit_engines.graphs.points import points_graph
 
-LEAST_TURNS = 9
-MODELS = Path(posekit.__file__).parent / "models"
-
-
-def network_of(graph: bytes, spec: ModelSpec) -> onnx.ModelProto:
-    """What lies between `image` and `heatmaps`."""
-    whole = onnx.load_from_string(graph)
-    needed, kept = {"heatmaps"}, []
-    for node in reversed(whole.graph.node):
-        if needed & set(node.output) and "image" not in node.output:
-            kept.insert(0, node)
-            needed |= set(node.input)
-    weights = [tensor for tensor in whole.graph.initializer if tensor.name in needed]
-    (width, height), (columns, rows) = spec.input_size, spec.heatmap_size
-    kind = onnx.TensorProto.FLOAT
-    ends = (
-        helper.make_tensor_value_info("image", kind, ["N", 3, height, width]),
-        helper.make_tensor_value_info("heatmaps", kind, ["N", len(spec.skeleton), rows, columns]),
-    )
-    cut = helper.make_graph(kept, spec.architecture, [ends[0]], [ends[1]], weights)
-    return helper.make_model(cut, opset_imports=whole.opset_import, ir_version=whole.ir_version)
+MIN_TURNS = 9
 
 
 def cost(
@@ -65,12 +42,12 @@ def cost(
         image = np.concatenate([image, image[..., ::-1]])
     turns = []
     end = time.perf_counter() + seconds
-    while len(turns) < LEAST_TURNS or time.perf_counter() < end:
-        begun = time.thread_time()
+    while len(turns) < MIN_TURNS or time.perf_counter() < end:
+        start = time.thread_time()
         bare.run(None, {"image": image})
         between = time.thread_time()
         points.run(None, {"crops": crops})
-        turns.append((between - begun, time.thread_time() - between))
+        turns.append((between - start, time.thread_time() - between))
     network, graph = np.array(turns[1:]).T  # the first allocates
     low, added, high = np.quantile(graph / network, (0.25, 0.5, 0.75)) - 1
     return {
@@ -84,19 +61,19 @@ def cost(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=20.0, help="a row of the table")
+    parser.add_argument("--seconds", type=float, default=20.0, help="per row of the table")
     options = parser.parse_args()
     figures: dict[str, Any] = {}
     for name in ("movenet-lightning", "movenet-thunder"):
-        bundle = Bundle.open(MODELS / f"{name}.posekit")
+        bundle = Bundle.open(embedded()[name])
         spec = bundle.pose_spec
-        network = network_of(bundle.graphs["plain"], spec)
-        bare = open_session(network.SerializeToString(), bundle.weights, device="cpu", threads=1)
+        network = exported_bytes(spec, bundle.weights, outputs="raw")
+        bare = open_session(network, {}, device="cpu", threads=1)
         # As shipped, and with the costliest refinement.
         for label, each in (("", spec), (", blur 11", dataclasses.replace(spec, blur=11))):
             for flip in (False, True):
-                graph = points_graph(network, each, flip=flip).SerializeToString()
-                points = open_session(graph, bundle.weights, device="cpu", threads=1)
+                graph = exported_bytes(each, bundle.weights, flip=flip)
+                points = open_session(graph, {}, device="cpu", threads=1)
                 for persons in (1, 8):
                     row = cost(bare, points, spec=each, persons=persons, seconds=options.seconds)
                     key = f"{name}{label}, {'flip' if flip else 'plain'}, N = {persons}"
@@ -107,7 +84,7 @@ def main() -> None:
                         f"({100 * row['quartiles'][0]:+.1f} to {100 * row['quartiles'][1]:+.1f})",
                         flush=True,
                     )
-    print(save("graph-cpu", "python benchmarks/graph.py", 1, figures))
+    print(save("graph-cpu", command("graph"), 1, figures))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Whether memory stays flat over a long video: `python benchmarks/memory.py [--frames 3000]`.
+"""Whether memory stays flat over a long video: `python -m benchmarks memory [--frames 3000]`.
 
 The example clip, repeated without re-encoding until it is long enough, goes through `infer` with
 every file format and the overlay. Prints the process's resident memory half-way and at the end,
-and the slope of a line through the second half, by frames: a busy machine changes nothing then.
-The first thousand frames are no measure: buffers, row groups and the encoder's look-ahead fill.
+and the slope of a line through the second half, by frames, so that load on the machine does not
+matter. The first thousand frames do not count: buffers, row groups and the encoder's lookahead
+fill.
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ from pathlib import Path
 import av
 import numpy as np
 from numpy.typing import NDArray
-from results_file import save
 
 import posekit
+from benchmarks.results_file import ROOT, command, save
 from posekit.infer import Hooks, InferOptions, SourceSummary, run
 from posekit.outputs import OutputOptions
 
-ROOT = Path(__file__).resolve().parents[1]
 FORMATS = ("jsonl", "coco", "csv", "parquet", "openpose", "labelstudio", "dlc")
 FPS = 30
 
@@ -33,10 +33,10 @@ def repeated(clip: Path, path: Path, times: int) -> None:
         shift = 0
         for _ in range(times):
             with av.open(str(clip)) as source:
-                taken = source.streams.video[0]
-                stream = stream or target.add_stream_from_template(taken)
+                track = source.streams.video[0]
+                stream = stream or target.add_stream_from_template(track)
                 end = 0
-                for packet in source.demux(taken):
+                for packet in source.demux(track):
                     if packet.dts is None:
                         continue
                     packet.stream = stream
@@ -65,10 +65,10 @@ def report(rows: NDArray[np.float64]) -> None:
     }
     print(
         f"{frames[-1]:.0f} frames: {memory[late][0]:.0f} MB half-way, {memory[-1]:.0f} MB at the "
-        f"end; slope of the second half {slope:+.2f} MB a 1000 frames, "
-        f"{figures['slope_mb_per_minute_of_video']:+.2f} MB a minute of video"
+        f"end; slope of the second half {slope:+.2f} MB per 1000 frames, "
+        f"{figures['slope_mb_per_minute_of_video']:+.2f} MB per minute of video"
     )
-    print(save("memory", "python benchmarks/memory.py", 2, figures))
+    print(save("memory", command("memory"), 2, figures))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""rtmlib's way with a heatmap network, run by end_to_end.py in an environment of its own."""
+"""rtmlib on a heatmap network: time around the network and of the whole; end_to_end runs it."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import numpy as np
 from rtmlib.tools.pose_estimation.vitpose import ViTPose
 
 
-def least(work, repeats: int) -> float:
+def best_ms(work, repeats: int) -> float:
     work()
     best = float("inf")
     for _ in range(repeats):
@@ -22,8 +22,8 @@ def least(work, repeats: int) -> float:
 def main() -> None:
     cv2.setNumThreads(1)
     folder = sys.argv[1]
-    given = np.load(f"{folder}/in.npz")
-    frame, boxes = np.ascontiguousarray(given["frame"]), given["boxes"]
+    inputs = np.load(f"{folder}/in.npz")
+    frame, boxes = np.ascontiguousarray(inputs["frame"]), inputs["boxes"]
     pose = ViTPose(f"{folder}/net.onnx", (192, 256), backend="onnxruntime", device="cpu")
     crops = [pose.preprocess(frame, box) for box in boxes]
     maps = pose.inference(crops[0][0])
@@ -35,7 +35,7 @@ def main() -> None:
 
     print(
         json.dumps(
-            {"around_ms": least(around, 30), "whole_ms": least(lambda: pose(frame, boxes), 5)}
+            {"around_ms": best_ms(around, 30), "whole_ms": best_ms(lambda: pose(frame, boxes), 5)}
         )
     )
 

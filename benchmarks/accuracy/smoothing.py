@@ -1,8 +1,8 @@
-"""How much less keypoints tremble after smoothing, and what it costs in lag and error.
+"""Jitter of keypoints before and after smoothing, and its cost in lag and error.
 
-    python benchmarks/smoothing.py CLIP ... [--model movenet-thunder]
+    python -m benchmarks smoothing CLIP ... [--model movenet-thunder]
 
-For each clip: the fall of the median |second difference| of confident keypoints, in body sizes,
+For each clip: the decrease of the median |second difference| of confident keypoints, in body sizes,
 and the lag of the fastest wrist (or fastest keypoint) by cross-correlation. For generated motion
 with heavy-tailed noise: the error against the truth after smoothing over that before.
 Writes results/smoothing.json.
@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from results_file import save
 
 import posekit
+from benchmarks.results_file import command, save
 from posekit.skeletons import COCO_17
 from posekit.smooth import OneEuro
 from posekit.types import Boxes, Frame, Poses
@@ -60,14 +60,14 @@ def _columns(rows: list[tuple[Array, ...]]) -> dict[str, Array]:
     return dict(zip(names, columns, strict=True))
 
 
-def trembling(runs: list[dict[str, Array]], name: str) -> float:
+def jitter(runs: list[dict[str, Array]], name: str) -> float:
     """The median |second difference| of keypoints confident in all three frames, body sizes."""
     values = [np.zeros(0)]
     for run in runs:
         if len(run["size"]) > 2:
             bend = np.linalg.norm(np.diff(run[name], 2, axis=0), axis=2) / run["size"][1:-1, None]
-            sure = run["scores"] > CONFIDENT
-            values.append(bend[sure[2:] & sure[1:-1] & sure[:-2]])
+            high = run["scores"] > CONFIDENT
+            values.append(bend[high[2:] & high[1:-1] & high[:-2]])
     return float(np.median(np.concatenate(values)))
 
 
@@ -82,7 +82,7 @@ def fast_wrist_lag(
             for start in range(0, len(run["size"]) - window, 10):
                 part = slice(start, start + window)
                 steps = np.linalg.norm(np.diff(run["raw"][part, k], axis=0), axis=1)
-                # The upper quartile, not the largest: one jump is a mistake, not a fast wrist.
+                # The upper quartile, not the maximum: one jump is an error, not a fast wrist.
                 speed = float(np.percentile(steps, 75) / run["size"][part].mean())
                 if run["scores"][part, k].min() > CONFIDENT / 2 and speed > fastest:
                     axis = int(np.argmax(np.ptp(run["raw"][part, k], axis=0)))
@@ -91,17 +91,17 @@ def fast_wrist_lag(
     return lag
 
 
-def _lag(before: Array, after: Array, most: int = 5) -> float:
-    """The shift, frames, at which `after` is most like `before`; between frames by a parabola."""
-    count = len(before) - 2 * most
-    middle = after[most : most + count]
-    shifted = [before[most - s : most - s + count] for s in range(-most, most + 1)]
-    likeness = [float(np.corrcoef(part, middle)[0, 1]) for part in shifted]
-    best = int(np.argmax(likeness))
-    if not 0 < best < 2 * most:
-        return float(best - most)
-    low, peak, high = likeness[best - 1 : best + 2]
-    return best - most + 0.5 * (low - high) / (low - 2 * peak + high)
+def _lag(before: Array, after: Array, limit: int = 5) -> float:
+    """The shift, frames, at which both correlate best; between frames by a parabola."""
+    count = len(before) - 2 * limit
+    middle = after[limit : limit + count]
+    shifted = [before[limit - s : limit - s + count] for s in range(-limit, limit + 1)]
+    correlation = [float(np.corrcoef(part, middle)[0, 1]) for part in shifted]
+    best = int(np.argmax(correlation))
+    if not 0 < best < 2 * limit:
+        return float(best - limit)
+    low, peak, high = correlation[best - 1 : best + 2]
+    return best - limit + 0.5 * (low - high) / (low - 2 * peak + high)
 
 
 def generated(motion: str, fps: int) -> dict[str, float]:
@@ -113,21 +113,21 @@ def generated(motion: str, fps: int) -> dict[str, float]:
     angle = 2 * np.pi * hertz * times[:, None, None] + rng.uniform(0, 2 * np.pi, (17, 2))
     travel = speed * times[:, None, None] * [1, 0]
     true = size * (base + swing * SWING[:, None] * [1, 0.6] * np.sin(angle) + travel)
-    seen = true + size * NOISE * rng.standard_t(3, true.shape)
+    noisy = true + size * NOISE * rng.standard_t(3, true.shape)
     smooth, smoothed = OneEuro(), []
-    for time_s, points in zip(times, seen, strict=True):
+    for time_s, points in zip(times, noisy, strict=True):
         center = points.mean(0)
         boxes = Boxes(np.concatenate([center - size / 2, center + size / 2])[None])
         poses = Poses(points[None], np.full((1, 17), 0.7), boxes, COCO_17, ids=np.array([1]))
         smoothed.append(smooth(poses, float(time_s)).points[0])
-    rms = [float(np.sqrt(np.mean((at - true) ** 2))) / size for at in (seen, np.array(smoothed))]
+    rms = [float(np.sqrt(np.mean((at - true) ** 2))) / size for at in (noisy, np.array(smoothed))]
     return {"before": rms[0], "after": rms[1], "ratio": rms[1] / rms[0]}
 
 
 def measure(stream: Iterable[tuple[Frame, Poses]], keypoints: tuple[str, ...]) -> dict[str, float]:
     """The figures of one clip."""
     runs = list(tracks(stream))
-    raw, smooth = trembling(runs, "raw"), trembling(runs, "smooth")
+    raw, smooth = jitter(runs, "raw"), jitter(runs, "smooth")
     lag = fast_wrist_lag(runs, keypoints)
     return {"raw": raw, "smooth": smooth, "fall": 1 - smooth / raw, "wrist_lag_frames": lag}
 
@@ -147,14 +147,14 @@ def main() -> None:
     print(f"{'clip':40}{'raw':>9}{'smooth':>9}{'fall':>7}{'wrist lag':>11}")
     for clip in options.clips:
         skeleton = estimator.runtime.spec.skeleton
-        got = result["clips"][clip.name] = measure(estimator.stream(clip), skeleton.keypoints)
-        line = "{raw:9.4f}{smooth:9.4f}{fall:7.0%}{wrist_lag_frames:11.2f}".format(**got)
+        measured = result["clips"][clip.name] = measure(estimator.stream(clip), skeleton.keypoints)
+        line = "{raw:9.4f}{smooth:9.4f}{fall:7.0%}{wrist_lag_frames:11.2f}".format(**measured)
         print(f"{clip.name:40}{line}")
     for motion in MOTIONS:
         result["generated"][motion] = {str(fps): generated(motion, fps) for fps in (30, 60)}
-        ratios = [f"{got['ratio']:.2f}" for got in result["generated"][motion].values()]
+        ratios = [f"{each['ratio']:.2f}" for each in result["generated"][motion].values()]
         print(f"{motion:40} error after / before at 30, 60 fps: {', '.join(ratios)}")
-    print(save("smoothing", "python benchmarks/smoothing.py CLIPS", 1, result))
+    print(save("smoothing", command("smoothing", "CLIPS"), 1, result))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How cost grows: `python benchmarks/scaling.py [--only NAME ...] [--minutes 30] [--again]`.
+"""How cost grows: `python -m benchmarks scaling [--only NAME ...] [--minutes 30] [--again]`.
 
-Lightning without the flip test, one thread, the example clip. CPU milliseconds are the least of
-several rounds, so that other work on the machine disturbs them little.
+Lightning without the flip test, one thread, the example clip. CPU milliseconds are the minimum of
+several rounds, so that other work on the machine affects them little.
 
 - persons: one 640 x 360 frame with 1 to 32 given boxes.
 - frame: the same box and the detector in frames of 640 x 360 to 3840 x 2160.
@@ -10,7 +10,8 @@ several rounds, so that other work on the machine disturbs them little.
 - memory: the clip at 640 x 360, over and over for --minutes of wall time, with overlay and JSON
   Lines; the slope of resident memory over the second half.
 
-Each row is saved as soon as it is measured and skipped the next time; --again measures anew.
+Each row is saved as soon as it is measured and skipped the next time; --again measures it again.
+--samples FILE prints the memory row of samples (seconds, frames, MB) recorded elsewhere.
 Writes results/scaling.json.
 """
 
@@ -30,15 +31,15 @@ from typing import Any
 
 import cv2
 import numpy as np
-from memory import repeated, resident_mb
-from results_file import FOLDER, save
 
 import posekit
+from benchmarks.results_file import FOLDER, ROOT, command, figures_of, save
+from benchmarks.runtime.memory import repeated, resident_mb
 from posekit import Boxes, Estimator, Frame, video
 from posekit.infer import Hooks, InferOptions, SourceSummary, run
 from posekit.outputs import OutputOptions
 
-CLIP = Path(__file__).resolve().parents[1] / "examples" / "sports2d_demo.mp4"
+CLIP = ROOT / "examples" / "sports2d_demo.mp4"
 SMALL = (640, 360)
 PERSONS = (1, 2, 4, 8, 16, 32)
 SIZES = (SMALL, (1280, 720), (1920, 1080), (3840, 2160))
@@ -52,8 +53,8 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def least_ms(work: Callable[[], Any], rounds: int) -> float:
-    """The smallest CPU milliseconds of a call."""
+def best_ms(work: Callable[[], Any], rounds: int) -> float:
+    """The minimum CPU milliseconds of a call."""
     work()
     best = float("inf")
     for _ in range(rounds):
@@ -67,7 +68,7 @@ def lightning() -> Estimator:
     return posekit.load("movenet-lightning", "cpu", 1, flip=False)
 
 
-def picture(size: tuple[int, int]) -> Any:
+def first_frame(size: tuple[int, int]) -> Any:
     """The clip's first frame in another size."""
     with video.read(CLIP) as reader:
         first = next(iter(reader)).image
@@ -83,17 +84,17 @@ def boxes_of(size: tuple[int, int], persons: int) -> Boxes:
 
 
 def persons_row(persons: int) -> dict[str, float]:
-    estimator, image, boxes = lightning(), picture(SMALL), boxes_of(SMALL, persons)
-    spent = least_ms(lambda: estimator(image, boxes), 15)
-    return {"ms_a_frame": spent, "ms_a_person": spent / persons}
+    estimator, image, boxes = lightning(), first_frame(SMALL), boxes_of(SMALL, persons)
+    frame_ms = best_ms(lambda: estimator(image, boxes), 15)
+    return {"ms_a_frame": frame_ms, "ms_a_person": frame_ms / persons}
 
 
 def frame_row(size: tuple[int, int]) -> dict[str, float]:
-    estimator, image, boxes = lightning(), picture(size), boxes_of(size, 1)
+    estimator, image, boxes = lightning(), first_frame(size), boxes_of(size, 1)
     frame = Frame(image)
     return {
-        "detect_ms": least_ms(lambda: estimator.find(frame), 10),
-        "one_person_ms": least_ms(lambda: estimator(frame, boxes), 15),
+        "detect_ms": best_ms(lambda: estimator.find(frame), 10),
+        "one_person_ms": best_ms(lambda: estimator(frame, boxes), 15),
     }
 
 
@@ -110,23 +111,23 @@ def small_clip(folder: Path, times: int) -> Path:
 
 
 def streams_row(count: int) -> dict[str, Any]:
-    """CPU and wall time a frame and peak memory of `count` files in one call."""
+    """CPU and wall time per frame and peak memory of `count` files in one call."""
     with tempfile.TemporaryDirectory() as folder:
         clip = small_clip(Path(folder), 1)
         copies = [clip.with_name(f"clip{n}.mp4") for n in range(count)]
         for copy in copies:
             copy.write_bytes(clip.read_bytes())
         estimator = lightning()
-        estimator(picture(SMALL))
+        estimator(first_frame(SMALL))
         read = video.ReadOptions(end_s=FRAMES / 30)
         options = InferOptions(OutputOptions(Path(folder) / "out", overlay=False), read)
         cpu, wall = cpu_seconds(), time.perf_counter()
-        told = run(estimator, [str(copy) for copy in copies], options)
+        summary = run(estimator, [str(copy) for copy in copies], options)
         cpu, wall = cpu_seconds() - cpu, time.perf_counter() - wall
     return {
-        "frames": [each["frames"] for each in told["sources"]],
-        "cpu_ms_a_frame": 1e3 * cpu / told["frames"],
-        "wall_ms_a_frame": 1e3 * wall / told["frames"],
+        "frames": [each["frames"] for each in summary["sources"]],
+        "cpu_ms_a_frame": 1e3 * cpu / summary["frames"],
+        "wall_ms_a_frame": 1e3 * wall / summary["frames"],
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
     }
 
@@ -136,16 +137,16 @@ def memory_row(minutes: float) -> dict[str, Any]:
     rows: list[tuple[float, int, float]] = []
     start = time.perf_counter()
 
-    def watch(summary: SourceSummary) -> None:
+    def sample(summary: SourceSummary) -> None:
         now = time.perf_counter() - start
         if not rows or now - rows[-1][0] >= 5:
             rows.append((now, summary.frames, resident_mb()))
         if now >= 60 * minutes:
             hooks.stop.set()
 
-    hooks = Hooks(on_frame=watch)
+    hooks = Hooks(on_frame=sample)
     with tempfile.TemporaryDirectory() as folder:
-        # As much as 100 frames a second would take.
+        # Long enough for 100 frames per second.
         clip = small_clip(Path(folder), max(2, round(minutes * 60 * 100 / 120)))
         start = time.perf_counter()
         options = InferOptions(OutputOptions(Path(folder) / "out"))
@@ -154,7 +155,7 @@ def memory_row(minutes: float) -> dict[str, Any]:
 
 
 def memory_figures(rows: Any, minutes: float) -> dict[str, Any]:
-    """What the samples (seconds, frames, MB) say."""
+    """The memory row of samples (N, 3): seconds, frames, MB."""
     seconds, frames, resident = rows.T
     late = seconds > seconds[-1] / 2
     return {
@@ -192,28 +193,32 @@ def works(minutes: float) -> dict[str, Callable[[], dict[str, Any]]]:
 
 def measured(name: str, minutes: float) -> dict[str, Any]:
     """One row, in a process of its own."""
-    command = [sys.executable, __file__, "--row", name, "--minutes", str(minutes)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    row_of = [sys.executable, "-m", "benchmarks", "scaling", "--row", name]
+    done = subprocess.run(
+        [*row_of, "--minutes", str(minutes)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise SystemExit(f"{name}: {done.stderr.strip()}")
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return row
 
 
-def kept() -> dict[str, Any]:
-    """The rows that are there already."""
-    path = FOLDER / "scaling.json"
-    figures: dict[str, Any] = json.loads(path.read_text())["figures"] if path.exists() else {}
-    return figures
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", help="persons, frame, streams, memory")
-    parser.add_argument("--minutes", type=float, default=30.0, help="of the memory row")
-    parser.add_argument("--again", action="store_true", help="measure rows that are there, too")
+    parser.add_argument("--minutes", type=float, default=30.0, help="length of the memory row")
+    parser.add_argument("--again", action="store_true", help="measure existing rows again")
+    parser.add_argument("--samples", type=Path, help="JSON array of [seconds, frames, MB]")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.samples:
+        samples = np.array(json.loads(options.samples.read_text()))
+        print(json.dumps(memory_figures(samples, options.minutes)))
+        return
     rows = works(options.minutes)
     if options.row:
         cv2.setNumThreads(1)
@@ -222,13 +227,13 @@ def main() -> None:
     for name in rows:
         if options.only and name.split()[0] not in options.only:
             continue
-        if name in kept() and not options.again:
+        if name in figures_of("scaling") and not options.again:
             continue
         row = measured(name, options.minutes)
-        told = {key: value for key, value in row.items() if key != "samples"}
-        print(name, told, flush=True)
-        # Read anew: another call may have added rows while this one was measured.
-        save("scaling", "python benchmarks/scaling.py", 1, kept() | {name: row})
+        shown = {key: value for key, value in row.items() if key != "samples"}
+        print(name, shown, flush=True)
+        # Read again: another call may have added rows while this one was measured.
+        save("scaling", command("scaling"), 1, figures_of("scaling") | {name: row})
     print(f"rows are in {FOLDER.name}/scaling.json")
 
 

@@ -1,6 +1,6 @@
-"""Geometric bias without labels: `python benchmarks/reprojection.py [--assets DIR]`.
+"""Geometric bias without labels: `python -m benchmarks reprojection [--assets DIR]`.
 
-Calibrated, synchronised cameras (Pose2Sim's demo clips) see the same keypoints. Each keypoint
+Calibrated, synchronized cameras (Pose2Sim's demo clips) record the same keypoints. Each keypoint
 that scores 0.3 or more in enough views is triangulated and projected back:
 
 - residual: into the views that it was triangulated from (4 views; 2 views of the several persons,
@@ -15,7 +15,7 @@ that scores 0.3 or more in enough views is triangulated and projected back:
 
 Both for the points as they are found and smoothed. Distances in px of the frame, and in percent
 of the person's size, sqrt(box area).
-Writes results/reprojection.json, row by row; rows that are there are not measured again.
+Writes results/reprojection.json, row by row; existing rows are not measured again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import argparse
 import dataclasses
 import functools
 import itertools
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,17 +33,16 @@ from xml.etree import ElementTree as ET
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from results_file import FOLDER, save
 from scipy.optimize import least_squares, linear_sum_assignment
 
 import posekit
+from benchmarks.accuracy.persons import NAMES
+from benchmarks.results_file import ASSETS, ROOT, command, figures_of, save
 from posekit import Poses
 from posekit.session import usable_threads
 
-ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("movenet-thunder", "movenet-lightning")
 CLIPS = {"singleperson": 4, "multiperson": 2}
-LEAST_SCORE = 0.3
+MIN_SCORE = 0.3
 AIM_COST = 0.3  # a keypoint's miss of 0.3 px weighs as much as a camera's shift of 1 px
 SAME_PERSON = 0.1  # of the size: the median residual of a pair that is one person
 Array = NDArray[Any]
@@ -61,10 +59,10 @@ class Camera:
 
     @property
     def projection(self) -> Array:
-        """World to normalised, undistorted image coordinates, (3, 4)."""
+        """World to normalized, undistorted image coordinates, (3, 4)."""
         return np.concatenate([self.rotation, self.shift[:, None]], 1)
 
-    def normalised(self, points: Array) -> Array:
+    def normalized(self, points: Array) -> Array:
         """Pixels (M, 2) without distortion, in units of the focal length."""
         wide = np.ascontiguousarray(points[:, None], np.float64)
         return cv2.undistortPoints(wide, self.matrix, self.distortion)[:, 0]
@@ -99,10 +97,10 @@ def cameras(path: Path) -> list[Camera]:
 
 
 def triangulate(views: list[Camera], points: Array) -> Array:
-    """World point (3,) of one keypoint seen at `points` (V, 2), px: linear, least squares."""
+    """World point (3,) of one keypoint at `points` (V, 2), px: linear, least squares."""
     rows = []
     for camera, point in zip(views, points, strict=True):
-        x, y = camera.normalised(point[None])[0]
+        x, y = camera.normalized(point[None])[0]
         p = camera.projection
         rows += [x * p[2] - p[0], y * p[2] - p[1]]
     _, _, last = np.linalg.svd(np.array(rows))
@@ -161,7 +159,7 @@ def groups(frame: list[Poses], rig: list[Camera]) -> list[list[Sight]]:
 
 
 def _mismatch(rig: list[Camera], one: tuple[Poses, int], two: tuple[Poses, int]) -> float:
-    """Median residual of the sure keypoints, in sizes; 9 where there are too few."""
+    """Median residual of the high-confidence keypoints, in sizes; 9 where there are too few."""
     sights: list[Sight] = [(0, *one), (1, *two)]
     rows = residuals(rig, sights, smoothed=False)
     far = [row["far"] / row["size"] for row in rows]
@@ -171,16 +169,16 @@ def _mismatch(rig: list[Camera], one: tuple[Poses, int], two: tuple[Poses, int])
 def residuals(rig: list[Camera], sights: list[Sight], *, smoothed: bool) -> list[dict[str, Any]]:
     """A row for each keypoint and view: view, far (px), size, and held-out offset or None."""
     rows = []
-    least = min(len(rig), 3)
+    needed = min(len(rig), 3)
     for k in range(sights[0][1].points.shape[1]):
-        sure = [s for s in sights if s[1].scores[s[2], k] >= LEAST_SCORE]
-        if len(sure) < least:
+        confident = [s for s in sights if s[1].scores[s[2], k] >= MIN_SCORE]
+        if len(confident) < needed:
             continue
-        views = [rig[v] for v, _, _ in sure]
-        places = np.stack([points_of(p, n, smoothed=smoothed)[k] for _, p, n in sure])
+        views = [rig[v] for v, _, _ in confident]
+        places = np.stack([points_of(p, n, smoothed=smoothed)[k] for _, p, n in confident])
         off = offsets(views, places, triangulate(views, places))
-        for i, (v, poses, n) in enumerate(sure):
-            rest = [j for j in range(len(sure)) if j != i]
+        for i, (v, poses, n) in enumerate(confident):
+            rest = [j for j in range(len(confident)) if j != i]
             held = None
             if len(rest) >= 2:
                 world = triangulate([views[j] for j in rest], places[rest])
@@ -220,7 +218,7 @@ def rig_of(clip: str, folder: Path) -> list[Camera]:
 
 @functools.cache
 def moments_of(model: str, clip: str, folder: Path) -> list[list[list[Sight]]]:
-    """What a model sees of each person, frame by frame."""
+    """Detections of each person by a model, frame by frame."""
     rig = rig_of(clip, folder)
     streams = [
         followed(model, folder / f"pose2sim_{clip}_cam{v + 1:02d}.mp4") for v in range(len(rig))
@@ -249,23 +247,23 @@ def measure(model: str, clip: str, folder: Path) -> dict[str, Any]:
 def aimed(rig: list[Camera], moments: list[list[list[Sight]]]) -> list[Camera]:
     """The cameras, their principal points moved to where the keypoints agree best.
 
-    Of every third frame, keypoints that all cameras are sure of. A shift of all cameras alike
-    is a shift of the world and is not seen; the small cost on shifts keeps it at zero.
+    Of every third frame, keypoints with a high score in all cameras. The same shift of all cameras
+    is a shift of the world and cannot be measured; the small cost on shifts keeps it at zero.
     """
     places = []
     for sights in itertools.chain.from_iterable(moments[::3]):
         if len(sights) == len(rig):
-            sure = np.stack([p.scores[n] >= LEAST_SCORE for _, p, n in sights]).all(0)
-            seen = np.stack([points_of(p, n, smoothed=False) for _, p, n in sights])
-            places += list(seen[:, sure].swapaxes(0, 1))
+            confident = np.stack([p.scores[n] >= MIN_SCORE for _, p, n in sights]).all(0)
+            found = np.stack([points_of(p, n, smoothed=False) for _, p, n in sights])
+            places += list(found[:, confident].swapaxes(0, 1))
 
     def misses(shifts: Array) -> Array:
         views = moved(rig, shifts.reshape(-1, 2))
-        off = [offsets(views, seen, triangulate(views, seen)) for seen in places]
+        off = [offsets(views, each, triangulate(views, each)) for each in places]
         return np.concatenate([np.ravel(off), AIM_COST * shifts])
 
-    found = least_squares(misses, np.zeros(2 * len(rig)), loss="soft_l1", f_scale=5)
-    return moved(rig, found.x.reshape(-1, 2))
+    solved = least_squares(misses, np.zeros(2 * len(rig)), loss="soft_l1", f_scale=5)
+    return moved(rig, solved.x.reshape(-1, 2))
 
 
 def moved(rig: list[Camera], shifts: Array) -> list[Camera]:
@@ -279,7 +277,7 @@ def moved(rig: list[Camera], shifts: Array) -> list[Camera]:
 
 
 def aimed_by_other(model: str, folder: Path) -> dict[str, Any]:
-    """The single person's figures with cameras that the other model's points aimed."""
+    """The single person's figures with cameras aimed by the other model's points."""
     (other,) = set(NAMES) - {model}
     clip = "singleperson"
     rig = aimed(rig_of(clip, folder), moments_of(other, clip, folder))
@@ -292,13 +290,10 @@ def aimed_by_other(model: str, folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--assets", type=Path, default=ROOT.parent / "shared" / "assets")
-    parser.add_argument("--again", action="store_true", help="measure rows that are there, too")
+    parser.add_argument("--assets", type=Path, default=ASSETS)
+    parser.add_argument("--again", action="store_true", help="measure existing rows again")
     options = parser.parse_args()
-    path = FOLDER / "reprojection.json"
-    figures: dict[str, Any] = {}
-    if path.exists() and not options.again:
-        figures = json.loads(path.read_text())["figures"]
+    figures = {} if options.again else figures_of("reprojection")
     for model, clip in itertools.product(NAMES, CLIPS):
         if clip in figures.get(model, {}):
             continue
@@ -306,7 +301,7 @@ def main() -> None:
         figures.setdefault(model, {})[clip] = entry
         for name in ("found", "smoothed"):
             print(f"{model:18} {clip:13} {name:9}", entry[name], flush=True)
-        save("reprojection", "python benchmarks/reprojection.py", usable_threads(), figures)
+        save("reprojection", command("reprojection"), usable_threads(), figures)
     for model in NAMES:
         entry = figures[model]["singleperson"]
         if "aimed" not in entry:
@@ -315,7 +310,7 @@ def main() -> None:
     shared = [figures[name]["singleperson"]["found"]["bias_px"] for name in NAMES]
     figures["bias_difference_px"] = np.round(np.subtract(*shared), 2).tolist()
     print("bias, Thunder minus Lightning, by view:", figures["bias_difference_px"])
-    path = save("reprojection", "python benchmarks/reprojection.py", usable_threads(), figures)
+    path = save("reprojection", command("reprojection"), usable_threads(), figures)
     print(f"wrote {path.relative_to(ROOT)}")
 
 

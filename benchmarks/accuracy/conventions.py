@@ -1,13 +1,13 @@
-"""What the embedded specs' numbers rest on: `python benchmarks/conventions.py [--images 60]`.
+"""Evidence for the embedded specs: `python -m benchmarks conventions [--images 60]`.
 
-1. Equivariance, on unlabelled pictures (lspet/adapt): where a map cell lies in the crop. A joint
-   at x of a crop must be found at W - 1 - x in its mirror image, which gives b, and move by d px
-   when the crop does, which gives a. No label and no convention of the source is used.
-2. Accuracy on COCO persons (ground-truth boxes) and consistency on those unlabelled pictures for
-   paddings, gates and refinements: the share of the 12 limb joints that a turned, shrunk or moved
+1. Equivariance, on unlabeled images (lspet/adapt): where a map cell lies in the crop. A joint at x
+   of a crop must be found at W - 1 - x in its mirror image, which gives b, and move by d px when
+   the crop does, which gives a. No label and no convention of the source is used.
+2. Accuracy on COCO persons (ground-truth boxes) and consistency on those unlabeled images for
+   paddings, gates and refinements: the share of the 12 limb joints that a rotated, scaled or moved
    crop puts within 0.2 torso of where the upright one has them.
 
-LSPET check plays no part. Writes results/conventions.json.
+LSPET check is not used. Writes results/conventions.json.
 """
 
 from __future__ import annotations
@@ -21,19 +21,26 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from accuracy import NAMES, Array, Persons, estimate, large, persons_of, recall, similarity
-from results_file import save
 
-from posekit import Boxes, Bundle, Warp
+from benchmarks.accuracy.persons import (
+    NAMES,
+    Array,
+    Persons,
+    coco_persons,
+    estimate,
+    large,
+    read_image,
+    recall,
+    similarity,
+)
+from benchmarks.exported import exported_runtime
+from benchmarks.results_file import ASSETS, ROOT, command, save
+from posekit import Boxes, Bundle, ModelSpec, Warp
 from posekit.bundle import embedded
-from posekit.nets import build
 from posekit.runtime import Runtime
-from posekit.types import ModelSpec, UInt8
-from posekit_engines.graphs.network import network_graph
-from posekit_engines.graphs.points import points_graph
+from posekit.types import UInt8
 
-ROOT = Path(__file__).resolve().parents[1]
-SURE = 0.4  # score of a keypoint that counts
+MIN_SCORE = 0.4  # of a keypoint that counts
 SHIFT_PX = 28.0  # how far crops are moved to measure a: 7 cells
 # Turn in degrees, scale, move as a share of the crop.
 VIEWS = ((20, 1.0, 0.0), (-20, 1.0, 0.0), (0, 0.88, 0.0), (0, 1.0, 0.035))
@@ -50,34 +57,27 @@ VARIANTS = (
 def variant(bundle: Bundle, *, flip: bool, **changes: Any) -> Runtime:
     """The bundle's network with another spec."""
     spec = dataclasses.replace(bundle.pose_spec, **changes)
-    net = build(spec)
-    weights = {key: bundle.weights[key] for key in net.state_dict()}
-    state = {key: torch.from_numpy(v.astype(np.float32)) for key, v in weights.items()}
-    net.load_state_dict(state)
-    name = "flip" if flip else "plain"
-    graph = points_graph(network_graph(net, spec, weights), spec, flip=flip).SerializeToString()
-    made = Bundle("variant", spec, weights, {name: graph})
-    return Runtime(made, device="cpu", threads=1, flip=flip)
+    return exported_runtime(spec, bundle.weights, flip=flip)
 
 
-def pictures(folder: Path, count: int) -> list[UInt8]:
-    """Every n-th picture, RGB."""
+def sampled_images(folder: Path, count: int) -> list[UInt8]:
+    """Every n-th image, RGB."""
     paths = sorted(folder.glob("*.jpg"))
     chosen = paths[:: max(1, len(paths) // count)][:count]
-    return [np.ascontiguousarray(cv2.imread(str(path))[:, :, ::-1]) for path in chosen]
+    return [read_image(path) for path in chosen]
 
 
 def found_boxes(runtime: Runtime, images: list[UInt8]) -> list[Boxes]:
-    """A box a picture: the whole of it, then twice around the confident keypoints and a margin."""
+    """A box per image: the whole of it, then twice around the confident keypoints and a margin."""
     boxes = []
     for image in images:
         box = np.array([0, 0, image.shape[1], image.shape[0]], np.float32)
         for _ in range(2):
             warp = Warp.from_boxes(Boxes(box[None]), runtime.spec)
             points, scores = runtime.infer(runtime.crop(image, warp))
-            seen = warp.to_frame(points)[0][scores[0] > 0.15]
-            if len(seen) > 5:
-                low, high = seen.min(0), seen.max(0)
+            present = warp.to_frame(points)[0][scores[0] > 0.15]
+            if len(present) > 5:
+                low, high = present.min(0), present.max(0)
                 margin = 0.1 * (high - low).max()
                 box = np.concatenate([low - margin, high + margin])
         boxes.append(Boxes(box[None]))
@@ -90,7 +90,7 @@ def crops_of(runtime: Runtime, images: list[UInt8], warps: list[Warp]) -> UInt8:
 
 
 def moved(warp: Warp, spec: ModelSpec, turn: float, scale: float, move_px: float) -> Warp:
-    """`warp`, then turned and scaled about the crop's centre and moved right and down."""
+    """`warp`, then turned and scaled about the crop's center and moved right and down."""
     width, height = spec.input_size
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), turn, scale)
     matrix[:, 2] += move_px
@@ -108,13 +108,13 @@ def equivariance(runtime: Runtime, images: list[UInt8], boxes: list[Boxes]) -> d
     mirrored, _ = runtime.infer(np.ascontiguousarray(crops[:, :, ::-1]))
     there = mirrored[:, list(spec.skeleton.mirror)]
     total = points[..., 0] + there[..., 0]
-    agree = (np.abs(total - spec.input_size[0] + 1) < 8) & (scores > SURE)
+    agree = (np.abs(total - spec.input_size[0] + 1) < 8) & (scores > MIN_SCORE)
     agree &= np.abs(points[..., 1] - there[..., 1]) < 8
     b = spec.map_offset[0] + (spec.input_size[0] - 1 - total[agree]) / 2
     away = [moved(warp, spec, 0, 1, SHIFT_PX) for warp in warps]
     shifted, _ = runtime.infer(crops_of(runtime, images, away))
     distance = (shifted - points)[
-        (scores > SURE) & (np.abs(shifted - points - SHIFT_PX) < 8).all(2)
+        (scores > MIN_SCORE) & (np.abs(shifted - points - SHIFT_PX) < 8).all(2)
     ]
     scale = SHIFT_PX / distance.mean(0) * spec.map_scale
     middle = float(b.mean())
@@ -129,23 +129,23 @@ def equivariance(runtime: Runtime, images: list[UInt8], boxes: list[Boxes]) -> d
 
 
 def consistency(runtime: Runtime, images: list[UInt8], boxes: list[Boxes]) -> float:
-    """Share of limb joints that stay where they are when the crop is turned, shrunk or moved."""
+    """Share of limb joints that stay where they are when the crop is rotated, scaled or moved."""
     spec = runtime.spec
     upright = [Warp.from_boxes(box, spec) for box in boxes]
 
-    def look(warps: list[Warp]) -> Array:
+    def predict(warps: list[Warp]) -> Array:
         points, _ = runtime.infer(crops_of(runtime, images, warps))
         back = [warp.to_frame(person[None]) for warp, person in zip(warps, points, strict=True)]
         return np.concatenate(back)
 
-    base = look(upright)
+    base = predict(upright)
     sides = [np.linalg.norm(base[:, a] - base[:, b], axis=1) for a, b in ((5, 12), (6, 11))]
     heights = np.array([np.ptp(box.xyxy[0].reshape(2, 2), axis=0).max() for box in boxes])
     size = np.maximum(np.maximum(*sides), 0.1 * heights)
     shares = []
     for turn, scale, move in VIEWS:
         pixels = move * spec.input_size[0]
-        points = look([moved(warp, spec, turn, scale, pixels) for warp in upright])
+        points = predict([moved(warp, spec, turn, scale, pixels) for warp in upright])
         far = np.linalg.norm(points - base, axis=2)[:, 5:]
         shares.append((far < 0.2 * size[:, None]).mean())
     return round(float(np.mean(shares)), 3)
@@ -174,14 +174,13 @@ def rows(
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--assets", type=Path, default=ROOT.parent / "shared" / "assets")
-    parser.add_argument("--images", type=int, default=60, help="unlabelled pictures")
+    parser.add_argument("--assets", type=Path, default=ASSETS)
+    parser.add_argument("--images", type=int, default=60, help="number of unlabeled images")
     parser.add_argument("--models", nargs="+", default=NAMES)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    folder = options.assets / "coco_kpts"
-    coco = persons_of(folder / "images", folder / "person_keypoints.json")
-    images = pictures(options.assets / "lspet" / "adapt", options.images)
+    coco = coco_persons(options.assets)
+    images = sampled_images(options.assets / "lspet" / "adapt", options.images)
     figures: dict[str, Any] = {}
     for name in options.models:
         bundle = Bundle.open(embedded()[name])
@@ -198,8 +197,8 @@ def main() -> None:
         for row, values in rows(bundle, coco, images, boxes):
             figures[name][row] = values
             print(f"  {row:24}", values, flush=True)
-    command = f"python benchmarks/conventions.py --images {options.images}"
-    path = save("conventions", command, 1, figures)
+    run_as = command("conventions", "--images", str(options.images))
+    path = save("conventions", run_as, 1, figures)
     print(f"wrote {path.relative_to(ROOT)}")
 
 

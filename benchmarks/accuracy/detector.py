@@ -1,8 +1,8 @@
-"""How well and how fast persons are found: `python benchmarks/detector.py [--data FOLDER]`.
+"""Accuracy and speed of the person detector: `python -m benchmarks detector [--data FOLDER]`.
 
 On COCO val2017 images with person boxes: AP at IoU 0.5 (101 points), precision and recall at
 thresholds. On street photos of one person each: how many get a box of 60 % of the height. One
-thread: milliseconds of a whole call, of the network alone, and of the second look.
+thread: milliseconds of a whole call, of the network alone, and of the second pass.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typing import Any
 
 import cv2
 import numpy as np
-from results_file import save
 
+from benchmarks.accuracy.persons import read_image
+from benchmarks.results_file import ASSETS, command, save
 from posekit.bundle import embedded
 from posekit.detect import Detector
 from posekit.geometry import box_iou
 from posekit.types import Boxes, Frame, UInt8
 
-ROOT = Path(__file__).resolve().parents[1]
 THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4)
 LOWEST = 0.05  # scores below do not change AP
 
 
 def read(path: Path) -> Frame:
-    return Frame(np.ascontiguousarray(cv2.imread(str(path))[:, :, ::-1]))
+    return Frame(read_image(path))
 
 
-def labelled(folder: Path) -> Iterator[tuple[Frame, Boxes]]:
+def labeled(folder: Path) -> Iterator[tuple[Frame, Boxes]]:
     """Frames and the persons' boxes from YOLO labels (centre and size as shares)."""
     for path in sorted((folder / "images").iterdir()):
         frame = read(path)
@@ -47,7 +47,7 @@ def labelled(folder: Path) -> Iterator[tuple[Frame, Boxes]]:
 
 
 def matched(found: Boxes, truth: Boxes) -> np.ndarray:
-    """Which of `found`, best first, takes a person that no better one took; IoU 0.5 or more."""
+    """Which of `found`, best first, match a person without a better match; IoU 0.5 or more."""
     iou = box_iou(found, truth)
     hits = np.zeros(len(found), bool)
     for n, row in enumerate(iou):
@@ -58,7 +58,7 @@ def matched(found: Boxes, truth: Boxes) -> np.ndarray:
 
 
 def accuracy(detector: Detector, pairs: list[tuple[Frame, Boxes]]) -> dict[str, Any]:
-    """AP at IoU 0.5 from every box that the detector gives; precision and recall at thresholds."""
+    """AP at IoU 0.5 over all boxes of the detector; precision and recall at thresholds."""
     before = detector.second_passes
     results = [(detector(frame), truth) for frame, truth in pairs]
     scores = np.concatenate([found.scores for found, _ in results])
@@ -76,24 +76,24 @@ def accuracy(detector: Detector, pairs: list[tuple[Frame, Boxes]]) -> dict[str, 
             "precision": round(float(precision[last]), 3),
             "recall": round(float(recall[last]), 3),
         }
-    looks = detector.second_passes - before
-    counts = {"images": len(pairs), "persons": persons, "second_looks": looks}
+    passes = detector.second_passes - before
+    counts = {"images": len(pairs), "persons": persons, "second_looks": passes}
     return {**counts, "ap50": round(float(ap), 4), "at": rows}
 
 
 def filled(detector: Detector, paths: list[Path]) -> dict[str, object]:
-    """Photos where a box has at least 60 % of the height, and how many needed a second look."""
+    """Photos where a box has at least 60 % of the height, and how many needed a second pass."""
     before, tall = detector.second_passes, 0
     for path in paths:
         frame = read(path)
         xyxy = detector(frame).xyxy
         tall += bool((xyxy[:, 3] - xyxy[:, 1]).max(initial=0) >= 0.6 * len(frame.image))
-    looks = detector.second_passes - before
-    return {"photos": len(paths), "found": tall, "second_looks": looks}
+    passes = detector.second_passes - before
+    return {"photos": len(paths), "found": tall, "second_looks": passes}
 
 
-def least_ms(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The least CPU time of each call, taken in turns."""
+def best_ms(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """The minimum CPU milliseconds of each call; they alternate."""
     best = dict.fromkeys(calls, float("inf"))
     for _ in range(rounds):
         for name, call in calls.items():
@@ -112,7 +112,7 @@ def speed(detector: Detector, photo: Path, rounds: int) -> dict[str, float]:
     image = read(photo).image
     wide, square = (resized(image, *size) for size in ((1920, 1080), (640, 640)))
     run = detector.network.run
-    return least_ms(
+    return best_ms(
         {
             "call_1080p": lambda: detector(Frame(wide)),
             "call_square": lambda: detector(Frame(square)),
@@ -126,7 +126,7 @@ def speed(detector: Detector, photo: Path, rounds: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "assets")
+    parser.add_argument("--data", type=Path, default=ASSETS)
     parser.add_argument("--detector", default=embedded()["nanodet-person"], type=Path)
     parser.add_argument("--rounds", type=int, default=20)
     arguments = parser.parse_args()
@@ -141,13 +141,13 @@ def main() -> None:
         "one_person_fills_photo": filled(detector, photos),
         "ms_one_thread": speed(detector, photos[0], arguments.rounds),
     }
-    pairs = list(labelled(arguments.data / "coco_val_person_boxes"))
+    pairs = list(labeled(arguments.data / "coco_val_person_boxes"))
     report["coco_val_as_used"] = accuracy(detector, pairs)
     del report["coco_val_as_used"]["ap50"]  # boxes below the threshold are missing
-    detector.min_score = LOWEST  # every large box is sure, so there are no second looks
+    detector.min_score = LOWEST  # every large box is above it, so there are no second passes
     report["coco_val_one_look"] = accuracy(detector, pairs)
     print(json.dumps(report, indent=1))
-    print(save("detector", "python benchmarks/detector.py", 1, report))
+    print(save("detector", command("detector"), 1, report))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What scores are worth: `python benchmarks/calibration.py [--assets DIR]`.
+"""Calibration of scores: `python -m benchmarks calibration [--assets DIR]`.
 
-256 persons of 90 COCO 2017 images in their labelled boxes. A keypoint is right nearer than 0.1 of
-sqrt(box area); keypoints without label are left out. Expected calibration error (10 bins) of the
-raw score and of the calibrated chance, each fifth of the images judged by a fit to the others.
+256 persons of 90 COCO 2017 images in their labeled boxes. A keypoint is correct within 0.1 of
+sqrt(box area); keypoints without a label are left out. Expected calibration error (10 bins) of the
+raw score and of the calibrated probability, each fifth of the images judged by a fit to the others.
 
 Writes results/calibration.json, whose "embed" part is, by model, the calibration.json that
 scripts/make_models puts into the embedded bundles (fitted to all 90 images).
@@ -17,19 +17,18 @@ from typing import Any
 
 import cv2
 import numpy as np
-from results_file import save
 
 import posekit
+from benchmarks.accuracy.persons import NAMES
+from benchmarks.results_file import ASSETS, ROOT, command, save
 from posekit.evaluate import predict, read_annotations, score
 from posekit.evaluate.calibrate import calibrate, samples
 
-ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("movenet-thunder", "movenet-lightning")
 DATA = "90 images of COCO 2017 with 256 persons (28 train images), labelled boxes"
 
 
 def measure(name: str, assets: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One model's report, and what its bundle should hold."""
+    """One model's report, and the contents of its bundle's calibration."""
     file = assets / "coco_kpts" / "person_keypoints.json"
     labels = read_annotations(file, file.parent / "images")
     data = {}
@@ -47,7 +46,7 @@ def measure(name: str, assets: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--assets", type=Path, default=ROOT.parent / "shared" / "assets")
+    parser.add_argument("--assets", type=Path, default=ASSETS)
     options = parser.parse_args()
     cv2.setNumThreads(1)
     figures: dict[str, Any] = {"models": {}, "embed": {}}
@@ -62,7 +61,7 @@ def main() -> None:
                 f"{name:18} {view:6} {raw['ece']:8.3f} {new['ece']:9.3f} {ratio:6.2f} "
                 f"{raw['brier']:11.3f} {new['brier']:9.3f}"
             )
-    path = save("calibration", "python benchmarks/calibration.py", 1, figures)
+    path = save("calibration", command("calibration"), 1, figures)
     print(f"wrote {path.relative_to(ROOT)}")
 
 

@@ -1,11 +1,11 @@
-"""A rival's whole way from frames to points: end_to_end_rivals.py runs it in its environment.
+"""A library from frames to points, timed as a whole; end_to_end_baselines runs it.
 
-    python rival_whole.py rtmlib|vitpose|mediapipe|MODEL FOLDER
+    python baseline_whole.py rtmlib|vitpose|mediapipe|MODEL FOLDER
 
-MODEL is one of posekit's, or a bundle in FOLDER, run in posekit's own environment.
+MODEL is one of posekit's, or a file in FOLDER, run in posekit's own environment.
 
-FOLDER/in.npz holds frames (F, H, W, 3) RGB and boxes (P, 4); what comes out goes to FOLDER/out.npz:
-points where there are some, seconds of CPU and wall time after a round to warm up, peak memory.
+FOLDER/in.npz holds frames (F, H, W, 3) RGB and boxes (P, 4). FOLDER/out.npz gets points where there
+are some, seconds of CPU and wall time after a round to warm up, and peak memory.
 """
 
 import functools
@@ -19,22 +19,22 @@ from typing import Any
 
 import numpy as np
 
-ANSWER = ("points", "scores")
-"""Of posekit's poses."""
+COMPARED = ("points", "scores")
+"""Fields of posekit's poses that are written."""
 
 
 def rtmlib(folder: str, frames: Any, boxes: Any) -> Callable[[], Any]:
-    """Its ViTPose class with the same ONNX network, person by person, on our threads."""
+    """Its ViTPose class with the same ONNX network, one person after another, on our threads."""
     import cv2
     import onnxruntime
     from rtmlib.tools.pose_estimation.vitpose import ViTPose
 
     cv2.setNumThreads(1)
-    # RGB, as the network and rtmlib's own mean and deviation want it.
-    with np.load(f"{folder}/in.npz") as given:
-        size = tuple(given["size"].tolist()) if "size" in given else (192, 256)
-        own = {name: tuple(given[name].tolist()) for name in ("mean", "std") if name in given}
-    # It leaves the threads to ONNX Runtime, which takes cores that this process is not held to.
+    # RGB, as the network and rtmlib's own mean and deviation expect it.
+    with np.load(f"{folder}/in.npz") as inputs:
+        size = tuple(inputs["size"].tolist()) if "size" in inputs else (192, 256)
+        own = {name: tuple(inputs[name].tolist()) for name in ("mean", "std") if name in inputs}
+    # It leaves the threads to ONNX Runtime, which takes cores outside this process's affinity.
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
     onnxruntime.InferenceSession = functools.partial(
@@ -58,18 +58,18 @@ def vitpose(folder: str, frames: Any, boxes: Any) -> Callable[[], Any]:
     network, processor = VitPoseForPoseEstimation(config).eval(), VitPoseImageProcessorPil()
     sizes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).tolist()
 
-    def look(frame: Any) -> Any:
-        given = processor([frame], boxes=[sizes], return_tensors="pt")
+    def predict(frame: Any) -> Any:
+        inputs = processor([frame], boxes=[sizes], return_tensors="pt")
         with torch.inference_mode():
-            found = network(**given)
+            found = network(**inputs)
         people = processor.post_process_pose_estimation(found, boxes=[sizes])[0]
         return np.stack([np.asarray(person["keypoints"]) for person in people])
 
-    return lambda: {"points": np.stack([look(frame) for frame in frames])}
+    return lambda: {"points": np.stack([predict(frame) for frame in frames])}
 
 
 def mediapipe(folder: str, frames: Any, boxes: Any) -> Callable[[], Any]:
-    """BlazePose (full), which looks for one person: each has its cut-out and its own tracker."""
+    """BlazePose (full), which finds one person: each has its cut-out and its own tracker."""
     del folder
     from mediapipe.python.solutions.pose import Pose
 
@@ -84,21 +84,19 @@ def mediapipe(folder: str, frames: Any, boxes: Any) -> Callable[[], Any]:
     return run
 
 
-def posekit(model: str, folder: str, frames: Any, boxes: Any) -> Callable[[], Any]:
-    """Our own way with the boxes given, on as many threads as the process may use."""
+def own(model: str, folder: str, frames: Any, boxes: Any) -> Callable[[], Any]:
+    """posekit with the boxes given, on as many threads as the process may use."""
     import cv2
 
-    from posekit import Bundle, EstimateOptions, Estimator, bundle
-    from posekit.runtime import Runtime
+    import posekit
 
     cv2.setNumThreads(1)
-    path = f"{folder}/{model}" if model.endswith(".posekit") else bundle.find(model)
-    runtime = Runtime(Bundle.open(path), device="cpu", flip=False)
-    estimator = Estimator(runtime, lambda _: boxes, EstimateOptions())
+    path = f"{folder}/{model}" if model.endswith(".onnx") else model
+    estimator = posekit.load(path, "cpu", flip=False, boxes=lambda _: boxes)
 
     def run() -> Any:
-        seen = [estimator(frame, boxes) for frame in frames]
-        return {name: np.stack([getattr(each, name) for each in seen]) for name in ANSWER}
+        poses = [estimator(frame, boxes) for frame in frames]
+        return {name: np.stack([getattr(each, name) for each in poses]) for name in COMPARED}
 
     return run
 
@@ -109,26 +107,26 @@ def seconds() -> float:
 
 
 def timed(work: Callable[[], Any]) -> dict[str, Any]:
-    """Its answer, CPU and wall seconds of the second time, and the peak of memory."""
+    """Outputs, CPU and wall seconds of the second run, and peak memory."""
     work()
     cpu, wall = seconds(), time.perf_counter()
-    answer = work() or {}
+    outputs = work() or {}
     cpu, wall = seconds() - cpu, time.perf_counter() - wall
-    return {"cpu_s": cpu, "wall_s": wall, "peak_mb": peak_mb(), **answer}
+    return {"cpu_s": cpu, "wall_s": wall, "peak_mb": peak_mb(), **outputs}
 
 
 def peak_mb() -> float:
-    """The most memory held; ru_maxrss would count the process that started this one, too."""
-    told = Path("/proc/self/status").read_text()
-    return int(told.partition("VmHWM:")[2].split()[0]) / 1e3
+    """Peak resident memory; ru_maxrss would include the process that started this one."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1e3
 
 
 def main() -> None:
     task, folder = sys.argv[1:]
-    with np.load(f"{folder}/in.npz") as given:
-        frames, boxes = given["frames"], given["boxes"]
-    rivals = {"rtmlib": rtmlib, "vitpose": vitpose, "mediapipe": mediapipe}
-    prepare = rivals.get(task) or functools.partial(posekit, task)
+    with np.load(f"{folder}/in.npz") as inputs:
+        frames, boxes = inputs["frames"], inputs["boxes"]
+    baselines = {"rtmlib": rtmlib, "vitpose": vitpose, "mediapipe": mediapipe}
+    prepare = baselines.get(task) or functools.partial(own, task)
     np.savez(f"{folder}/out.npz", **timed(prepare(folder, frames, boxes)))
 
 

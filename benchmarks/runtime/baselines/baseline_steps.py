@@ -1,8 +1,8 @@
-"""rtmlib's and transformers' ways to decode and to crop, run in the environment of their own.
+"""Cropping and decoding of rtmlib and transformers, run in their own environment.
 
-`ask` starts this file with .rivals' Python (`scripts/rivals` makes it); arrays travel as .npz.
-Times are CPU seconds of the calling thread, the least of many calls. Each side also times the
-bare calls, so that a ratio to them is one process's own.
+`run_baselines` starts this file with .baselines' Python (`scripts/baselines` makes it); arrays are
+exchanged as .npz. Times are CPU seconds of the calling thread, the minimum of many calls. Each side
+also times the bare calls, so that a ratio to them is within one process.
 """
 
 from __future__ import annotations
@@ -20,29 +20,25 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-PYTHON = Path(__file__).resolve().parents[1] / ".rivals" / "bin" / "python"
-MISSING = "rivals: not measured; scripts/rivals makes their environment"
+PYTHON = Path(__file__).resolve().parents[3] / ".baselines" / "bin" / "python"
+MISSING = "baselines: not measured; scripts/baselines makes their environment"
 Arrays = dict[str, NDArray[Any]]
 
 
-def one_thread() -> dict[str, str]:
-    """This process's environment with one thread for every numeric library."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-
-
-def ask(task: str, arrays: Arrays) -> Arrays:
-    """What the rivals make of `arrays`, and how long they take; {} where they are not installed."""
+def run_baselines(task: str, arrays: Arrays) -> Arrays:
+    """Outputs of the baselines for `arrays`, and their seconds; {} where they are not installed."""
     if not PYTHON.exists():
         return {}
     with tempfile.TemporaryDirectory() as folder:
         np.savez(f"{folder}/in.npz", **arrays)
-        subprocess.run([str(PYTHON), __file__, task, folder], check=True, env=one_thread())
-        with np.load(f"{folder}/out.npz") as answer:
-            return dict(answer)
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        subprocess.run([str(PYTHON), __file__, task, folder], check=True, env=env)
+        with np.load(f"{folder}/out.npz") as outputs:
+            return dict(outputs)
 
 
-def least(works: dict[str, Callable[[], Any]], seconds: float = 3.0) -> dict[str, float]:
-    """The least CPU seconds of each work; they take turns, so that none has the quiet minutes."""
+def best_times(works: dict[str, Callable[[], Any]], seconds: float = 3.0) -> dict[str, float]:
+    """The minimum CPU seconds of each call; they alternate, so that all meet the same load."""
     best = dict.fromkeys(works, float("inf"))
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or float("inf") in best.values():
@@ -54,18 +50,18 @@ def least(works: dict[str, Callable[[], Any]], seconds: float = 3.0) -> dict[str
 
 
 def bare_decode(maps: NDArray[Any], mirrored: NDArray[Any]) -> NDArray[Any]:
-    """The addition and np.argmax alone: what no decoder with a flip test can do without."""
+    """The addition and np.argmax alone: what every decoder with a flip test needs."""
     rows = maps.shape[0] * maps.shape[1]
     return np.add(maps, mirrored).reshape(rows, -1).argmax(1)
 
 
 def bare_crop(image: NDArray[Any], matrices: NDArray[Any], size: tuple[int, int]) -> None:
-    """cv2.warpAffine alone, into new pictures."""
+    """cv2.warpAffine alone, into new images."""
     for matrix in matrices:
         cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR)
 
 
-# --- from here on in the rivals' environment ------------------------------------------------------
+# --- from here on in the baselines' environment ---------------------------------------------------
 
 
 def _rtmlib() -> Any:
@@ -83,35 +79,34 @@ def _vitpose() -> Any:
     return VitPoseImageProcessorPil()
 
 
-def _decode(given: Arrays) -> tuple[dict[str, Callable[[], Any]], Callable[[str], Any]]:
-    """Their decoders, told that a map's cells are the frame's pixels.
+def _decode(inputs: Arrays) -> tuple[dict[str, Callable[[], Any]], Callable[[str], Any]]:
+    """Their decoders, with the cells of a map as the pixels of the frame.
 
-    rtmlib blurs the maps that it is given, so each call gets a copy (its cost is in the figure:
-    about 1 % of it).
+    rtmlib blurs its input in place, so each call gets a copy (about 1 % of its time).
     """
-    maps, mirrored = given["maps"], given["mirrored"]
+    maps, mirrored = inputs["maps"], inputs["mirrored"]
     count, (height, width) = len(maps), maps.shape[2:]
     center, size = np.array([width - 1, height - 1]) / 2, np.array([width - 1, height - 1])
     rtmlib, vitpose = _rtmlib(), _vitpose()
     centers, scales = np.tile(center, (count, 1)), np.tile(size / 200, (count, 1))
 
-    def by_rtmlib() -> Any:
+    def decode_rtmlib() -> Any:
         people = [
             rtmlib.postprocess([maps[n : n + 1].copy()], center, size)[0] for n in range(count)
         ]
         return np.concatenate(people)
 
     works = {
-        "rtmlib": by_rtmlib,
+        "rtmlib": decode_rtmlib,
         "transformers": lambda: vitpose.keypoints_from_heatmaps(maps, centers, scales)[0],
         "bare": lambda: bare_decode(maps, mirrored),
     }
     return works, lambda name: works[name]()
 
 
-def _crop(given: Arrays) -> tuple[dict[str, Callable[[], Any]], Callable[[str], Any]]:
-    """Their preprocessing of RGB crops: float, normalised; planar with transformers."""
-    image, boxes, matrices = given["image"], given["boxes"], given["matrices"]
+def _crop(inputs: Arrays) -> tuple[dict[str, Callable[[], Any]], Callable[[str], Any]]:
+    """Their preprocessing of RGB crops: float, normalized; planar with transformers."""
+    image, boxes, matrices = inputs["image"], inputs["boxes"], inputs["matrices"]
     sizes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
     rtmlib, vitpose = _rtmlib(), _vitpose()
     works = {
@@ -129,11 +124,11 @@ def main() -> None:
     task, folder = sys.argv[1:]
     with np.load(f"{folder}/in.npz") as arrays:
         works, result = {"decode": _decode, "crop": _crop}[task](dict(arrays))
-    answer = {name: result(name) for name in works if name != "bare"}
-    # The bare calls alone: after the rivals' large arrays each new one costs page faults.
-    times = least({"bare": works.pop("bare")}, 1.0) | least(works, 8.0)
-    answer |= {f"{name}_s": np.float64(seconds) for name, seconds in times.items()}
-    np.savez(f"{folder}/out.npz", **answer)
+    outputs = {name: result(name) for name in works if name != "bare"}
+    # The bare calls alone: after the baselines' large arrays each new one costs page faults.
+    times = best_times({"bare": works.pop("bare")}, 1.0) | best_times(works, 8.0)
+    outputs |= {f"{name}_s": np.float64(seconds) for name, seconds in times.items()}
+    np.savez(f"{folder}/out.npz", **outputs)
 
 
 if __name__ == "__main__":
