@@ -37,6 +37,7 @@ from benchmarks.exported import exported_runtime
 from benchmarks.results_file import ASSETS, ROOT, command, save
 from posekit import Boxes, Bundle, ModelSpec, Warp
 from posekit.bundle import embedded
+from posekit.nets import build
 from posekit.runtime import Runtime
 from posekit.types import UInt8
 
@@ -57,7 +58,9 @@ VARIANTS = (
 def variant(bundle: Bundle, *, flip: bool, **changes: Any) -> Runtime:
     """The bundle's network with another spec."""
     spec = dataclasses.replace(bundle.pose_spec, **changes)
-    return exported_runtime(spec, bundle.weights, flip=flip)
+    needed = build(spec).state_dict()  # without the gate there is one head less
+    weights = {name: value for name, value in bundle.weights.items() if name in needed}
+    return exported_runtime(spec, weights, flip=flip)
 
 
 def sampled_images(folder: Path, count: int) -> list[UInt8]:

@@ -1,13 +1,13 @@
-"""What adaptation gives on a real domain: `python benchmarks/adapt.py [ROW ...]`.
+"""Gain of adaptation on a real domain: `python -m benchmarks adapt [ROW ...]`.
 
-MoveNet, persons of 1,500 unlabelled LSPET pictures, measured on the 250 labelled `check` pictures
-(PCK@0.2 of the torso; paired intervals by bootstrap over pictures) and on COCO (what is
-forgotten), source and adapted with the same spec, without the flip test. Labels choose nothing:
-the recipe was chosen by agreement on held-out unlabelled persons. Rows of a shift learn from the
-same pictures as shifts.py spoils them, and are measured on `check` spoiled likewise. Rows that are
-in results/adapt.json are not run again; those that are missing are printed as not run. The gate's
-findings of each row are kept for benchmarks/gate.py; the verdict is that of the present rule on
-them.
+MoveNet, persons of 1,500 unlabeled LSPET images, measured on the 250 labeled `check` images
+(PCK@0.2 of the torso; paired intervals by bootstrap over images) and on COCO (catastrophic
+forgetting), source and adapted with the same spec, without the flip test. Labels choose nothing:
+the recipe was chosen by agreement on held-out unlabeled persons. Rows of a shift learn from the
+same images with a synthetic corruption, and are measured on `check` with the same one. Rows that
+are in results/adapt.json are not run again; those that are missing are printed as not run. The
+gate's findings of each row are kept for the program `gate`; the verdict is that of the current rule
+on them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import argparse
 import dataclasses
 import json
 import shutil
-import time
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,30 +25,34 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from accuracy import DIAGONALS, LIMBS, Array, Persons, estimate, persons_of, similarity, tight_boxes
-from results_file import FOLDER, machine, save
-from shifts import SHIFTS, shift_folder
 
+import posekit
+from benchmarks.accuracy.persons import (
+    Array,
+    Persons,
+    coco_persons,
+    estimate,
+    hits,
+    persons_of,
+    similarity,
+    tight_boxes,
+)
+from benchmarks.adaptation.verdicts import current_verdict
+from benchmarks.results_file import ASSETS, FOLDER, WORK, command, figures_of, machine, save
 from posekit import Bundle
 from posekit.atomic import write_atomic
 from posekit.bundle import embedded
-from posekit.evaluate.bootstrap import paired_bootstrap
-from posekit.runtime import Runtime
+from posekit.errors import CollapsedError, DivergedError
+from posekit.evaluate import paired_bootstrap
+from posekit.runtime import PoseRuntime, Runtime
 from posekit.tta import TtaRuntime
-from posekit_finetune import recipe
-from posekit_finetune.adapt import Outcome, adapt
-from posekit_finetune.assess import gate
-from posekit_finetune.assess.compare import MetricChange
-from posekit_finetune.options import AdaptOptions, Hooks
-
-ROOT = Path(__file__).resolve().parents[1]
-WORK = ROOT / "benchmarks" / "work"
+from tests.synthetic.corruptions import CORRUPTIONS, corrupt_folder
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run.  recipe: of posekit_finetune; settings: on top; teacher: another embedded model;
-    shift: of shifts.py, or None for the pictures as they are.
+    """One run.  settings: on top of the recipe; teacher: another embedded model;
+    shift: a synthetic corruption, or None for the original images.
     """
 
     model: str = "movenet-lightning"
@@ -62,15 +66,15 @@ class Row:
 
 BRIEF = ("steps=350", "watch_every=175")
 """A quarter of the default's steps, for 800 persons."""
-SPENT = ("steps", "learning_s", "peak_memory_mb")
-"""Of the run's facts; learning_s counts what was learned before a run was cut off and went on too,
-`seconds` the last process only, and all that it took where `whole` is true: else persons and the
-teacher's answers were there from another row."""
+COST = ("steps", "learning_s", "peak_memory_mb")
+"""Facts of a run; learning_s includes the time before an interruption, `seconds` is the last
+process only, and everything where `whole` is true: else persons and pseudo-labels were there from
+another row."""
 SHORT = ("steps=150", "watch_every=50")
 BEFORE = ("ensemble_views=8", "hard.any_turn=0", "rate=2e-4", "blend=0.7", "retain=0")
-"""The default recipe until persons were turned at will and the source was retained."""
+"""The default recipe before rotations at any angle and retention of the source."""
 SHORTER = ("rate=7e-4", "blend=1.0", "steps=700", "watch_every=175")
-"""The default recipe until it was seen that persons it learned from fared no better than others."""
+"""The default recipe before longer training: training persons were no better than others."""
 ROWS = {
     "lightning-0": Row(),
     "lightning-1": Row(seed=1),
@@ -89,7 +93,7 @@ ROWS = {
     ),
     "paper, single": Row(recipe="single", settings=SHORT),
     "paper, dual": Row(recipe="dual", settings=SHORT),
-    **{name: Row(settings=BRIEF, limit=800, shift=name) for name in SHIFTS},
+    **{name: Row(settings=BRIEF, limit=800, shift=name) for name in CORRUPTIONS},
     "taught by thunder": Row(settings=BRIEF, teacher="movenet-thunder"),
     "short": Row(settings=SHORT),
     "short, nothing retained": Row(settings=(*SHORT, "retain=0")),
@@ -105,15 +109,6 @@ ROWS = {
 }
 
 
-def hits(points: Array, joints: Array, share: float = 0.2) -> Array:
-    """Which of LSPET's 12 limb joints are right, (N, 12), NaN where not labelled."""
-    truth, seen = joints[:, : len(LIMBS), :2], joints[:, : len(LIMBS), 2] > 0
-    sides = [np.linalg.norm(truth[:, a] - truth[:, b], axis=1) for a, b in DIAGONALS]
-    size = np.maximum(np.maximum(*sides), 10.0)
-    far = np.linalg.norm(points[:, LIMBS] - truth, axis=2)
-    return np.where(seen, far < share * size[:, None], np.nan)
-
-
 def recalls(values: Array) -> Array:
     """Each person's mean OKS hit over 0.50:0.05:0.95, whose mean is AR."""
     return (values[:, None] > np.arange(0.5, 0.96, 0.05)).mean(1)
@@ -121,40 +116,36 @@ def recalls(values: Array) -> Array:
 
 @dataclass(frozen=True)
 class Data:
-    """The labelled persons that measure, and the pictures without labels."""
+    """The labeled persons that measure, and the unlabeled images."""
 
     check: Persons
     coco: Persons
-    unlabelled: Path
+    unlabeled: Path
 
     @classmethod
     def read(cls, assets: Path, shift: str | None = None) -> Data:
-        """The pictures as they are, or spoiled by a shift, once, in the work folder."""
-        coco, lspet = assets / "coco_kpts", assets / "lspet"
-        check, labels, unlabelled = lspet / "check", lspet / "check.json", lspet / "adapt"
+        """The original images, or corrupted ones, made once in the work folder."""
+        lspet = assets / "lspet"
+        check, labels, unlabeled = lspet / "check", lspet / "check.json", lspet / "adapt"
         if shift:
-            check = spoiled(shift, check, labels)
-            labels, unlabelled = check / "annotations.json", spoiled(shift, unlabelled, None)
-        return cls(
-            persons_of(check, labels),
-            persons_of(coco / "images", coco / "person_keypoints.json"),
-            unlabelled,
-        )
+            check = corrupted(shift, check, labels)
+            labels, unlabeled = check / "annotations.json", corrupted(shift, unlabeled, None)
+        return cls(persons_of(check, labels), coco_persons(assets), unlabeled)
 
-    def measure(self, runtime: Runtime) -> dict[str, Array]:
+    def measure(self, runtime: PoseRuntime) -> dict[str, Array]:
         """Hits per joint on check, recall per person on COCO."""
         points = estimate(runtime, self.check, tight_boxes(self.check.joints))
-        seen = similarity(estimate(runtime, self.coco, self.coco.boxes), self.coco)
-        return {"pck": hits(points, self.check.joints), "coco": recalls(seen)}
+        oks = similarity(estimate(runtime, self.coco, self.coco.boxes), self.coco)
+        return {"pck": hits(points, self.check.joints), "coco": recalls(oks)}
 
 
-def spoiled(shift: str, images: Path, labels: Path | None) -> Path:
-    """The folder of images as the shift leaves them; made where it is not whole."""
+def corrupted(shift: str, images: Path, labels: Path | None) -> Path:
+    """The folder of corrupted images; made where it is not complete."""
     target = WORK / f"{shift}-{images.name}"
     if not target.exists():
         partial = WORK / f".{target.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        shift_folder(shift, images, partial, seed=0, annotations=labels)
+        corrupt_folder(shift, images, partial, seed=0, annotations=labels)
         partial.rename(target)
     return target
 
@@ -166,9 +157,9 @@ def plain(bundle: Bundle, threads: int) -> Runtime:
 def change(before: Array, after: Array, groups: Array) -> dict[str, float]:
     """Both means, and their paired difference with its 95 % interval."""
     difference, low, high = paired_bootstrap(before, after, groups, seed=0)
-    told = (np.nanmean(before), np.nanmean(after), difference, low, high)
+    values = (np.nanmean(before), np.nanmean(after), difference, low, high)
     names = ("before", "after", "difference", "low", "high")
-    return {name: round(float(value), 4) for name, value in zip(names, told, strict=True)}
+    return {name: round(float(value), 4) for name, value in zip(names, values, strict=True)}
 
 
 def names_of(persons: Persons) -> Array:
@@ -177,76 +168,88 @@ def names_of(persons: Persons) -> Array:
 
 def run(name: str, row: Row, data: Data, threads: int) -> dict[str, Any]:
     """One row: adapt, measure source and adapted, and the gate's findings."""
-    source = Bundle.open(embedded()[row.model])
-    teacher = Bundle.open(embedded()[row.teacher]) if row.teacher else None
-    options = AdaptOptions(
-        (str(data.unlabelled),),
-        WORK,
-        recipe.load(row.recipe, row.settings),
-        row.recipe,
-        find=dataclasses.replace(AdaptOptions((), WORK).find, limit=row.limit),
-        seed=row.seed,
-        teacher=teacher,
-        threads=threads,
-    )
     counted: list[int] = []
-    told = Hooks(
-        on_count=lambda done, _: counted.append(done),
-        on_stage=lambda text: print(f"  {name}: {text}", flush=True),
-        on_reading=lambda reading, seconds: print(
+    hooks = {
+        "on_count": lambda done, _: counted.append(done),
+        "on_stage": lambda text: print(f"  {name}: {text}", flush=True),
+        "on_reading": lambda reading, seconds: print(
             f"  {name}: step {reading.step} {seconds:.0f} s score {reading.score:+.4f}", flush=True
         ),
-    )
-    started = time.perf_counter()
-    outcome = adapt(source, options, told)
-    seconds = round(time.perf_counter() - started, 1)
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        output, stopped = Path(folder) / "adapted.posekit", None
+        try:
+            report = posekit.adapt(
+                row.model,
+                data.unlabeled,
+                output,
+                hooks=hooks,
+                recipe=row.recipe,
+                settings=row.settings,
+                seed=row.seed,
+                teacher=row.teacher,
+                limit=row.limit,
+                threads=threads,
+                work=WORK,
+                force=True,  # refused ones are measured, too
+                pictures=False,
+            ).summary
+        except (CollapsedError, DivergedError) as error:
+            stopped = type(error).__name__
+            report = json.loads(output.with_suffix(".json").read_text())
+        adapted = Bundle.open(output) if output.exists() else None
     figures = {
         **dataclasses.asdict(row),
         "cpu": machine(threads)["cpu"],
         "threads": threads,
-        "seconds": seconds,
+        "seconds": report["facts"].get("seconds"),
         "whole": bool(counted),
+        "stopped": stopped,
     }
-    return {**figures, **_judged(outcome, source, data, threads)}
+    source = Bundle.open(embedded()[row.model])
+    return {**figures, **outcome(report, source, adapted, data=data, threads=threads)}
 
 
-def _judged(outcome: Outcome, source: Bundle, data: Data, threads: int) -> dict[str, Any]:
-    said: dict[str, Any] = {
-        "reason": outcome.reason,
-        "stopped": type(outcome.error).__name__ if outcome.error else None,
-        "persons": len(outcome.persons),
-        **{key: outcome.facts[key] for key in SPENT},
-        "history": [dataclasses.asdict(reading) for reading in outcome.history],
+def outcome(
+    report: dict[str, Any], source: Bundle, adapted: Bundle | None, *, data: Data, threads: int
+) -> dict[str, Any]:
+    """What the report of a run and the labels say; adapted: None where no model was written."""
+    facts = report["facts"]
+    figures: dict[str, Any] = {
+        "reason": report["result"].partition(": ")[2],
+        "persons": facts["persons"],
+        **{key: facts[key] for key in COST if key in facts},
+        "history": report["history"],
     }
-    if outcome.adapted is None or outcome.verdict is None:
-        return said
-    before, after = (data.measure(plain(b, threads)) for b in (source, outcome.adapted))
+    if adapted is None:
+        return figures
+    before, after = (data.measure(plain(bundle, threads)) for bundle in (source, adapted))
     pck = change(before["pck"], after["pck"], names_of(data.check))
     coco = change(before["coco"], after["coco"], names_of(data.coco))
-    return {**said, "pck": pck, "coco": coco, "verdict": outcome.verdict.to_dict()}
+    return {**figures, "pck": pck, "coco": coco, "verdict": report["verdict"]}
 
 
-def rejudged(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with the verdict of the gate's present rule."""
+def judged_again(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with the verdict of the gate's current rule."""
     if "verdict" not in row:
         return row
-    told = row["verdict"]["findings"]
-    passed, reasons = gate.decide([MetricChange.from_dict(each) for each in told])
-    return {**row, "verdict": {"passed": passed, "reasons": list(reasons), "findings": told}}
+    findings = row["verdict"]["findings"]
+    passed, reasons = current_verdict(findings)
+    return {**row, "verdict": {"passed": passed, "reasons": reasons, "findings": findings}}
 
 
 def views(data: Data, threads: int) -> dict[str, Any]:
-    """What eight views give without any learning, at eight times the cost."""
-    told = {}
+    """Test-time augmentation with eight views, no learning, at eight times the cost."""
+    gains = {}
     for name in ("movenet-lightning", "movenet-thunder"):
         bundle = Bundle.open(embedded()[name])
         many = TtaRuntime(bundle, views=8, device="cpu", threads=threads)
         before, after = data.measure(plain(bundle, threads)), data.measure(many)
-        told[name] = {
+        gains[name] = {
             "pck": change(before["pck"], after["pck"], names_of(data.check)),
             "coco": change(before["coco"], after["coco"], names_of(data.coco)),
         }
-    return told
+    return gains
 
 
 def line(name: str, row: dict[str, Any]) -> str:
@@ -263,26 +266,25 @@ def line(name: str, row: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; none: print what there is")
-    parser.add_argument("--assets", type=Path, default=ROOT.parent / "shared" / "assets")
+    parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; none: print existing rows")
+    parser.add_argument("--assets", type=Path, default=ASSETS)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     torch.set_num_threads(options.threads)
     path = FOLDER / "adapt.json"
     for name in options.rows:
-        done = json.loads(path.read_text())["figures"] if path.exists() else {}
-        if name in done:
+        if name in figures_of("adapt"):
             continue
         figures = (
             views(Data.read(options.assets), options.threads)
             if name == "views"
             else run(name, ROWS[name], Data.read(options.assets, ROWS[name].shift), options.threads)
         )
-        done = json.loads(path.read_text())["figures"] if path.exists() else {}
-        save("adapt", "python benchmarks/adapt.py", options.threads, {**done, name: figures})
+        done = figures_of("adapt")
+        save("adapt", command("adapt"), options.threads, {**done, name: figures})
     kept = json.loads(path.read_text()) if path.exists() else {"figures": {}}
-    done = {name: rejudged(row) for name, row in kept["figures"].items()}
+    done = {name: judged_again(row) for name, row in kept["figures"].items()}
     if done != kept["figures"]:
         write_atomic(path, (json.dumps({**kept, "figures": done}, indent=1) + "\n").encode())
     for model, figures in done.get("views", {}).items():

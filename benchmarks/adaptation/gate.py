@@ -1,14 +1,14 @@
-"""Is the gate right? `python benchmarks/gate.py [RESULTS.json ...]`.
+"""Is the gate right? `python -m benchmarks gate [RESULTS.json ...]`.
 
 Reads runs whose true change was measured with labels: results/adapt.json and results/harmful.json,
 or the files named. A row of `figures` that counts has
 
-    run, domain, model, seed     what it was
-    verdict                      `Verdict.to_dict()`: findings with before, after and interval
+    run, domain, model, seed     what was run
+    verdict                      of the report: findings with before, after and interval
     truth                        {"difference", "low", "high"}: paired change of PCK with labels
 
 and may have `planted: true`. Rows without `verdict` or `truth` are counted as not judged. The rule
-is applied anew to the stored findings, so that the table is that of the gate as it is now. Truth:
+is applied again to the recorded findings, so that the table is that of the current gate. Truth:
 harmful where the interval's upper bound is below 0, helpful where its lower one is above, else no
 evidence. Spearman's correlation of each indicator's change with the true change, over all runs and
 over those that were not planted. Writes results/gate.json.
@@ -23,25 +23,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from results_file import FOLDER, save
 from scipy.stats import rankdata
 
-from posekit_finetune.assess.compare import MetricChange
-from posekit_finetune.assess.gate import decide
+from benchmarks.adaptation.verdicts import current_verdict
+from benchmarks.results_file import FOLDER, command, save
 
 KINDS = ("harmful", "no evidence", "helpful")
-LEAST_RUNS = 5
+MIN_RUNS = 5
 
 
-def truth_of(told: dict[str, float]) -> str:
-    """What labels say of a run."""
-    if told["high"] < 0:
+def truth_of(change: dict[str, float]) -> str:
+    """The kind of a run by its change with labels."""
+    if change["high"] < 0:
         return "harmful"
-    return "helpful" if told["low"] > 0 else "no evidence"
+    return "helpful" if change["low"] > 0 else "no evidence"
 
 
 def rows_of(found: Any) -> list[dict[str, Any]]:
-    """Rows of a results file; adapt.json names its runs and calls their true change `pck`."""
+    """Rows of a results file; adapt.json has names of runs and their true change as `pck`."""
     if isinstance(found, list):
         return found
     if "rows" in found:
@@ -54,11 +53,11 @@ def rows_of(found: Any) -> list[dict[str, Any]]:
 
 
 def judged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each row with the rule's present answer; labels are never shown to it."""
+    """Each row with the current verdict, which has no access to labels."""
     result = []
     for row in rows:
-        findings = [MetricChange.from_dict(each) for each in row["verdict"]["findings"]]
-        passed, reasons = decide(findings)
+        findings = row["verdict"]["findings"]
+        passed, reasons = current_verdict(findings)
         result.append(
             {
                 "run": row["run"],
@@ -69,8 +68,8 @@ def judged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "truth": truth_of(row["truth"]),
                 "difference": row["truth"]["difference"],
                 "passed": passed,
-                "reasons": list(reasons),
-                "changes": {each.name: each.difference for each in findings},
+                "reasons": reasons,
+                "changes": {each["name"]: each["difference"] for each in findings},
             }
         )
     return result
@@ -88,9 +87,9 @@ def table(rows: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
 
 
 def spearman(a: list[float], b: list[float]) -> float | None:
-    """Rank correlation over pairs that are both known; None for fewer than LEAST_RUNS."""
+    """Rank correlation over pairs that are both known; None for fewer than MIN_RUNS."""
     known = [(x, y) for x, y in zip(a, b, strict=True) if math.isfinite(x) and math.isfinite(y)]
-    if len(known) < LEAST_RUNS:
+    if len(known) < MIN_RUNS:
         return None
     first, second = (rankdata(values) for values in zip(*known, strict=True))
     if np.ptp(first) == 0 or np.ptp(second) == 0:
@@ -102,24 +101,27 @@ def correlations(rows: list[dict[str, Any]]) -> dict[str, float | None]:
     """Spearman's correlation of each indicator's change with the true one."""
     true = [row["difference"] for row in rows]
     names = list(dict.fromkeys(name for row in rows for name in row["changes"]))
-    told = {name: [row["changes"].get(name, math.nan) for row in rows] for name in names}
-    told["flip + teacher"] = [a + b for a, b in zip(told["flip"], told["teacher"], strict=True)]
-    return {name: spearman(values, true) for name, values in told.items()}
+    changes = {name: [row["changes"].get(name, math.nan) for row in rows] for name in names}
+    both = zip(changes["flip"], changes["teacher"], strict=True)
+    changes["flip + teacher"] = [a + b for a, b in both]
+    return {name: spearman(values, true) for name, values in changes.items()}
 
 
 def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """All that is written."""
+    """The figures of the results file."""
     usable = [row for row in rows if row.get("verdict") and row.get("truth")]
-    told = judged(usable)
-    real = [row for row in told if not row["planted"]]
+    results = judged(usable)
+    real = [row for row in results if not row["planted"]]
     return {
-        "runs": len(told),
+        "runs": len(results),
         "not_judged": len(rows) - len(usable),
-        "planted": table([row for row in told if row["planted"]]),
+        "planted": table([row for row in results if row["planted"]]),
         "trained": table(real),
-        "worst_passed": min((row["difference"] for row in told if row["passed"]), default=None),
-        "spearman": {"all": correlations(told), "trained": correlations(real)} if told else {},
-        "rows": [{key: row[key] for key in row if key != "changes"} for row in told],
+        "worst_passed": min((row["difference"] for row in results if row["passed"]), default=None),
+        "spearman": {"all": correlations(results), "trained": correlations(real)}
+        if results
+        else {},
+        "rows": [{key: row[key] for key in row if key != "changes"} for row in results],
     }
 
 
@@ -136,12 +138,12 @@ def main() -> None:
             continue
         found = json.loads(path.read_text())["figures"]
         rows += rows_of(found)
-    told = figures(rows)
-    print(json.dumps({key: told[key] for key in told if key != "rows"}, indent=1))
-    for row in told["rows"]:
+    found = figures(rows)
+    print(json.dumps({key: found[key] for key in found if key != "rows"}, indent=1))
+    for row in found["rows"]:
         word = "passed" if row["passed"] else "refused"
         print(f"{row['truth']:12} {row['difference']:+.3f} {word:8} {row['run']}")
-    save("gate", "python benchmarks/gate.py", 1, told)
+    save("gate", command("gate"), 1, found)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""How long a step of adaptation takes, and what shortens it: `python benchmarks/step.py`.
+"""Time of a step of adaptation, and what shortens it: `python -m benchmarks step`.
 
-The default recipe, 16 persons a step, on noise: only time counts. Every way takes its turn again
-and again in one run; a figure is the median over the turns of its time over that of the first way
-in the same turn. A way that takes more than FAR times as long is timed in two turns only.
+The default recipe, 16 persons a step, on noise: only time counts. The variants alternate in one
+run; a figure is the median over the turns of its time over that of the first variant in the same
+turn. A variant that takes more than FAR times as long is timed in two turns only.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from results_file import save
 
+from benchmarks.results_file import command, save
 from posekit import Bundle
 from posekit.bundle import embedded
 from posekit_finetune import recipe
@@ -38,34 +38,34 @@ FAR = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Way:
-    """How a step is taken.  bf16: by torch's autocast."""
+class Variant:
+    """How a step is computed.  bf16: by torch's autocast."""
 
     channels_last: bool = True
     bf16: bool = False
 
 
-WAYS = {
-    BASE: Way(),
-    "contiguous": Way(channels_last=False),
-    "channels last, bfloat16": Way(bf16=True),
+VARIANTS = {
+    BASE: Variant(),
+    "contiguous": Variant(channels_last=False),
+    "channels last, bfloat16": Variant(bf16=True),
 }
 
 
-def step_of(source: Bundle, way: Way) -> Step:
-    """A fresh student of the source."""
-    made = recipe.load("default")
+def step_of(source: Bundle, variant: Variant) -> Step:
+    """A step with a new student of the source."""
+    chosen = recipe.load("default")
     nets = [load_network(source) for _ in range(2)]
-    if way.channels_last:
+    if variant.channels_last:
         nets[0] = nets[0].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = RelativeAdam(trainable_parameters(nets[0], made.learn), made.rate)
-    set_train_mode(nets[0], made.batch_norm)
+    optimizer = RelativeAdam(trainable_parameters(nets[0], chosen.learn), chosen.rate)
+    set_train_mode(nets[0], chosen.batch_norm)
     networks = Networks(nets[:1], [], frozen_copy(nets[1]), 0.5, 0.5)
-    return Step(networks, made, source.pose_spec, offset_of(source.pose_spec), optimizer)
+    return Step(networks, chosen, source.pose_spec, offset_of(source.pose_spec), optimizer)
 
 
 def batch_of(source: Bundle, persons: int) -> Batch:
-    """Noise, and a teacher that says noise."""
+    """Noise, with noise as the teacher's maps."""
     spec, random = source.pose_spec, np.random.default_rng(0)
     (width, height), margin = spec.input_size, np.array(offset_of(spec)).astype(int)
     shape = (persons, height + 2 * margin[1], width + 2 * margin[0], 3)
@@ -76,10 +76,13 @@ def batch_of(source: Bundle, persons: int) -> Batch:
 
 
 def timed(source: Bundle, threads: int, turns: int) -> dict[str, dict[str, float]]:
-    """Of each way: seconds a step, and times those of the first, medians."""
+    """Of each variant: seconds per step, and ratio to the first, medians."""
     torch.set_num_threads(threads)
     batch = batch_of(source, recipe.load("default").batch)
-    works = {name: functools.partial(_one, step_of(source, way), way) for name, way in WAYS.items()}
+    works = {
+        name: functools.partial(_one, step_of(source, variant), variant)
+        for name, variant in VARIANTS.items()
+    }
     found: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(turns + 1):
         for name, work in works.items():
@@ -99,8 +102,8 @@ def timed(source: Bundle, threads: int, turns: int) -> dict[str, dict[str, float
     }
 
 
-def _one(step: Step, way: Way, batch: Batch) -> float:
-    low = torch.autocast("cpu", torch.bfloat16) if way.bf16 else contextlib.nullcontext()
+def _one(step: Step, variant: Variant, batch: Batch) -> float:
+    low = torch.autocast("cpu", torch.bfloat16) if variant.bf16 else contextlib.nullcontext()
     torch.set_flush_denormal(True)
     start = time.perf_counter()
     with low:
@@ -121,10 +124,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for threads in options.threads:
             rows = timed(source, threads, options.turns)
             figures[f"{model}, {threads} thread{'s' * (threads > 1)}"] = rows
-            print(f"{model}, {threads} threads, s a step, times that of the first")
+            print(f"{model}, {threads} threads, s per step, ratio to the first")
             for name, row in rows.items():
                 print(f"  {name:24} {row['seconds']:7.3f} {row['times']:6.2f}", flush=True)
-    print(save("step", "python benchmarks/step.py", max(options.threads), figures))
+    print(save("step", command("step"), max(options.threads), figures))
 
 
 if __name__ == "__main__":

@@ -1,197 +1,141 @@
-"""FP32, FP16 and INT8 on this CPU: `python benchmarks/precision.py [--rows NAME ...]`.
+"""FP32, FP16 and INT8 on this CPU: `python -m benchmarks precision [--rows NAME ...]`.
 
-For each network its plain points graph as `export` writes it: size of the file, least CPU time of
-a crop on one thread (the three take turns in one process: compare ratios), and how far it is from
-torch in float32 on crops that neither calibrated it nor chose its layers. Shifts in px are of
-keypoints scored above 0.3; networks with random weights have none, so their maps are compared. A
-row that is in results/ already is not measured again, unless it is named by --rows. Processors
-with VNNI (they multiply bytes in one step) and without have a file each: it decides int8's speed.
+For each network its plain points graph as `posekit export` writes it: size of the file, minimum CPU
+time of a crop on one thread (the three alternate in one process: compare ratios), and its deviation
+from torch in float32 on crops that neither calibrated it nor chose its layers. Deviations in px are
+of keypoints scored above 0.3; networks with random weights have none, so their maps are compared. A
+row that is in results/ already is not measured again, unless it is named by --rows. Processors with
+VNNI (they multiply bytes in one step) and without have a file each: it decides int8's speed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
-from figures import NETS, SIZE, figures, spec, trained
-from numpy.typing import NDArray
-from results_file import FOLDER, save
-from torch import nn
 
-from posekit import Bundle, codecs
-from posekit.bundle import embedded
+from benchmarks.export.precision_cases import PRECISIONS, Array, Case, cases, normalized
+from benchmarks.exported import export
+from benchmarks.results_file import ASSETS, command, figures_of, save
+from posekit import codecs
 from posekit.errors import ParityError
-from posekit.nets import build
-from posekit.skeletons import COCO_17
-from posekit.types import ModelSpec
-from posekit_engines.graphs.contents import dtype_summary
-from posekit_engines.graphs.network import network_graph
-from posekit_engines.graphs.points import points_graph
-from posekit_engines.graphs.weights import inline_weights, load_weights
-from posekit_engines.parity.crops import embedded_crops as check_crops
-from posekit_engines.parity.crops import load_check_crops
-from posekit_engines.parity.source import SURE, source_maps
-from posekit_engines.precision.activations import session
-from posekit_engines.precision.fp16 import to_fp16
-from posekit_engines.precision.int8 import to_int8
-from posekit_engines.precision.int8_error import TrialOutputs, trial_outputs
+from posekit.parity import SURE
+from posekit.session import open_session
 
-ROOT = Path(__file__).resolve().parents[1]
-PRECISIONS = ("fp32", "fp16", "int8")
-LEAST_TURNS = 8  # of timing, however long they take
-Array = NDArray[Any]
+MIN_TURNS = 8  # of timing, however long they take
+MAPS = ("network/heatmaps", "heatmaps")
+"""Names of the network's maps in an exported graph."""
+Outputs = tuple[Array, Array, Array]
 
 
-@dataclass(frozen=True, eq=False)
-class Case:
-    """A network with weights, and crops to judge it on and to calibrate int8 with."""
-
-    spec: ModelSpec
-    net: nn.Module
-    weights: dict[str, Array]
-    judged: Array
-    given: Array
-    told: str
+def source_outputs(case: Case) -> Outputs:
+    """Maps, points and scores of torch in float32 and the numpy codecs."""
+    with torch.no_grad():
+        maps = [case.net(normalized(crop[None], case.spec)).numpy() for crop in case.check]
+    together = np.concatenate(maps)
+    return together, *codecs.decode(together, case.spec)
 
 
-def movenet(name: str, assets: Path, count: int) -> Case:
-    """An embedded model; of COCO's persons every third judges, the others calibrate."""
-    bundle = Bundle.open(embedded()[name])
-    kept = bundle.pose_spec
-    crops = load_check_crops(assets / "coco_kpts" / "images", kept, count=3 * count).crops
-    given = np.delete(crops, np.s_[::3], 0)
-    net = load_weights(build(kept), bundle.weights)
-    return Case(kept, net, dict(bundle.weights), crops[::3], given, "embedded; COCO's persons")
+def file_outputs(file: bytes, crops: Array) -> Outputs:
+    """Maps, points and scores of an exported file, crop by crop."""
+    model = onnx.load_from_string(file)
+    made = {name for node in model.graph.node for name in node.output}
+    name = next(name for name in MAPS if name in made)
+    if name not in {output.name for output in model.graph.output}:
+        kind = onnx.TensorProto.FLOAT
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
+    session = open_session(model.SerializeToString(), {}, device="cpu", threads=1)
+    rows = [session.run([name, "points", "scores"], {"crops": crop[None]}) for crop in crops]
+    maps, points, scores = (np.concatenate(column) for column in zip(*rows, strict=True))
+    return maps, points, scores
 
 
-def drawn(name: str, count: int) -> Case:
-    """A network that `figures.py` trained, judged on figures that it never saw."""
-    net = trained(name)
-    judged, given = figures(4 * count, 11)[0], figures(2 * count, 12)[0]
-    return Case(spec(name), net, state(net), judged, given, "trained on drawn figures")
-
-
-def random(name: str, size: tuple[int, int], count: int) -> Case:
-    """Fresh weights. Batch norms of an HRNet scale by 0.3, or its sums grow a million-fold."""
-    torch.manual_seed(0)
-    kept = ModelSpec(name, size, (size[0] // 4, size[1] // 4), COCO_17)
-    net = build(kept)
-    for module in net.modules():
-        if name.startswith("hrnet") and isinstance(module, nn.BatchNorm2d):
-            nn.init.constant_(module.weight, 0.3)
-    crops = check_crops(kept).crops
-    part = max(4, min(8, count))
-    return Case(kept, net, state(net), crops[:4], crops[4 : 4 + part], "random")
-
-
-def state(net: nn.Module) -> dict[str, Array]:
-    return {k: v.numpy() for k, v in net.state_dict().items() if v.is_floating_point()}
-
-
-def cases(assets: Path, count: int) -> dict[str, Callable[[], Case]]:
-    """By row: how to make it."""
-    found: dict[str, Callable[[], Case]] = {
-        name: lambda name=name: movenet(name, assets, count)  # type: ignore[misc]
-        for name in ("movenet-lightning", "movenet-thunder")
-    }
-    for name in NETS:
-        found[f"{name}, {SIZE[0]}x{SIZE[1]}"] = lambda name=name: drawn(name, count)  # type: ignore[misc]
-    for name in ("simple-baseline-r50", "hrnet-w32", "vitpose-s-classic"):
-        size = (192, 256)
-        found[f"{name}, 192x256"] = lambda name=name, size=size: random(name, size, count)  # type: ignore[misc]
-    return found
-
-
-def truth(case: Case) -> TrialOutputs:
-    """What torch in float32 and the numpy codecs say."""
-    maps = np.concatenate(
-        [source_maps(case.net, crop[None], case.spec, flip=False) for crop in case.judged]
-    )
-    return TrialOutputs(maps, *codecs.decode(maps, case.spec))
-
-
-def far(found: TrialOutputs, source: TrialOutputs) -> dict[str, Any]:
-    """Shifts in crop px, maps' difference as a share of the highest peak, and moved argmaxes.
+def deviation(found: Outputs, source: Outputs) -> dict[str, Any]:
+    """Distances in crop px, maps' difference as a share of the highest peak, and moved argmaxes.
 
     gap: by how much the source's own map prefers its cell to the one found, at most.
     """
-    sure = source.scores > SURE
-    flat = source.maps.reshape(*sure.shape, -1)
-    cells = found.maps.reshape(flat.shape).argmax(2)
+    maps, points, scores = source
+    confident = scores > SURE
+    flat = maps.reshape(*confident.shape, -1)
+    cells = found[0].reshape(flat.shape).argmax(2)
     gaps = flat.max(2) - np.take_along_axis(flat, cells[..., None], 2)[..., 0]
-    same = sure & (cells == flat.argmax(2))
-    shift = np.linalg.norm(found.points - source.points, axis=2)
-    peak = float(np.abs(source.maps).max())
-    row: dict[str, Any] = {"maps": float(np.abs(found.maps - source.maps).max()) / peak}
-    row |= {"points": int(sure.sum()), "moved": int((sure & ~same).sum())}
-    if sure.any():
+    same = confident & (cells == flat.argmax(2))
+    distance = np.linalg.norm(found[1] - points, axis=2)
+    row: dict[str, Any] = {"maps": float(np.abs(found[0] - maps).max() / np.abs(maps).max())}
+    row |= {"points": int(confident.sum()), "moved": int((confident & ~same).sum())}
+    if confident.any():
         row |= {
-            "mean_px": float(shift[sure].mean()),
-            "p99_px": float(np.percentile(shift[sure], 99)),
-            "p99_same_cell_px": float(np.percentile(shift[same], 99)) if same.any() else None,
-            "gap": float(gaps[sure].max()),
+            "mean_px": float(distance[confident].mean()),
+            "p99_px": float(np.percentile(distance[confident], 99)),
+            "p99_same_cell_px": float(np.percentile(distance[same], 99)) if same.any() else None,
+            "gap": float(gaps[confident].max()),
         }
     return row
 
 
-def variants(case: Case) -> dict[str, tuple[onnx.ModelProto, dict[str, Any]]]:
-    """The stand-alone graph in each precision, and what was decided on the way."""
-    network = network_graph(case.net, case.spec, case.weights)
-    plain = points_graph(network, case.spec, flip=False)
-    whole = inline_weights(plain, case.weights)
-    feeds = [{"crops": crop[None]} for crop in case.given]
-    half, told = to_fp16(whole, feeds)
-    made = {"fp32": (whole, {}), "fp16": (half, {"kept_float": len(told["kept"])})}
-    try:
-        bytes_, said = to_int8(whole, feeds)
-    except ParityError as error:
-        print(f"  {error}", flush=True)
-        return made
-    kept = {key: said[key] for key in ("quantized", "calibration", "crops")}
-    return {**made, "int8": (bytes_, {**kept, "kept_float": len(said["kept"])})}
+def exported(case: Case, folder: Path) -> dict[str, tuple[bytes, dict[str, Any]]]:
+    """By precision: the file, and what its report says of its operators."""
+    made = {}
+    for precision in PRECISIONS:
+        path = folder / f"{precision}.onnx"
+        only = {"calibrate": case.calibrate} if precision == "int8" else {}
+        try:
+            report = export(case.spec, case.weights, path, flip=False, precision=precision, **only)
+        except ParityError as error:
+            print(f"  {error}", flush=True)
+            continue
+        decided = report.get("decided", {})
+        figures = {key: decided[key] for key in ("quantized", "calibration") if key in decided}
+        if precision == "int8":
+            figures["crops"] = decided["crops"]
+        if precision != "fp32":
+            figures["kept_float"] = len(decided["kept"])
+        operators = {"operators": report["contained"]["operators"]}
+        made[precision] = (path.read_bytes(), operators | figures)
+    return made
 
 
 def measured(case: Case, seconds: float) -> dict[str, Any]:
-    """One row: what the three files are, cost, and how far they stray."""
-    source = truth(case)
-    made = variants(case)
-    feeds = [{"crops": crop[None]} for crop in case.judged]
-    row: dict[str, Any] = {"weights": case.told, "crops": len(feeds)}
+    """One row: the three files, their cost, and their deviation."""
+    source = source_outputs(case)
+    row: dict[str, Any] = {"weights": case.weights_from, "crops": len(case.check)}
     works = {}
-    for name, (model, told) in made.items():
-        row[name] = {
-            "bytes": model.ByteSize(),
-            **far(trial_outputs(model, feeds), source),
-            "operators": dtype_summary(model)["operators"],
-            **told,
-        }
-        run = session(model).run
-        works[name] = lambda run=run: run(["points", "scores"], feeds[0])
-    times, row["turns"] = quickest(works, seconds)
-    for name in made:
-        row[name] |= {"ms": 1e3 * times[name], "speed": times["fp32"] / times[name]}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (file, figures) in exported(case, Path(folder)).items():
+            found = deviation(file_outputs(file, case.check), source)
+            row[name] = {"bytes": len(file), **found, **figures}
+            works[name] = timed_call(file, case.check[:1])
+    times, row["turns"] = best_times(works, seconds)
+    for name, cpu_s in times.items():
+        row[name] |= {"ms": 1e3 * cpu_s, "speed": times["fp32"] / cpu_s}
     return row
 
 
-def quickest(works: dict[str, Callable[[], Any]], seconds: float) -> tuple[dict[str, float], int]:
-    """Least CPU seconds of each; they take turns after one call to warm up; and how many turns."""
+def timed_call(file: bytes, crops: Array) -> Callable[[], Any]:
+    """One inference, one thread."""
+    session = open_session(file, {}, device="cpu", threads=1)
+    return lambda: session.run(["points", "scores"], {"crops": crops})
+
+
+def best_times(works: dict[str, Callable[[], Any]], seconds: float) -> tuple[dict[str, float], int]:
+    """Minimum CPU seconds of each; they alternate after a call to warm up; and how many turns."""
     best = dict.fromkeys(works, float("inf"))
     for work in works.values():
         work()
     turns, start = 0, time.thread_time()
-    while turns < LEAST_TURNS or time.thread_time() - start < seconds:
+    while turns < MIN_TURNS or time.thread_time() - start < seconds:
         for name, work in works.items():
-            begun = time.thread_time()
+            before = time.thread_time()
             work()
-            best[name] = min(best[name], time.thread_time() - begun)
+            best[name] = min(best[name], time.thread_time() - before)
         turns += 1
     return best, turns
 
@@ -222,39 +166,41 @@ def cpu() -> dict[str, bool]:
     return {"vnni": bool(flags & {"avx512_vnni", "avx_vnni"}), "avx2": "avx2" in flags}
 
 
-def place() -> str:
-    """The results' name for processors like this one."""
+def results_name() -> str:
+    """The results file for processors like this one."""
     return "precision" if cpu()["vnni"] else "precision-without-vnni"
 
 
-def known() -> dict[str, Any]:
+def known_rows() -> dict[str, Any]:
     """The rows that were measured before."""
-    path = FOLDER / f"{place()}.json"
-    if not path.exists():
-        return {}
-    rows: dict[str, Any] = json.loads(path.read_text())["figures"]["rows"]
+    rows: dict[str, Any] = figures_of(results_name()).get("rows", {})
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--assets", type=Path, default=ROOT.parent / "shared" / "assets")
-    parser.add_argument("--rows", nargs="*", help="measure these alone, anew; none: only print")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of CPU time for timing, a row")
+    parser.add_argument("--assets", type=Path, default=ASSETS)
+    parser.add_argument(
+        "--rows", nargs="*", help="measure these alone, again; empty: measure nothing, only print"
+    )
+    parser.add_argument("--seconds", type=float, default=5.0, help="CPU time per row for timing")
     parser.add_argument("--crops", type=int, default=16)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    made = cases(options.assets, options.crops)
-    rows = known()
-    asked = [name for name in made if name not in rows] if options.rows is None else options.rows
-    for name in asked:
-        row = measured(made[name](), options.seconds)
-        rows = {**known(), name: row}
-        ordered = {each: rows[each] for each in made if each in rows}
-        save(place(), "python benchmarks/precision.py", 1, {"cpu": cpu(), "rows": ordered})
-        print(*line(name, row), sep="\n", flush=True)
+    rows = known_rows()
+    with tempfile.TemporaryDirectory() as folder:
+        made = cases(options.assets, options.crops, Path(folder))
+        missing = [name for name in made if name not in rows]
+        for name in missing if options.rows is None else options.rows:
+            row = measured(made[name](), options.seconds)
+            rows = {**known_rows(), name: row}
+            ordered = {each: rows[each] for each in (*made, *rows) if each in rows}
+            figures = {"cpu": cpu(), "rows": ordered}
+            save(results_name(), command("precision"), 1, figures)
+            print(*line(name, row), sep="\n", flush=True)
     print(*(f"{name.upper()}: {'yes' if has else 'no'}" for name, has in cpu().items()), sep=", ")
-    print(*(text for name in made for text in line(name, rows.get(name))), sep="\n")
+    every = dict.fromkeys((*made, *rows))  # also rows of networks that are no longer measured
+    print(*(text for name in every for text in line(name, rows.get(name))), sep="\n")
 
 
 if __name__ == "__main__":

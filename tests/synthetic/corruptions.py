@@ -1,24 +1,22 @@
-"""Domain shifts that a script makes of any images: `python benchmarks/shifts.py dark IN OUT`.
+"""Synthetic corruptions of images that imitate domain shifts.
 
-What they imitate. What is drawn for an image depends on its file name and the seed alone, not on
-the other images or their order:
+The result for an image depends on its file name and the seed alone, not on the other images or
+their order:
 
 - dark: an indoor camera at night. Linear light cut to 1-6 %, photons counted (Poisson, a full
   well of 4,000 electrons), 3 electrons of read noise, gain, white balance off, 8 bit again.
 - lowres: a distant, cheap camera. Blur along a random line, shrunk to 160-260 px of the longer
   side, JPEG quality 20-45, enlarged again to the old size.
-- roll: a camera that lies on its side. The whole frame turned by 30-120 degrees either way, in a
-  canvas that holds all of it; labels turn too.
-- thermal: a thermal camera's picture, as far as grey values can tell. Smoothed between edges,
-  equalised, half of them inverted, column noise, one channel.
+- roll: a camera that lies on its side. The whole frame rotated by 30-120 degrees either way, in a
+  canvas that holds all of it; labels rotate too.
+- thermal: a thermal camera's image, as far as gray values go. Smoothed between edges, equalized,
+  half of them inverted, column noise, one channel.
 
-With `--annotations coco.json` the labels are written beside the images. Never used for tuning on
-LSPET's `check`.
+Never used for tuning on LSPET's `check`.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import hashlib
 import json
@@ -30,7 +28,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-SHIFTS = ("dark", "lowres", "roll", "thermal")
+CORRUPTIONS = ("dark", "lowres", "roll", "thermal")
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 WELL, READ_NOISE = 4000.0, 3.0  # electrons: a small sensor's
 TIGHT_MARGIN = 0.1  # of the longer side of the joints' extent, where no outline is known
@@ -38,26 +36,26 @@ Image = NDArray[np.uint8]
 Array = NDArray[Any]
 
 
-def generator(shift: str, name: str, seed: int) -> np.random.Generator:
-    """Random numbers that depend on the shift, the file's name and the seed, and nothing else."""
-    digest = hashlib.sha256(f"{shift}/{name}/{seed}".encode()).digest()
+def generator(corruption: str, name: str, seed: int) -> np.random.Generator:
+    """Random numbers that depend on the corruption, the file's name and the seed alone."""
+    digest = hashlib.sha256(f"{corruption}/{name}/{seed}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
-def apply(shift: str, image: Image, name: str, seed: int = 0) -> tuple[Image, Array]:
-    """The shifted image (H', W', 3) RGB, and the matrix (2, 3) from its old px to its new.
+def corrupt(corruption: str, image: Image, name: str, seed: int = 0) -> tuple[Image, Array]:
+    """The corrupted image (H', W', 3) RGB, and the matrix (2, 3) from its old px to its new.
 
     name: the file's name without folders.
     """
-    rng = generator(shift, name, seed)
-    if shift == "roll":
+    rng = generator(corruption, name, seed)
+    if corruption == "roll":
         return rolled(image, rng)
     makers: dict[str, Callable[[Image, np.random.Generator], Image]] = {
         "dark": darkened,
         "lowres": coarsened,
         "thermal": heated,
     }
-    return makers[shift](image, rng), np.eye(2, 3)
+    return makers[corruption](image, rng), np.eye(2, 3)
 
 
 def darkened(image: Image, rng: np.random.Generator) -> Image:
@@ -67,8 +65,8 @@ def darkened(image: Image, rng: np.random.Generator) -> Image:
     electrons = rng.poisson(light * exposure * WELL) + rng.normal(0, READ_NOISE, light.shape)
     gain = rng.uniform(0.25, 0.5) / exposure / WELL  # stays darker than by day
     balance = rng.uniform(0.85, 1.15, 3)
-    seen = np.clip(electrons * gain * balance, 0, 1) ** (1 / 2.2)
-    return np.asarray(np.round(seen * 255), np.uint8)
+    value = np.clip(electrons * gain * balance, 0, 1) ** (1 / 2.2)
+    return np.asarray(np.round(value * 255), np.uint8)
 
 
 def coarsened(image: Image, rng: np.random.Generator) -> Image:
@@ -97,7 +95,7 @@ def line(length: int, angle: float) -> Array:
 
 
 def rolled(image: Image, rng: np.random.Generator) -> tuple[Image, Array]:
-    """The whole frame turned about its middle, in a canvas that holds it; black around."""
+    """The whole frame rotated about its middle, in a canvas that holds it; black around."""
     height, width = image.shape[:2]
     angle = np.radians(rng.uniform(30, 120) * rng.choice([-1, 1]))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -111,43 +109,43 @@ def rolled(image: Image, rng: np.random.Generator) -> tuple[Image, Array]:
 
 
 def heated(image: Image, rng: np.random.Generator) -> Image:
-    """Grey, without texture, contrast from the histogram, sometimes inverted."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    smooth = cv2.bilateralFilter(grey, 7, 40, 4)
+    """Gray, without texture, contrast from the histogram, sometimes inverted."""
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    smooth = cv2.bilateralFilter(gray, 7, 40, 4)
     equal = cv2.createCLAHE(2.0, (8, 8)).apply(smooth).astype(np.float64)
     if rng.random() < 0.5:
         equal = 255 - equal
-    columns = rng.normal(0, 2, (1, grey.shape[1]))
-    seen = cv2.GaussianBlur(equal, (0, 0), 0.7) * rng.uniform(0.6, 0.9) + rng.uniform(5, 40)
-    seen += columns + rng.normal(0, 3, grey.shape)
-    return np.repeat(np.round(np.clip(seen, 0, 255)).astype(np.uint8)[:, :, None], 3, 2)
+    columns = rng.normal(0, 2, (1, gray.shape[1]))
+    heat = cv2.GaussianBlur(equal, (0, 0), 0.7) * rng.uniform(0.6, 0.9) + rng.uniform(5, 40)
+    heat += columns + rng.normal(0, 3, gray.shape)
+    return np.repeat(np.round(np.clip(heat, 0, 255)).astype(np.uint8)[:, :, None], 3, 2)
 
 
 def moved(points: Array, matrix: Array) -> Array:
-    """Points (..., 2), px of the old image, in the shifted one."""
+    """Points (..., 2), px of the old image, in the corrupted one."""
     return np.asarray(points, float) @ matrix[:, :2].T + matrix[:, 2]
 
 
-def relabelled(annotation: dict[str, Any], matrix: Array) -> dict[str, Any]:
-    """A COCO annotation in the shifted image: outline, keypoints and a box that fits again.
+def relabeled(annotation: dict[str, Any], matrix: Array) -> dict[str, Any]:
+    """A COCO annotation in the corrupted image: outline, keypoints and a box that fits again.
 
-    The box is the outline's extent where polygons tell it; else that of the labelled joints with a
-    tenth of its longer side around, as LSPET's; else the turned box's own extent.
+    The box is the outline's extent where there are polygons; else that of the labeled joints with a
+    tenth of its longer side around, as LSPET's; else the rotated box's own extent.
     """
     if np.array_equal(matrix, np.eye(2, 3)):
         return annotation
     new = copy.deepcopy(annotation)
     joints = np.array(new.get("keypoints", []), float).reshape(-1, 3)
-    seen = joints[:, 2] > 0
-    joints[seen, :2] = moved(joints[seen, :2], matrix)
+    labeled = joints[:, 2] > 0
+    joints[labeled, :2] = moved(joints[labeled, :2], matrix)
     new["keypoints"] = joints.round(2).ravel().tolist()
     outline = new.pop("segmentation", None)
     if isinstance(outline, list) and outline:
         rings = [moved(np.reshape(ring, (-1, 2)), matrix) for ring in outline]
         new["segmentation"] = [ring.round(2).ravel().tolist() for ring in rings]
         low, high = extent(np.concatenate(rings))
-    elif seen.sum() > 1:
-        low, high = extent(joints[seen, :2])
+    elif labeled.sum() > 1:
+        low, high = extent(joints[labeled, :2])
         margin = TIGHT_MARGIN * (high - low).max()
         low, high = low - margin, high + margin
     else:
@@ -163,32 +161,32 @@ def extent(points: Array) -> tuple[Array, Array]:
     return points.min(0), points.max(0)
 
 
-def shift_folder(
-    shift: str, source: Path, target: Path, *, seed: int, annotations: Path | None
+def corrupt_folder(
+    corruption: str, source: Path, target: Path, *, seed: int, annotations: Path | None
 ) -> int:
-    """Write the shifted images of a folder as PNG, and their labels; how many there were."""
+    """Write the corrupted images of a folder as PNG, and their labels; the number of images."""
     target.mkdir(parents=True, exist_ok=True)
     files = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
     matrices: dict[str, Array] = {}
     sizes: dict[str, tuple[int, int]] = {}
     for path in files:
-        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if picture is None:
+        bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if bgr is None:
             raise SystemExit(f"{path}: cannot be read")
-        image = np.ascontiguousarray(picture[:, :, ::-1], np.uint8)
-        image, matrices[path.name] = apply(shift, image, path.name, seed)
+        image = np.ascontiguousarray(bgr[:, :, ::-1], np.uint8)
+        image, matrices[path.name] = corrupt(corruption, image, path.name, seed)
         sizes[path.name] = (image.shape[1], image.shape[0])
         cv2.imwrite(str(target / f"{path.stem}.png"), image[:, :, ::-1])
     if annotations is not None:
-        data = shifted_labels(json.loads(annotations.read_text()), matrices, sizes)
+        data = corrupted_labels(json.loads(annotations.read_text()), matrices, sizes)
         (target / "annotations.json").write_text(json.dumps(data))
     return len(files)
 
 
-def shifted_labels(
+def corrupted_labels(
     data: dict[str, Any], matrices: dict[str, Array], sizes: dict[str, tuple[int, int]]
 ) -> dict[str, Any]:
-    """A COCO file for the images that were shifted; the others are left out."""
+    """A COCO file for the images that were corrupted; the others are left out."""
     images = [i for i in data["images"] if Path(i["file_name"]).name in matrices]
     names = {image["id"]: Path(image["file_name"]).name for image in images}
     new = []
@@ -198,31 +196,8 @@ def shifted_labels(
         size = {"width": width, "height": height}
         new.append({**image, "file_name": f"{Path(name).stem}.png", **size})
     rows = [
-        relabelled(a, matrices[names[a["image_id"]]])
+        relabeled(a, matrices[names[a["image_id"]]])
         for a in data["annotations"]
         if a["image_id"] in names and not a.get("iscrowd")
     ]
     return {**data, "images": new, "annotations": rows}
-
-
-def main() -> None:
-    """Shift a folder."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("shift", choices=SHIFTS)
-    parser.add_argument("images", type=Path, help="a folder")
-    parser.add_argument("out", type=Path, help="a folder, made where it is missing")
-    parser.add_argument("--annotations", type=Path, help="COCO JSON of the images")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    count = shift_folder(
-        options.shift,
-        options.images,
-        options.out,
-        seed=options.seed,
-        annotations=options.annotations,
-    )
-    print(f"{count} images, {options.shift}, seed {options.seed}: {options.out}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,8 @@
-"""Models that are wrong on purpose, made of a right one, and one that is better than it.
+"""Models that are wrong on purpose, made of a correct one, and one that is better than it.
 
-Each is a function of crops, as the gate sees any model. The gate's limits come from the pilot's
-checkpoints and from what these models show on unlabelled pictures (see its constants): that every
-planted one is refused is a test of the code, not evidence for the limits.
+Each is a function of crops, the form in which the gate takes any model. The gate's limits come from
+the pilot's checkpoints and from what these models measure on unlabeled images (see its constants):
+that every planted one is refused is a test of the code, not evidence for the limits.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from posekit_finetune.views import warps
 Change = Callable[[Float32], Float32]
 
 
-def remembered(predict: Predict) -> Predict:
-    """Answers each batch of crops once: most planted models begin with the right one's maps."""
-    known: dict[str, Float32] = {}
+def cached(predict: Predict) -> Predict:
+    """Predicts each batch of crops once: most planted models begin with the correct one's maps."""
+    outputs: dict[str, Float32] = {}
 
     def run(crops: UInt8) -> Float32:
         key = hashlib.sha256(crops.tobytes()).hexdigest()
-        if key not in known:
-            known[key] = predict(crops)
-        return known[key]
+        if key not in outputs:
+            outputs[key] = predict(crops)
+        return outputs[key]
 
     return run
 
 
 def changed(predict: Predict, change: Change) -> Predict:
-    """The same model with something done to its heatmaps (n, K, h, w)."""
+    """The same model with a change of its heatmaps (n, K, h, w)."""
     return lambda crops: np.ascontiguousarray(change(predict(crops)), np.float32)
 
 
@@ -49,11 +49,11 @@ def mean_pose(predict: Predict, crops: UInt8, spec: ModelSpec) -> Predict:
     """Always the mean pose of `crops`, with peaks of 0.9."""
     points, _ = codecs.decode(predict(crops), spec)
     maps = 0.9 * codecs.encode(points.mean(0, keepdims=True), spec)
-    return lambda seen: np.repeat(maps, len(seen), 0)
+    return lambda crops: np.repeat(maps, len(crops), 0)
 
 
-def wrong(predict: Predict, spec: ModelSpec, joints: dict[int, int]) -> Predict:
-    """Sure of itself, with the peaks of some joints put where others are."""
+def confidently_wrong(predict: Predict, spec: ModelSpec, joints: dict[int, int]) -> Predict:
+    """High peaks, those of some joints where others are."""
 
     def change(maps: Float32) -> Float32:
         points, _ = codecs.decode(maps, spec)
@@ -65,12 +65,12 @@ def wrong(predict: Predict, spec: ModelSpec, joints: dict[int, int]) -> Predict:
     return changed(predict, change)
 
 
-def moved(predict: Predict, cells: int, axis: int) -> Predict:
-    """Every peak some cells further along an axis of the maps (2 is down, 3 is right)."""
+def shifted(predict: Predict, cells: int, axis: int) -> Predict:
+    """Every peak moved some cells along an axis of the maps (2 is down, 3 is right)."""
     return changed(predict, lambda maps: np.roll(maps, cells, axis))
 
 
-def noisy(bundle: Bundle, share: float, seed: int) -> Predict:
+def with_weight_noise(bundle: Bundle, share: float, seed: int) -> Predict:
     """Each weight times 1 + `share` of a normal."""
     random = np.random.default_rng(seed)
     weights = {
@@ -82,8 +82,10 @@ def noisy(bundle: Bundle, share: float, seed: int) -> Predict:
     return of_bundle(bundle, weights=weights)
 
 
-def mistaught(net: nn.Module, spec: ModelSpec, *, steps: int, rate: float, seed: int) -> Predict:
-    """A few steps of Adam on pictures of noise, taught joints at random places."""
+def trained_on_noise(
+    net: nn.Module, spec: ModelSpec, *, steps: int, rate: float, seed: int
+) -> Predict:
+    """A few steps of Adam on images of noise with joints at random places as targets."""
     student = copy.deepcopy(net).train()
     random = np.random.default_rng(seed)
     width, height = spec.input_size
@@ -101,7 +103,7 @@ def mistaught(net: nn.Module, spec: ModelSpec, *, steps: int, rate: float, seed:
 
 
 def ensemble(predict: Predict, spec: ModelSpec, count: int = 4) -> Predict:
-    """The same model in several views: better on people who do not stand upright."""
+    """Test-time augmentation of the model: better on people who do not stand upright."""
     chosen = VIEWS[count]
     readers = [Reader(view, spec) for view in chosen]
     matrices = np.stack([matrix_of(view, spec) for view in chosen])
@@ -138,15 +140,17 @@ def all_harmful(
     around = {k: (k + 3) % len(names) for k in range(len(names))}
     return {
         "mean pose": mean_pose(right, crops, spec),
-        "confidently wrong": wrong(right, spec, around),
-        "hands on elbows, feet on knees": wrong(right, spec, shorter),
+        "confidently wrong": confidently_wrong(right, spec, around),
+        "hands on elbows, feet on knees": confidently_wrong(right, spec, shorter),
         "left and right swapped": changed(right, lambda maps: maps[:, mirror]),
-        "shifted 8 px right": moved(right, 2, 3),
-        "shifted 8 px down": moved(right, 2, 2),
+        "shifted 8 px right": shifted(right, 2, 3),
+        "shifted 8 px down": shifted(right, 2, 2),
         "collapsed, peaks in place": changed(right, lambda maps: 0.02 * maps),
         "collapsed, flat": changed(right, lambda maps: 0 * maps + np.float32(0.001)),
-        "noise on weights, 10 %": noisy(bundle, 0.1, 0),
-        "noise on weights, 30 %": noisy(bundle, 0.3, 0),
-        "trained on other images, 3 steps": mistaught(net, spec, steps=3, rate=1e-4, seed=0),
-        "trained on other images, 20 steps": mistaught(net, spec, steps=20, rate=1e-5, seed=1),
+        "noise on weights, 10 %": with_weight_noise(bundle, 0.1, 0),
+        "noise on weights, 30 %": with_weight_noise(bundle, 0.3, 0),
+        "trained on other images, 3 steps": trained_on_noise(net, spec, steps=3, rate=1e-4, seed=0),
+        "trained on other images, 20 steps": trained_on_noise(
+            net, spec, steps=20, rate=1e-5, seed=1
+        ),
     }

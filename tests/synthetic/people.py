@@ -1,9 +1,9 @@
-"""Drawn persons with known joints, and the small network that learns them.
+"""Synthetic people with known joints, and the small network that learns them.
 
-Fourteen joints in random poses and colours before cluttered ground with limb-like strokes, 48 x 64
+Fourteen joints in random poses and colors on a cluttered background with limb-like strokes, 48 x 64
 px, maps of 24 x 32 with sigma 1: the share of a map above half of its peak, 0.57 %, is that of the
-paper's 48 x 64 maps with sigma 2, and so is the imbalance that collapse comes from. A picture
-depends on its seed and number alone.
+paper's 48 x 64 maps with sigma 2, and so is the imbalance that causes collapse. An image depends on
+its seed and number alone.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from posekit_finetune.data.labeled import LabeledPersons
 from posekit_finetune.data.persons import Persons, offset_of, patch_size
 
 Array = NDArray[np.float64]
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 
 SHIFTS = ("none", "moderate", "severe")
-FINE = 4  # a picture is drawn so many times as large, then shrunk
+SUPERSAMPLING = 4  # an image is drawn so many times as large, then reduced
 SKELETON = parse(
     {
         "name": "stick_14",
@@ -55,8 +55,8 @@ SPEC = ModelSpec(
     sigma=1.0,
     decode="argmax",
 )
-# By shift: contrast and floor of the ground, strokes, thickness, blur, gain, lift, noise.
-LOOKS: dict[str, tuple[tuple[float, float], ...]] = {
+# By shift: contrast and floor of the background, strokes, thickness, blur, gain, lift, noise.
+APPEARANCE: dict[str, tuple[tuple[float, float], ...]] = {
     "none": ((0.5, 0.2), (4, 9), (7, 12), (0, 0), (1, 1), (0, 0), (0.04, 0.04)),
     "moderate": (
         *((0.6, 0.15), (5, 11), (5, 14), (0.2, 0.55), (0.75, 1.1)),
@@ -66,7 +66,7 @@ LOOKS: dict[str, tuple[tuple[float, float], ...]] = {
 }
 
 
-def pose(random: np.random.Generator) -> Array:
+def random_pose(random: np.random.Generator) -> Array:
     """Joints (14, 2) in px of the crop."""
     width, height = SPEC.input_size
     size, lean = random.uniform(0.8, 1.15), random.normal(0, 0.12)
@@ -93,26 +93,26 @@ def pose(random: np.random.Generator) -> Array:
     return joints
 
 
-def draw(random: np.random.Generator, shift: str) -> tuple[Picture, Array]:
+def draw(random: np.random.Generator, shift: str) -> tuple[Image, Array]:
     """A patch uint8 (PH, PW, 3) and the joints in px of the crop."""
-    joints = pose(random)
-    (contrast, floor), strokes, thick, blur, gain, lift, (noise, _) = LOOKS[shift]
-    width, height = (side * FINE for side in patch_size(SPEC))
-    ground = random.uniform(0, 1, (12, 9, 3)) * contrast + floor
-    image = np.asarray(cv2.resize(ground, (width, height), interpolation=cv2.INTER_CUBIC))
-    # A patch has 2.25 times the area of its crop, and so many more strokes.
+    joints = random_pose(random)
+    (contrast, floor), strokes, thick, blur, gain, lift, (noise, _) = APPEARANCE[shift]
+    width, height = (side * SUPERSAMPLING for side in patch_size(SPEC))
+    background = random.uniform(0, 1, (12, 9, 3)) * contrast + floor
+    image = np.asarray(cv2.resize(background, (width, height), interpolation=cv2.INTER_CUBIC))
+    # A patch has 2.25 times the area of its crop, hence 2.25 times the strokes.
     for _ in range(round(2.25 * random.integers(int(strokes[0]), int(strokes[1])))):
         start = random.uniform(0, (width, height)).astype(int)
         end = (start + random.normal(0, 36, 2)).astype(int)
         _line(image, start, end, random.uniform(0, 1, 3), int(random.integers(4, 14)))
-    fine = (joints + offset_of(SPEC) + 0.5) * FINE
+    fine = (joints + offset_of(SPEC) + 0.5) * SUPERSAMPLING
     base = random.uniform(0, 1, 3)
     for a, b in SKELETON.bones:
         color = np.clip(base + random.normal(0, 0.12, 3), 0, 1)
         _line(image, fine[a], fine[b], color, int(random.uniform(*thick)))
     skin = tuple(map(float, np.clip(base + random.normal(0, 0.2, 3), 0, 1)))
     head = (int(fine[0][0]), int(fine[0][1]))
-    cv2.circle(image, head, int(3.2 * FINE), skin, -1, cv2.LINE_AA)
+    cv2.circle(image, head, int(3.2 * SUPERSAMPLING), skin, -1, cv2.LINE_AA)
     small = np.asarray(cv2.resize(image, patch_size(SPEC), interpolation=cv2.INTER_AREA))
     if shift != "none":
         small = np.asarray(cv2.GaussianBlur(small, (0, 0), random.uniform(*blur)))
@@ -127,12 +127,12 @@ def _line(image: Array, start: Array, end: Array, color: Array, thick: int) -> N
 
 
 @cache
-def figures(count: int, seed: int, shift: str) -> LabeledPersons:
-    """So many persons, the same ones for the same seed and shift, fewer or more."""
+def people(count: int, seed: int, shift: str) -> LabeledPersons:
+    """`count` persons; the first ones of a seed and shift are the same for any count."""
     made = [
         draw(np.random.default_rng((seed, SHIFTS.index(shift), n)), shift) for n in range(count)
     ]
-    patches = np.stack([picture for picture, _ in made])
+    patches = np.stack([image for image, _ in made])
     points = np.stack([joints for _, joints in made]).astype(np.float32)
     persons = Persons(
         patches=patches,
@@ -184,7 +184,7 @@ def _up(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
-def fresh(seed: int) -> SmallNet:
-    """A network with weights of this seed."""
+def new_network(seed: int) -> SmallNet:
+    """An untrained network with weights of this seed."""
     torch.manual_seed(seed)
     return SmallNet()

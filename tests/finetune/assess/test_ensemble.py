@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from benchmarks.stick_figures import SPEC, figures
 from posekit import codecs
 from posekit_finetune.assess.ensemble import apart, load_members, mean_maps
 from posekit_finetune.assess.predict import of_network
 from tests.finetune.train.test_step import lively
+from tests.synthetic.people import SPEC, people
 
 
 def test_the_ensemble_decodes_the_mean_of_the_maps() -> None:
-    nets, persons = [lively(1), lively(2)], figures(6, 1, "none").persons
+    nets, persons = [lively(1), lively(2)], people(6, 1, "none").persons
     rows = np.array([4, 1])
     seen = load_members(nets, persons, rows)
     assert [each.name for each in seen] == ["net 1", "net 2", "ensemble"]
@@ -34,7 +34,7 @@ def test_the_distance_of_two_answers_is_a_share_of_the_crop() -> None:
 
 
 def test_both_is_the_mean_of_the_maps() -> None:
-    crops = figures(2, 1, "none").persons.crops(slice(None))
+    crops = people(2, 1, "none").persons.crops(slice(None))
     first, second = (of_network(lively(n), SPEC) for n in (1, 2))
     np.testing.assert_allclose(
         mean_maps(first, second)(crops), (first(crops) + second(crops)) / 2, atol=1e-6
@@ -42,6 +42,6 @@ def test_both_is_the_mean_of_the_maps() -> None:
 
 
 def test_one_network_is_its_own_ensemble() -> None:
-    assert [each.name for each in load_members([lively(1)], figures(6, 1, "none").persons)] == [
+    assert [each.name for each in load_members([lively(1)], people(6, 1, "none").persons)] == [
         "net 1"
     ]

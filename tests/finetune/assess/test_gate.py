@@ -3,7 +3,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from benchmarks import planted
 from posekit.bundle import MODELS, Bundle
 from posekit.errors import RejectedError
 from posekit_finetune.assess import gate
@@ -17,6 +16,7 @@ from posekit_finetune.train.networks import load_network
 from posekit_finetune.train.teacher import PseudoLabels, predict_pseudo_labels
 from tests.assets import shared, shipped
 from tests.figures import SKELETON, SPEC, drawn_model, figures, unsteady
+from tests.synthetic import harmful_models
 
 COUNT = 40
 EVERY = np.arange(COUNT)
@@ -85,7 +85,7 @@ def test_planted_harm_is_refused_for_its_own_reason(scene, name):
 
 def test_a_mean_pose_is_refused(scene):
     persons, _ = figures(COUNT)
-    always = planted.mean_pose(drawn_model, persons.crops(EVERY), SPEC)
+    always = harmful_models.mean_pose(drawn_model, persons.crops(EVERY), SPEC)
     verdict = scene(always)
     assert not verdict.passed
     assert any("different places" in reason for reason in verdict.reasons)
@@ -222,17 +222,17 @@ def lspet(tmp_path_factory):
 def test_of_real_models_the_planted_are_refused_and_the_ensemble_passes(lspet):
     bundle, persons, teacher = lspet
     rows = np.arange(100)
-    right = planted.remembered(of_bundle(bundle))
+    right = harmful_models.cached(of_bundle(bundle))
     before = measure(right, persons, rows, teacher=teacher)
 
     def verdict(predict):
         return judge(before, measure(predict, persons, rows, teacher=teacher, source=before))
 
     assert verdict(right).passed
-    helped = verdict(planted.ensemble(right, bundle.pose_spec, 4))
+    helped = verdict(harmful_models.ensemble(right, bundle.pose_spec, 4))
     assert helped.passed, helped.reasons
     crops = persons.crops(rows[:32])
-    harmful = planted.all_harmful(bundle, right, load_network(bundle), crops=crops)
+    harmful = harmful_models.all_harmful(bundle, right, load_network(bundle), crops=crops)
     let_through = [name for name, predict in harmful.items() if verdict(predict).passed]
     assert not let_through
     assert len(harmful) >= 12
@@ -242,7 +242,7 @@ def test_the_planted_models_are_made_of_the_model_that_ships():
     bundle = Bundle.open(MODELS / "movenet-lightning.posekit")
     crops = np.random.default_rng(0).integers(0, 255, (2, 192, 192, 3), np.uint8)
     right = of_bundle(bundle)
-    np.testing.assert_array_equal(planted.remembered(right)(crops), right(crops))
-    noisy = planted.noisy(bundle, 0.02, 0)(crops)
+    np.testing.assert_array_equal(harmful_models.cached(right)(crops), right(crops))
+    noisy = harmful_models.with_weight_noise(bundle, 0.02, 0)(crops)
     assert noisy.shape == right(crops).shape
     assert np.abs(noisy - right(crops)).max() > 0.01
