@@ -19,7 +19,8 @@ Float64 = NDArray[np.float64]
 @dataclass(frozen=True)
 class SmoothOptions:
     """How much to smooth. Speeds are in body sizes a second, size = square root of the box's area,
-    so the same numbers serve small and large persons. `benchmarks/smoothing.py` shows the trade.
+    so the same numbers serve small and large persons. The trade-off is measured by
+    `benchmarks/accuracy/smoothing.py`.
     """
 
     min_cutoff_hz: float = 0.8

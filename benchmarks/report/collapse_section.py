@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from report_pieces import Aside, Lines, Piece, Table
+from benchmarks.report.pieces import Aside, Lines, Piece, Table
 
 Figures = Any
 Rows = list[dict[str, Any]]
@@ -20,19 +20,19 @@ def collapse(figures: Figures) -> list[Piece]:
     kept: dict[str, dict[str, Rows]] = {}
     for row in figures["rows"].values():
         kept.setdefault(row["arm"], {}).setdefault(row["case"], []).append(row)
-    methods = {arm: told for arm, told in kept.items() if not SWEPT.search(arm)}
+    methods = {arm: runs for arm, runs in kept.items() if not SWEPT.search(arm)}
     cases = list(dict.fromkeys(row["case"] for row in figures["rows"].values()))
     first = [case for case in MAIN if case in cases]
     others = [case for case in cases if case not in MAIN]
     seeds = len({row["seed"] for row in figures["rows"].values()})
     return [
-        "The collapsing problem of Xie et al. at small scale, on drawn persons, 300 steps: PCK "
+        "The collapsing problem of Xie et al. at small scale, on synthetic people, 300 steps: PCK "
         f"within {figures['near_px']} px at the end, and in brackets the mean height of the peaks "
         f"as a share of that at the start; means over {seeds} seeds, whose spans are in "
-        "`docs/benchmarks.html`. What is missing was not run.",
+        "`docs/benchmarks.html`. Empty cells were not run.",
         _by_case(methods, first, _ended),
         Aside(
-            "Number of seeds, least and greatest PCK at the end:",
+            "Number of seeds, minimum and maximum PCK at the end:",
             _by_case(methods, first, _span),
         ),
         *([Aside("The other cases:", _by_case(methods, others, _ended))] if others else []),
@@ -44,18 +44,20 @@ def collapse(figures: Figures) -> list[Piece]:
 
 
 def _by_case(
-    methods: dict[str, dict[str, Rows]], cases: list[str], said: Callable[[Rows], str]
+    methods: dict[str, dict[str, Rows]], cases: list[str], summary: Callable[[Rows], str]
 ) -> Table:
     every = {
-        case: [row for told in methods.values() for row in told.get(case, [])] for case in cases
+        case: [row for runs in methods.values() for row in runs.get(case, [])] for case in cases
     }
     start = ["at the start", *(f"{_mean(rows, 'pck', 0):.3f}" for rows in every.values())]
-    rows = [[arm, *(said(told.get(case, [])) for case in cases)] for arm, told in methods.items()]
+    rows = [
+        [arm, *(summary(runs.get(case, [])) for case in cases)] for arm, runs in methods.items()
+    ]
     return Table(["method", *cases], [start, *(row for row in rows if any(row[1:]))])
 
 
 def _ended(rows: Rows) -> str:
-    """PCK at the end, and what is left of the peaks."""
+    """PCK at the end, and the remaining height of the peaks."""
     if not rows:
         return ""
     left = _mean(rows, "response", 1) / _mean(rows, "response", 0)
@@ -72,8 +74,8 @@ def _mean(rows: Rows, name: str, end: int) -> float:
 
 
 def _sweeps(kept: dict[str, dict[str, Rows]]) -> list[Piece]:
-    """One number of a recipe turned, beside the recipe: accuracy gap of its views, and the end."""
-    swept = {arm: told for arm, told in kept.items() if SWEPT.search(arm)}
+    """One number of a recipe changed, beside the recipe: accuracy gap of its views, and the end."""
+    swept = {arm: runs for arm, runs in kept.items() if SWEPT.search(arm)}
     plain = dict.fromkeys(SWEPT.sub("", arm) for arm in swept)
     shown = {arm: kept[arm] for arm in plain if arm in kept} | swept
     rows = [
@@ -83,19 +85,24 @@ def _sweeps(kept: dict[str, dict[str, Rows]]) -> list[Piece]:
             f"{row['pck'][1] - row['pck'][0]:+.3f}",
             f"{row['response'][1] / row['response'][0]:.2f}",
         ]
-        for arm, told in shown.items()
-        for row in told.get("60 labels", [])
+        for arm, runs in shown.items()
+        for row in runs.get("60 labels", [])
         if row["seed"] == 0
     ]
-    head = ["60 labels, seed 0", "PCK of what teaches - what learns", "PCK gained", "peaks left"]
-    told = (
-        "Numbers of the recipes turned: the weight of the consistency (lambda), joints cut out "
-        "(JC), photometric operations (RA) and how far the hard view is turned. Beside the gap "
-        "between the starting network's accuracy on the view that teaches and on the one that "
-        "learns, which the paper holds to be what prevents the collapse:"
+    head = [
+        "60 labels, seed 0",
+        "PCK of the teacher's view - the student's",
+        "PCK gained",
+        "peaks left",
+    ]
+    text = (
+        "Numbers of the recipes changed: the weight of the consistency (lambda), joints cut out "
+        "(JC), photometric operations (RA) and the rotation of the hard view. Beside them the gap "
+        "between the starting network's accuracy on the teacher's view and on the student's, "
+        "which according to the paper prevents the collapse:"
     )
     return (
-        [Aside(told, Table(head, sorted(rows, key=lambda row: _natural(row[0]))))] if rows else []
+        [Aside(text, Table(head, sorted(rows, key=lambda row: _natural(row[0]))))] if rows else []
     )
 
 
@@ -108,8 +115,8 @@ def _natural(arm: str) -> tuple[str, float]:
 def _networks(kept: dict[str, dict[str, Rows]]) -> list[Piece]:
     rows = [
         [arm, case, *(f"{_member(rows, name):.3f}" for name in ("net 1", "net 2", "ensemble"))]
-        for arm, told in kept.items()
-        for case, rows in told.items()
+        for arm, runs in kept.items()
+        for case, rows in runs.items()
         if all("net 2" in row["members"] for row in rows)
     ]
     head = ["method", "case", "network 1", "network 2", "mean of their maps"]
@@ -126,21 +133,21 @@ def _histogram(kept: dict[str, dict[str, Rows]]) -> list[Piece]:
             arm,
             *(
                 "" if share is None else f"{share:.2f}"
-                for share in told[CURVES][0]["histogram_ratio"]
+                for share in runs[CURVES][0]["histogram_ratio"]
             ),
         ]
-        for arm, told in kept.items()
-        if CURVES in told
+        for arm, runs in kept.items()
+        if CURVES in runs
     ]
     head = ["method", "0 to .2", ".2 to .4", ".4 to .6", ".6 to .8", "above"]
-    told = f"Values of heatmaps by fifths, as a share of those at the start; {CURVES}, one seed:"
-    return [Aside(told, Table(head, rows))] if rows else []
+    text = f"Values of heatmaps by fifths, as a share of those at the start; {CURVES}, one seed:"
+    return [Aside(text, Table(head, rows))] if rows else []
 
 
 def _curves(kept: dict[str, dict[str, Rows]]) -> list[Piece]:
-    there = {arm: told[CURVES][0]["curve"] for arm, told in kept.items() if CURVES in told}
+    recorded = {arm: runs[CURVES][0]["curve"] for arm, runs in kept.items() if CURVES in runs}
     pieces: list[Piece] = []
     for what, column in (("Mean peak", 2), ("PCK", 1)):
-        curves = {arm: [(step[0], step[column]) for step in each] for arm, each in there.items()}
+        curves = {arm: [(step[0], step[column]) for step in each] for arm, each in recorded.items()}
         pieces += [Lines(f"{what} over steps, {CURVES}, one seed", curves)] if curves else []
     return pieces

@@ -1,22 +1,24 @@
-"""Copy the embedded models' measured accuracy into the package: `python benchmarks/embed.py`.
+"""Copy the embedded models' measured accuracy into the package: `python -m benchmarks embed`.
 
 From results/accuracy.json and results/detector.json to posekit/models/accuracy.json, which
 `posekit models` quotes.
 """
 
+import argparse
 import json
-from pathlib import Path
+import sys
 from typing import Any
 
-from results_file import FOLDER
+from benchmarks.results_file import ROOT, load
 
-TARGET = Path(__file__).resolve().parents[1] / "posekit" / "models" / "accuracy.json"
+TARGET = ROOT / "posekit" / "models" / "accuracy.json"
 
 
 def embedded() -> dict[str, Any]:
-    """What the package should say."""
-    pose = json.loads((FOLDER / "accuracy.json").read_text())
-    found = json.loads((FOLDER / "detector.json").read_text())
+    """The content of the package's file."""
+    pose, found = load("accuracy"), load("detector")
+    if pose is None or found is None:
+        sys.exit("run `python -m benchmarks accuracy` and `detector` first")
     person = {"coco_val": {"AP50": round(found["figures"]["coco_val_one_look"]["ap50"], 3)}}
     return {
         "measured": [{key: each[key] for key in ("command", "machine")} for each in (pose, found)],
@@ -25,6 +27,7 @@ def embedded() -> dict[str, Any]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     TARGET.write_text(json.dumps(embedded(), indent=1) + "\n")
 
 

@@ -1,10 +1,10 @@
-"""Sections on what lies outside posekit: its rivals, and calibrated cameras."""
+"""Sections on comparisons outside posekit: its baselines, and calibrated cameras."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from report_pieces import Aside, Piece, Table
+from benchmarks.report.pieces import Aside, Piece, Table
 
 Figures = Any
 KINDS = {"found": "found", "smoothed": "smoothed", "aimed": "found, cameras aimed"}
@@ -44,7 +44,7 @@ def reprojection(figures: Figures) -> list[Piece]:
     ]
 
 
-def end_to_end_rivals(figures: Figures) -> list[Piece]:
+def end_to_end_baselines(figures: Figures) -> list[Piece]:
     rows = [
         [
             key,
@@ -64,15 +64,15 @@ def end_to_end_rivals(figures: Figures) -> list[Piece]:
     points = [] if apart is None else [_apart(apart)]
     if not rows:
         return points
-    head = ["row", "", "frames/s", "CPU ms a person", "rival's CPU / posekit's", "peak MB"]
+    head = ["row", "", "frames/s", "CPU ms per person", "baseline's CPU / posekit's", "peak MB"]
     head.append("wall / CPU")
     few = [row for row in rows if " 8 persons, 2 threads" in row[0]]
     return [
         *points,
-        "From decoded frames to points, posekit and its rivals, same frames and boxes, each in a "
-        "process of its own. The network is the same with rtmlib, of the same shape with VitPose; "
-        "MediaPipe runs another, so compare time only. Medians over three turns, of the ratio "
-        "within a turn: this machine's pace changes between them.",
+        "From decoded frames to points, posekit and its baselines, same frames and boxes, each "
+        "in a process of its own. The network is the same with rtmlib, of the same shape with "
+        "VitPose; MediaPipe runs another, so compare time only. Medians over three turns, of the "
+        "ratio within a turn: the machine's speed changes between them.",
         Table(head, few),
         Aside("All rows:", Table(head, rows)),
     ]

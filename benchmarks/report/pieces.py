@@ -44,11 +44,11 @@ class Bars:
 
     def html(self) -> str:
         values = [value for _, value in self.rows] + [end for pair in self.whiskers for end in pair]
-        least, most = min(0.0, *values), max(0.0, *values)
-        unit = 360 / (most - least or 1)
+        lowest, highest = min(0.0, *values), max(0.0, *values)
+        unit = 360 / (highest - lowest or 1)
 
         def at(value: float) -> float:
-            return round(260 + (value - least) * unit, 1)
+            return round(260 + (value - lowest) * unit, 1)
 
         parts = []
         for n, (name, value) in enumerate(self.rows):
@@ -68,7 +68,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class Lines:
-    """Curves over a common axis, both from their least to their greatest value."""
+    """Curves over a common axis, both from their minimum to their maximum."""
 
     title: str
     curves: dict[str, Sequence[tuple[float, float]]]
@@ -103,7 +103,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Aside:
-    """A table that the page shows and README leaves out, and what is said before it."""
+    """A table that the page has and README leaves out, and its introduction."""
 
     text: str
     table: Table
@@ -137,7 +137,7 @@ def marked(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
-def told(value: Any) -> str:
+def formatted(value: Any) -> str:
     """A number to four digits; anything else as it is."""
     if isinstance(value, float) and math.isfinite(value):
         return f"{value:.4g}"
@@ -145,16 +145,16 @@ def told(value: Any) -> str:
 
 
 def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
-    told_class = f' class="{kind}"' if kind else ""
+    attribute = f' class="{kind}"' if kind else ""
     where = f'x="{x:.1f}" y="{y}" text-anchor="{anchor}"'
-    return f"<text{told_class} {where}>{html.escape(text)}</text>"
+    return f"<text{attribute} {where}>{html.escape(text)}</text>"
 
 
 def _svg(title: str, width: int, height: int, parts: Sequence[str]) -> str:
-    said = html.escape(title)
+    caption = html.escape(title)
     return (
-        f"<figure><figcaption>{said}</figcaption>\n"
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{said}">'
+        f"<figure><figcaption>{caption}</figcaption>\n"
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{caption}">'
         + "\n".join(parts)
         + "</svg></figure>"
     )

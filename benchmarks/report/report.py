@@ -1,23 +1,21 @@
-"""README's figures and docs/benchmarks.html from results: `python benchmarks/report.py [--check]`.
+"""README's figures and docs/benchmarks.html from results: `python -m benchmarks report [--check]`.
 
-With --check nothing is written, and the exit status is 1 where either says something else.
+With --check nothing is written, and the exit status is 1 where either differs from the results.
 """
 
 from __future__ import annotations
 
 import argparse
 import html
-import json
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from report_pieces import Piece, markdown, page
-from report_sections import SECTIONS, plain
+from benchmarks.report.pieces import Piece, markdown, page
+from benchmarks.report.sections import SECTIONS, plain
+from benchmarks.results_file import FOLDER, ROOT, command, load
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- figures: [^>]*-->\n).*?(<!-- /figures -->)", re.DOTALL)
 IN_README = (
     *("accuracy", "detector", "end_to_end", "graph-cpu", "smoothing", "memory", "adapt"),
@@ -25,6 +23,8 @@ IN_README = (
 )
 LATER = ("gpu",)
 """Shown as plain figures once there is a file, and as not run until then."""
+TITLES = {"end_to_end_rivals": "end_to_end_baselines"}
+"""Of results files whose program has another name now."""
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -42,11 +42,6 @@ svg path[class^=c] { stroke: var(--c); } svg text[class^=c] { fill: var(--c); }
 """
 
 
-def load(name: str) -> dict[str, Any] | None:
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else None
-
-
 def where(data: dict[str, Any]) -> str:
     """Command, machine and commit of a file's figures."""
     machine = data["machine"]
@@ -61,12 +56,12 @@ def pieces(name: str) -> list[Piece]:
     """A file's section with its source, or that it was not run."""
     data = load(name)
     if data is None:
-        return [f"{name}: not run."]
+        return [f"{TITLES.get(name, name)}: not run."]
     return [*SECTIONS.get(name, plain)(data["figures"]), where(data)]
 
 
 def readme_block() -> str:
-    """What stands between README's marks."""
+    """The text between README's marks."""
     run = [name for name in IN_README if load(name)]
     missing = [name for name in (*IN_README, *LATER) if not load(name)]
     parts = [markdown(_joined(pieces(name))) for name in run]
@@ -84,31 +79,33 @@ def _joined(parts: list[Piece]) -> list[Piece]:
 
 def whole_page() -> str:
     """docs/benchmarks.html: every file of results, one page without scripts."""
-    there = sorted(path.stem for path in RESULTS.glob("*.json"))
-    names = [*SECTIONS, *(name for name in LATER if name not in there)]
-    names += [name for name in there if name not in names]
+    existing = sorted(path.stem for path in FOLDER.glob("*.json"))
+    names = [*SECTIONS, *(name for name in LATER if name not in existing)]
+    names += [name for name in existing if name not in names]
     sections = []
     for name in names:
         *body, source = pieces(name)
         text = page(body) + page([source]).replace("<p>", '<p class="where">')
         if name not in SECTIONS and body:
             text = f"<details><summary>all figures</summary>{text}</details>"
-        sections.append(f'<h2 id="{name}">{html.escape(name)}</h2>\n{text}')
-    links = " · ".join(f'<a href="#{name}">{html.escape(name)}</a>' for name in names)
+        sections.append(f'<h2 id="{name}">{html.escape(TITLES.get(name, name))}</h2>\n{text}')
+    links = " · ".join(
+        f'<a href="#{name}">{html.escape(TITLES.get(name, name))}</a>' for name in names
+    )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         f"<title>posekit: benchmarks</title><style>{STYLE}</style></head><body>\n"
         "<h1>posekit: benchmarks</h1>\n"
-        "<p>Made by <code>python benchmarks/report.py</code> from "
+        f"<p>Made by <code>{command('report')}</code> from "
         "<code>benchmarks/results/</code>. GPU: not measured where no file says otherwise. "
-        "Timings are ratios worth comparing within one table, on the machine that stands below "
-        f"it.</p>\n<p>{links}</p>\n{chr(10).join(sections)}\n</body></html>\n"
+        "Timings are ratios to be compared within one table, on the machine named below it.</p>\n"
+        f"<p>{links}</p>\n{chr(10).join(sections)}\n</body></html>\n"
     )
 
 
 def outputs() -> dict[Path, tuple[str, str]]:
-    """By file: what it says and what it should say."""
+    """By file: its text now and its text from the results."""
     readme, bench = ROOT / "README.md", ROOT / "docs" / "benchmarks.html"
     before = readme.read_text()
     after = BLOCK.sub(lambda found: f"{found[1]}\n{readme_block()}\n\n{found[2]}", before)

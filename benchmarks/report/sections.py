@@ -1,6 +1,6 @@
-"""What each results file says, in words, tables and plots: `report.py` puts them together.
+"""Each results file as text, tables and plots; the program `report` puts them together.
 
-A section takes the file's figures. It must bear with rows that are missing and rows that are new.
+A section takes the file's figures. It must accept rows that are missing and rows that are new.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from report_collapse import collapse
-from report_outside import end_to_end_rivals, reprojection
-from report_pieces import Aside, Bars, Lines, Piece, Table, told
+from benchmarks.report.collapse_section import collapse
+from benchmarks.report.external_sections import end_to_end_baselines, reprojection
+from benchmarks.report.pieces import Aside, Bars, Lines, Piece, Table, formatted
 
 Figures = Any
 
@@ -32,7 +32,8 @@ def accuracy(figures: Figures) -> list[Piece]:
         "Accuracy of the embedded models, boxes given. COCO: 256 persons of 90 images (mean share "
         "of persons above OKS 0.50:0.05:0.95, not the official protocol), and the 135 large ones; "
         "LSPET: 250 images of athletes (PCK at 0.2 of the torso), measured once, at the end. The "
-        "gate, padding and refinement were chosen on the COCO persons, so those rows flatter.",
+        "gate, padding and refinement were chosen on the COCO persons: those columns are "
+        "optimistic.",
         Table(["model", "flip test", "COCO AR / AR50", "COCO large AR / AR50", "LSPET PCK"], rows),
         Bars("PCK on LSPET", bars),
     ]
@@ -62,15 +63,15 @@ def end_to_end(figures: Figures) -> list[Piece]:
     ]
     head = [f"on {figures['video']}", "CPU, whole / bare", "wall / own CPU", "frames/s"]
     pieces: list[Piece] = [
-        "What posekit adds to the networks and the decoding that it cannot do without "
-        "(whole run of `infer`, no overlay, against the bare calls in the same process):",
+        "Overhead over bare inference and video decoding (whole run of `infer`, no overlay, "
+        "against the bare calls in the same process):",
         Table(head, rows),
     ]
-    rival = {k: r for k, r in figures.items() if k.startswith("rtmlib-")}
-    return pieces + (_against_rtmlib(rival) if rival else [])
+    baseline = {k: r for k, r in figures.items() if k.startswith("rtmlib-")}
+    return pieces + (_against_rtmlib(baseline) if baseline else [])
 
 
-def _against_rtmlib(rival: dict[str, Any]) -> list[Piece]:
+def _against_rtmlib(baseline: dict[str, Any]) -> list[Piece]:
     rows = [
         [
             name.removeprefix("rtmlib-"),
@@ -82,37 +83,37 @@ def _against_rtmlib(rival: dict[str, Any]) -> list[Piece]:
             f"{row['whole_ratio']:.2f}",
             f"{100 * row['network_share_ours']:.0f} %",
         ]
-        for name, row in rival.items()
+        for name, row in baseline.items()
     ]
     head = ["persons", "crop and decode: posekit", "rtmlib", "ratio", "whole: posekit", "rtmlib"]
     return [
         "Against rtmlib with the same ONNX network (a ResNet-50 with three deconvolutions) and "
-        "the same boxes, CPU milliseconds a person, one thread:",
+        "the same boxes, CPU milliseconds per person, one thread:",
         Table([*head, "ratio", "network's share of posekit's"], rows),
     ]
 
 
 def crop(figures: Figures) -> list[Piece]:
-    return _rivals(figures, "Cutting persons out of a frame, microseconds a person:")
+    return _baselines(figures, "Cropping persons from a frame, microseconds per person:")
 
 
 def decode(figures: Figures) -> list[Piece]:
     persons = f"{figures.get('persons', '?')} persons"
-    return _rivals({persons: figures}, "Decoding heatmaps, microseconds a person:")
+    return _baselines({persons: figures}, "Decoding heatmaps, microseconds per person:")
 
 
-def _rivals(columns: dict[str, Any], said: str) -> list[Piece]:
+def _baselines(columns: dict[str, Any], title: str) -> list[Piece]:
     rows = []
     for column, each in columns.items():
         for side in ("ours", "rivals"):
             for name, row in each.get(side, {}).items():
                 if "us_a_person" in row:
                     times = row.get("times_ours")
-                    told_name = f"posekit, {name}" if side == "ours" and name != "bare" else name
-                    rows.append([column, told_name, row["us_a_person"], times])
+                    shown = f"posekit, {name}" if side == "ours" and name != "bare" else name
+                    rows.append([column, shown, row["us_a_person"], times])
     bars = [(f"{name}, {column}", us) for column, name, us, _ in rows]
     cells = [[c, n, f"{us:.0f}", f"{t:.1f}" if t else ""] for c, n, us, t in rows]
-    return [said, Table(["", "what", "us", "times posekit's"], cells), Bars(said, bars)]
+    return [title, Table(["", "what", "us", "times posekit's"], cells), Bars(title, bars)]
 
 
 def graph(figures: Figures) -> list[Piece]:
@@ -127,8 +128,8 @@ def graph(figures: Figures) -> list[Piece]:
         if "blur" not in name
     ]
     return [
-        "What the points graph (normalise, mirror, merge, argmax, refine) adds to the bare "
-        "network, which takes turns with it; the median turn and the quartiles:",
+        "Overhead of the points graph (normalize, mirror, merge, argmax, refine) over the bare "
+        "network, which alternates with it; the median turn and the quartiles:",
         Table(["", "network ms", "added", "half of the turns, %"], rows),
     ]
 
@@ -155,7 +156,7 @@ def memory(figures: Figures) -> list[Piece]:
     return [
         f"Memory over {figures['frames']} frames with every format and the overlay: "
         f"{resident['middle']:.0f} MB half-way, {resident['last']:.0f} MB at the end "
-        f"({figures['slope_mb_per_1000_frames']:+.2f} MB a 1000 frames)."
+        f"({figures['slope_mb_per_1000_frames']:+.2f} MB per 1000 frames)."
     ]
 
 
@@ -170,27 +171,26 @@ def adapt(figures: Figures) -> list[Piece]:
     head = ["run", "PCK before", "after", "difference", "COCO AR before", "after", "gate"]
     named = default | views | shifts | paper
     return [
-        "Adaptation to LSPET's 1,500 pictures of athletes, no label used, measured on 250 labelled "
-        "ones (PCK at 0.2 of the torso, paired 95 % interval over pictures) and on the 256 COCO "
-        "persons (what is forgotten), plain crops, no flip test. A shift is learned from the "
-        "pictures as a script spoils them (800 persons, 350 steps) and measured on pictures "
-        "spoiled likewise. Eight views of the unadapted model learn nothing and take eight times "
-        "the time.",
+        "Adaptation to LSPET's 1,500 images of athletes, no label used, measured on 250 labeled "
+        "ones (PCK at 0.2 of the torso, paired 95 % interval over images) and on the 256 COCO "
+        "persons (catastrophic forgetting), plain crops, no flip test. Rows of a shift learn from "
+        "the images with a synthetic corruption (800 persons, 350 steps) and are measured on "
+        "images with the same one. Test-time augmentation of the unadapted model (8 views) learns "
+        "nothing and takes eight times the time.",
         Table(head, [_adapted(name, row) for name, row in named.items()]),
-        *_spent(default),
+        *_cost(default),
         Aside(
-            "Former defaults (of these the look that scored highest was kept, not the last of "
-            "those that cannot be told from it), and the default with one thing changed, 150 "
-            "steps:",
+            "Former defaults (of these the evaluation with the highest score was kept, not the "
+            "last one that does not differ from it), and the default with one change, 150 steps:",
             Table(head, [_adapted(name, row) for name, row in others.items()]),
         ),
         *_differences(named | others),
     ]
 
 
-def _spent(runs: Figures) -> list[Piece]:
-    """Time and memory of the runs that took nothing over from another."""
-    said = [
+def _cost(runs: Figures) -> list[Piece]:
+    """Time and memory of the runs that reused nothing from another."""
+    costs = [
         f"{name}: {row['persons']} persons, {row['steps']} steps on {row['threads']} "
         f"thread{'s' if row['threads'] > 1 else ''} of {row['cpu']}, "
         f"{row['seconds'] / 60:.0f} minutes, {row['learning_s'] / 60:.0f} of them learning, "
@@ -198,14 +198,18 @@ def _spent(runs: Figures) -> list[Piece]:
         for name, row in runs.items()
         if row.get("whole")
     ]
-    return ["Time from pictures to verdict: " + "; ".join(said) + "."] if said else []
+    return ["Time from images to verdict: " + "; ".join(costs) + "."] if costs else []
 
 
 def _adapted(name: str, row: dict[str, Any]) -> list[str]:
     if "pck" not in row:
         return [name, "", "", _ended(row), "", "", "stopped"]
     pck, coco = row["pck"], row["coco"]
-    gate = {True: "passed", False: "refused", None: ""}  # nothing is judged where nothing learned
+    gate = {
+        True: "passed",
+        False: "refused",
+        None: "",
+    }  # there is no verdict where nothing was learned
     return [
         name,
         f"{pck['before']:.3f}",
@@ -218,7 +222,7 @@ def _adapted(name: str, row: dict[str, Any]) -> list[str]:
 
 
 def _differences(rows: Figures) -> list[Piece]:
-    """Bars of the rows that were measured."""
+    """Bars of the measured rows."""
     found = {name: row["pck"] for name, row in rows.items() if "pck" in row}
     bars = [(name, pck["difference"]) for name, pck in found.items()]
     whiskers = [(pck["low"], pck["high"]) for pck in found.values()]
@@ -228,11 +232,11 @@ def _differences(rows: Figures) -> list[Piece]:
 
 def _ended(row: dict[str, Any]) -> str:
     """How a run that was not measured ended."""
-    said = str(row.get("stopped") or row.get("reason") or "not measured")
+    ending = str(row.get("stopped") or row.get("reason") or "not measured")
     if not row.get("history"):
-        return said
+        return ending
     end = row["history"][-1]
-    return f"{said} at step {end['step']}: mean peak {end['values']['response']:.3f}"
+    return f"{ending} at step {end['step']}: mean peak {end['values']['response']:.3f}"
 
 
 def calibration(figures: Figures) -> list[Piece]:
@@ -242,7 +246,7 @@ def calibration(figures: Figures) -> list[Piece]:
         for graph, row in graphs.items()
         if isinstance(row, dict) and "calibrated" in row
     }
-    said = ", ".join(
+    changes = ", ".join(
         f"{name} {row['raw']['ece']:.3f} to {row['calibrated']['ece']:.3f}"
         for name, row in made.items()
     )
@@ -254,8 +258,8 @@ def calibration(figures: Figures) -> list[Piece]:
     }
     return [
         "Expected calibration error on held-out COCO persons, from the raw score to "
-        f"`confidence`: {said}.",
-        Lines("Share of right keypoints over what was said", curves, diagonal=True),
+        f"`confidence`: {changes}.",
+        Lines("Share of correct keypoints over predicted probability", curves, diagonal=True),
     ]
 
 
@@ -280,11 +284,12 @@ def precision(figures: Figures) -> list[Piece]:
                 ]
             )
     vnni = "with" if figures.get("cpu", {}).get("vnni") else "without"
-    head = ["network", "arithmetic", "MB", "ms a crop", "speed", "px, mean / p99", "maps"]
+    head = ["network", "arithmetic", "MB", "ms per crop", "speed", "px, mean / p99", "maps"]
     return [
-        f"Precision on a CPU {vnni} VNNI: plain graphs as `export` writes them, one thread. Shifts "
-        "are of sure keypoints from torch in float32, in crop pixels; networks with random weights "
-        "have none, so the largest difference of maps as a share of the peak stands beside it.",
+        f"Precision on a CPU {vnni} VNNI: plain graphs as `export` writes them, one thread. "
+        "Deviations from torch in float32 are of high-confidence keypoints, in crop pixels; "
+        "networks with random weights have none, so the largest difference of maps is given as "
+        "well, as a share of the peak.",
         Table(head, rows),
         Bars("Size of the file, MB", bars),
     ]
@@ -292,7 +297,12 @@ def precision(figures: Figures) -> list[Piece]:
 
 def scaling(figures: Figures) -> list[Piece]:
     rows = [
-        [name, ", ".join(f"{' '.join(p)} {told(v)}".replace("_", " ") for p, v in _leaves(row, ()))]
+        [
+            name,
+            ", ".join(
+                f"{' '.join(p)} {formatted(v)}".replace("_", " ") for p, v in _leaves(row, ())
+            ),
+        ]
         for name, row in figures.items()
     ]
     persons = [
@@ -300,29 +310,29 @@ def scaling(figures: Figures) -> list[Piece]:
         for name, row in figures.items()
         if name.startswith("persons ") and "ms_a_frame" in row
     ]
-    plot = [Lines("CPU ms a frame over persons", {"one thread": persons})] if persons[1:] else []
+    plot = [Lines("CPU ms per frame over persons", {"one thread": persons})] if persons[1:] else []
     return [
-        "What more persons, larger frames, more streams and longer videos cost; Lightning without "
-        "the flip test, one thread. Rows that are missing were not run.",
+        "Cost of more persons, larger frames, more streams and longer videos; Lightning without "
+        "the flip test, one thread. Missing rows were not run.",
         Table(["row", "figures"], rows),
         *plot,
     ]
 
 
 def plain(figures: Figures) -> list[Piece]:
-    """Any figures: a line a value, for files that have no section of their own."""
-    rows = [[" · ".join(path) or "value", told(value)] for path, value in _leaves(figures, ())]
+    """Any figures: a line per value, for files that have no section of their own."""
+    rows = [[" · ".join(path) or "value", formatted(value)] for path, value in _leaves(figures, ())]
     return [Table(["figure", ""], rows)]
 
 
 def _leaves(data: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Numbers and words with the way to them; of lists only those of a few plain values."""
+    """Numbers and texts with their keys; of lists only those of a few plain values."""
     if isinstance(data, dict):
         for key, value in data.items():
             yield from _leaves(value, (*path, str(key)))
     elif isinstance(data, list):
         if len(data) <= 4 and not any(isinstance(each, dict | list) for each in data):
-            yield path, ", ".join(map(told, data))
+            yield path, ", ".join(map(formatted, data))
         elif data and isinstance(data[0], dict) and "run" in data[0]:
             for each in data:
                 yield from _leaves(each, (*path, str(each["run"])))
@@ -343,7 +353,7 @@ SECTIONS: dict[str, Callable[[Figures], list[Piece]]] = {
     "precision": precision,
     "precision-without-vnni": precision,
     "reprojection": reprojection,
-    "end_to_end_rivals": end_to_end_rivals,
+    "end_to_end_rivals": end_to_end_baselines,
     "scaling": scaling,
     "crop-cpu": crop,
     "decode-cpu": decode,

@@ -44,15 +44,16 @@ MARGINS = {
 """How much worse each may look: half the interval's width at 300 persons, or the pilot's rule.
 
 Of the teacher it is `compare.agreement`. Bones are judged by what the source calls usual, which is
-wrong where it is weak: on coarse pictures (benchmarks/adapt.py, "lowres") a network that found 4.5
-points more left that range by .022, and the teacher with its upright view by .053."""
+wrong where it is weak: on coarse pictures (benchmarks/adaptation/adapt.py, "lowres") a network
+that found 4.5 points more left that range by .022, and the teacher with its upright view by
+.053."""
 
 FLIP_LEAST = 0.01
 """Gain in flip equivariance without which nothing counts as better: with agreement above -0.01 the
 pilot's rule, which let through 0 of 43 harmed checkpoints and 22 of 31 improved ones. What no
 recipe trains, `odd`, must have gained too, and one of the two more than chance. To want that of
 both refused helpful runs for want of persons, and no harmful one that the rest of the rule lets
-through (benchmarks/gate.py)."""
+through (benchmarks/adaptation/gate.py)."""
 
 
 @dataclass(frozen=True)
