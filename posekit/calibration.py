@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from posekit.errors import InputError
+from posekit.parsing import number, numbers, shown
 from posekit.types import Float32
 
 TOLERANCE = 0.1
@@ -31,12 +32,12 @@ class Calibration:
         knots, chances = (np.asarray(each, np.float32) for each in (self.knots, self.chances))
         if knots.ndim != 1 or chances.ndim != 2 or chances.shape[1:] != knots.shape:
             raise InputError(f"calibration: knots {knots.shape}, chances {chances.shape} disagree")
-        if not (len(knots) > 1 and (np.diff(knots) > 0).all()):
-            raise InputError("calibration: wanted two knots or more that rise")
+        rising = len(knots) > 1 and np.isfinite(knots).all() and (np.diff(knots) > 0).all()
+        if not rising:
+            raise InputError("calibration: wanted two knots or more, finite, that rise")
         if not ((chances >= 0) & (chances <= 1)).all() or (np.diff(chances, axis=1) < 0).any():
             raise InputError("calibration: wanted chances in [0, 1] that never fall")
-        if not 0 < self.tolerance < 1:
-            raise InputError(f"calibration: tolerance {self.tolerance}; wanted between 0 and 1")
+        number(self.tolerance, name="calibration: tolerance", low=1e-6, high=1)
         object.__setattr__(self, "knots", knots)
         object.__setattr__(self, "chances", chances)
 
@@ -64,8 +65,17 @@ class Calibration:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`. Raises InputError."""
-        try:
-            knots, chances = (np.array(data[key], np.float32) for key in ("knots", "chances"))
-            return cls(knots, chances, float(data["tolerance"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"calibration: {error!r}") from error
+        wanted = {"knots", "chances", "tolerance"}
+        if not isinstance(data, Mapping) or not wanted <= set(data):
+            raise InputError(f"calibration: wanted {sorted(wanted)}, got {shown(data)}")
+        knots = numbers(data["knots"], name="calibration: knots")
+        rows = data["chances"]
+        if not isinstance(rows, list):
+            raise InputError(f"calibration: chances: wanted a list of curves, got {shown(rows)}")
+        curves = [
+            numbers(row, name="calibration: chances", count=len(knots), low=0, high=1)
+            for row in rows
+        ]
+        chances = np.array(curves, np.float32).reshape(len(rows), len(knots))
+        tolerance = number(data["tolerance"], name="calibration: tolerance")
+        return cls(np.array(knots, np.float32), chances, tolerance)

@@ -45,7 +45,7 @@ def encode(points: ArrayLike, spec: ModelSpec) -> Float32:
     array = np.asarray(points, np.float64)
     if array.ndim != 3 or array.shape[1:] != (len(spec.skeleton), 2):
         raise InputError(f"points: wanted shape (N, {len(spec.skeleton)}, 2), got {array.shape}")
-    cells = (array - spec.map_offset) / spec.map_scale
+    cells: NDArray[np.float64] = spec.crop_to_cells(array)
     width, height = spec.heatmap_size
     x = np.exp(-((np.arange(width) - cells[..., :1]) ** 2) / (2 * spec.sigma**2))
     y = np.exp(-((np.arange(height) - cells[..., 1:]) ** 2) / (2 * spec.sigma**2))
@@ -179,8 +179,7 @@ def decode(
         step = _step(spec, maps, rows, columns=columns, scale=scale)
     cells = np.stack([columns, rows], 1).astype(np.float32)
     cells += np.where((scores > 0)[:, None], step, np.float32(0))
-    points = cells * np.asarray(spec.map_scale, np.float32)
-    points += np.asarray(spec.map_offset, np.float32)
+    points = spec.cells_to_crop(cells)
     scores = np.where(np.isnan(scores), np.float32(0), scores)
     shape = heatmaps.shape[:2]
     return points.reshape(*shape, 2), scores.reshape(shape)

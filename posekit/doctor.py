@@ -244,10 +244,10 @@ def try_provider(name: str) -> str | None:
     failures = (state.Fail, state.InvalidArgument, state.EPFail, state.NotImplemented)
     try:
         session = onnxruntime.InferenceSession(TINY_GRAPH, options, providers=[name])
-        (answer,) = session.run(None, {"x": np.array([1.5, -2.0], np.float32)})
+        (output,) = session.run(None, {"x": np.array([1.5, -2.0], np.float32)})
     except (*failures, state.RuntimeException, RuntimeError, ValueError) as error:
         return f"a session cannot be opened or run ({str(error).splitlines()[0]})"
-    return None if answer.tolist() == [3.0, -4.0] else f"1.5 + 1.5 gives {answer[0]}"
+    return None if output.tolist() == [3.0, -4.0] else f"1.5 + 1.5 gives {output[0]}"
 
 
 def _gpu() -> Check:
@@ -260,7 +260,7 @@ def _gpu() -> Check:
     count, version = ctypes.c_int(0), ctypes.c_int(0)
     code = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
     if code != 0 or count.value == 0:
-        found = f"a driver, but no GPU answers (CUDA error {code})"
+        found = f"a driver, but no GPU responds (CUDA error {code})"
         return Check("NVIDIA GPU", "warning", found, "see whether nvidia-smi lists one")
     cuda.cuDriverGetVersion(ctypes.byref(version))
     name = ctypes.create_string_buffer(128)
@@ -274,7 +274,7 @@ def _gpu() -> Check:
 
 
 def _encoders() -> list[Check]:
-    """Each codec encodes one picture."""
+    """Each codec encodes one image."""
     try:
         import av
 
@@ -304,7 +304,7 @@ def _encoder(codec: Any, path: Path) -> Check:
         problem = str(error).replace(str(path), path.name)
         mend = "choose another --codec, or pass --no-video"
         return Check(f"encoder {codec}", "warning", problem, mend)
-    return Check(f"encoder {codec}", "ok", "a picture was encoded")
+    return Check(f"encoder {codec}", "ok", "an image was encoded")
 
 
 def _models() -> list[Check]:
@@ -321,8 +321,8 @@ def _models() -> list[Check]:
             mend = "pip install --force-reinstall posekit"
             checks.append(Check(f"model {name}", "failed", str(error), mend))
         else:
-            strays = f", {max(shifts.values()):.3f} px from its reference" if shifts else ""
-            checks.append(Check(f"model {name}", "ok", f"sound{strays}"))
+            deviation = f", {max(shifts.values()):.3f} px from its reference" if shifts else ""
+            checks.append(Check(f"model {name}", "ok", f"sound{deviation}"))
     missing = Check("models", "failed", "none embedded", "pip install --force-reinstall posekit")
     return checks or [missing]
 

@@ -7,13 +7,13 @@ stand beside it are a safetensors file, which is handed to ONNX Runtime as a bun
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from posekit.bundle import Bundle, Weights, read_whole
 from posekit.errors import BundleError, InputError
 from posekit.onnx_scan import external_initializers
+from posekit.parsing import parse_json, printable
 from posekit.session import open_session
 from posekit.types import ModelSpec
 
@@ -34,11 +34,13 @@ def open_model(path: Path) -> Bundle:
     weights, sha256 = _beside(path, graph)
     said = _metadata(path, graph, weights)
     try:
-        spec = ModelSpec.from_dict(json.loads(said["spec"]))
-    except (InputError, KeyError, TypeError, ValueError) as error:
+        spec = ModelSpec.from_dict(parse_json(said["spec"], name="spec", max_bytes=_BLOCK))
+    except (InputError, KeyError) as error:
         raise BundleError(f"{path}: its metadata is damaged ({error})") from error
     name = "flip" if said.get("flip") == "true" else "plain"
-    return Bundle(said.get("name", path.stem), spec, weights, {name: graph}, sha256=sha256)
+    return Bundle(
+        printable(said.get("name", path.stem)), spec, weights, {name: graph}, sha256=sha256
+    )
 
 
 def _beside(path: Path, graph: bytes) -> tuple[Weights, str]:

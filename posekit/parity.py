@@ -1,4 +1,4 @@
-"""How far keypoints lie from those of a source: what parity reports and `verify` count in."""
+"""How far keypoints deviate from those of a source network; parity reports and `verify` use it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 from posekit.errors import ParityError
 from posekit.types import Float32
 
-SURE = 0.3
-"""Keypoints scored below this by the source are no keypoints: their argmax may be anywhere."""
+HIGH_CONFIDENCE = 0.3
+"""Keypoints that the source scores lower are not compared: their argmax may be anywhere."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """The shift of the keypoints that the source is sure of, and of all scores.
+    """Deviation of the source's high-confidence keypoints, and of all scores.
 
-    mean_px, p99_px, max_px: crop pixels.  max_score: largest difference of a score.
-    points: how many keypoints were compared.  crops: on how many pictures.
+    mean_px, p99_px, max_px: distances, crop px.  max_score: largest difference of a score.
+    points: how many keypoints were compared.  crops: on how many crops.
     """
 
     mean_px: float
@@ -34,28 +34,37 @@ class Parity:
         return asdict(self)
 
     def check(self, budget_px: float, what: str) -> None:
-        """Raises ParityError where the mean shift is above `budget_px` or is no number."""
+        """Raises ParityError where the mean deviation is above `budget_px` or NaN."""
         if not self.mean_px <= budget_px:
             raise ParityError(
-                f"{what}: strays {self.mean_px:.3f} px on average from the source network on "
-                f"{self.crops} check crops; wanted at most {budget_px}: the export is not written",
+                f"{what}: deviates {self.mean_px:.3f} px on average from the source network on "
+                f"{self.crops} check crops; wanted at most {budget_px}; nothing is written",
                 self.mean_px,
             )
+
+
+def deviations_px(points: Float32, source: tuple[Float32, Float32]) -> Float32:
+    """Distances (M,), crop px, of the keypoints above HIGH_CONFIDENCE in the source's scores.
+
+    points: (N, K, 2).  source: its points (N, K, 2) and scores (N, K).
+    """
+    distances: Float32 = np.linalg.norm(points - source[0], axis=2)
+    return distances[source[1] > HIGH_CONFIDENCE]
 
 
 def compare(
     points: Float32, scores: Float32, source: tuple[Float32, Float32], *, crops: int
 ) -> Parity:
-    """Points (N, K, 2) and scores (N, K) against the source's."""
-    sure = source[1] > SURE
-    shift = np.linalg.norm(points - source[0], axis=2)[sure]
-    if not shift.size:
-        shift = np.zeros(1)
+    """Points (N, K, 2) and scores (N, K) against the source's; 0 px where none is compared."""
+    distances = deviations_px(points, source)
+    count = len(distances)
+    if not count:
+        distances = np.zeros(1, np.float32)
     return Parity(
-        mean_px=round(float(shift.mean()), 6),
-        p99_px=round(float(np.percentile(shift, 99)), 6),
-        max_px=round(float(shift.max()), 6),
+        mean_px=round(float(distances.mean()), 6),
+        p99_px=round(float(np.percentile(distances, 99)), 6),
+        max_px=round(float(distances.max()), 6),
         max_score=round(float(np.abs(scores - source[1]).max()), 6),
-        points=int(sure.sum()),
+        points=count,
         crops=crops,
     )

@@ -39,11 +39,11 @@ from benchmarks.accuracy.persons import (
 )
 from benchmarks.adaptation.verdicts import current_verdict
 from benchmarks.results_file import ASSETS, FOLDER, WORK, command, figures_of, machine, save
-from posekit import Bundle
+from posekit import AdaptHooks, AdaptOptions, Bundle
 from posekit.atomic import write_atomic
+from posekit.bootstrap import paired_bootstrap
 from posekit.bundle import embedded
 from posekit.errors import CollapsedError, DivergedError
-from posekit.evaluate import paired_bootstrap
 from posekit.runtime import PoseRuntime, Runtime
 from posekit.tta import TtaRuntime
 from tests.synthetic.corruptions import CORRUPTIONS, corrupt_folder
@@ -169,30 +169,29 @@ def names_of(persons: Persons) -> Array:
 def run(name: str, row: Row, data: Data, threads: int) -> dict[str, Any]:
     """One row: adapt, measure source and adapted, and the gate's findings."""
     counted: list[int] = []
-    hooks = {
-        "on_count": lambda done, _: counted.append(done),
-        "on_stage": lambda text: print(f"  {name}: {text}", flush=True),
-        "on_reading": lambda reading, seconds: print(
+    hooks = AdaptHooks(
+        on_count=lambda done, _: counted.append(done),
+        on_stage=lambda text: print(f"  {name}: {text}", flush=True),
+        on_reading=lambda reading, seconds: print(
             f"  {name}: step {reading.step} {seconds:.0f} s score {reading.score:+.4f}", flush=True
         ),
-    }
+    )
+    options = AdaptOptions(
+        recipe=row.recipe,
+        settings=row.settings,
+        seed=row.seed,
+        teacher=row.teacher,
+        limit=row.limit,
+        threads=threads,
+        work=WORK,
+        force=True,  # refused ones are measured, too
+        pictures=False,
+    )
     with tempfile.TemporaryDirectory() as folder:
         output, stopped = Path(folder) / "adapted.posekit", None
         try:
             report = posekit.adapt(
-                row.model,
-                data.unlabeled,
-                output,
-                hooks=hooks,
-                recipe=row.recipe,
-                settings=row.settings,
-                seed=row.seed,
-                teacher=row.teacher,
-                limit=row.limit,
-                threads=threads,
-                work=WORK,
-                force=True,  # refused ones are measured, too
-                pictures=False,
+                row.model, data.unlabeled, output, options=options, hooks=hooks
             ).summary
         except (CollapsedError, DivergedError) as error:
             stopped = type(error).__name__

@@ -27,7 +27,7 @@ from benchmarks.results_file import WORK
 from posekit import codecs
 from posekit.atomic import write_atomic
 from posekit_finetune import recipe
-from posekit_finetune.assess.ensemble import Member, load_members
+from posekit_finetune.assess.ensemble import Member, predict_members
 from posekit_finetune.assess.predict import of_network
 from posekit_finetune.data.labeled import LabeledPersons
 from posekit_finetune.data.persons import Persons
@@ -165,10 +165,10 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """PCK on the test persons and response on unlabeled ones, each network and the ensemble."""
     bare = [networks.unwrap(net) for net in nets]
-    probed = load_members(bare, persons, np.arange(probe))
+    probed = predict_members(bare, persons, np.arange(probe))
     return {
         tested.name: {"pck": round(pck(tested, test), 4), "response": round(each.response, 4)}
-        for tested, each in zip(load_members(bare, test.persons), probed, strict=True)
+        for tested, each in zip(predict_members(bare, test.persons), probed, strict=True)
     }
 
 
@@ -178,7 +178,7 @@ def pck(member: Member, test: LabeledPersons) -> float:
 
 
 def histogram(net: torch.nn.Module, persons: Persons, probe: int) -> list[float]:
-    member = load_members([net], persons, np.arange(probe))[0]
+    member = predict_members([net], persons, np.arange(probe))[0]
     return [float(share) for share in member.histogram]
 
 

@@ -26,7 +26,7 @@ from benchmarks.exported import export
 from benchmarks.results_file import ASSETS, command, figures_of, save
 from posekit import codecs
 from posekit.errors import ParityError
-from posekit.parity import SURE
+from posekit.parity import HIGH_CONFIDENCE
 from posekit.session import open_session
 
 MIN_TURNS = 8  # of timing, however long they take
@@ -63,7 +63,7 @@ def deviation(found: Outputs, source: Outputs) -> dict[str, Any]:
     gap: by how much the source's own map prefers its cell to the one found, at most.
     """
     maps, points, scores = source
-    confident = scores > SURE
+    confident = scores > HIGH_CONFIDENCE
     flat = maps.reshape(*confident.shape, -1)
     cells = found[0].reshape(flat.shape).argmax(2)
     gaps = flat.max(2) - np.take_along_axis(flat, cells[..., None], 2)[..., 0]

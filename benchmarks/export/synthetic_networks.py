@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from posekit import codecs
-from posekit.parity import SURE
+from posekit.parity import HIGH_CONFIDENCE
 from tests.synthetic import networks
 
 
@@ -24,7 +24,7 @@ def accuracy(net: nn.Module, count: int = 200) -> tuple[float, float]:
         maps = net(networks.normalized(images)).numpy()
     points, scores = codecs.decode(maps, networks.spec(networks.NETS[0]))
     error = np.linalg.norm(points - joints, axis=2)
-    return float(np.median(error)), float((scores > SURE).mean())
+    return float(np.median(error)), float((scores > HIGH_CONFIDENCE).mean())
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     options = parser.parse_args()
     for name in networks.NETS:
         error_px, share = accuracy(networks.trained_network(name, options.steps))
-        print(f"{name}: median error {error_px:.2f} px, {share:.0%} above {SURE}")
+        print(f"{name}: median error {error_px:.2f} px, {share:.0%} above {HIGH_CONFIDENCE}")
 
 
 if __name__ == "__main__":

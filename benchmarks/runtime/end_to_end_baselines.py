@@ -35,7 +35,7 @@ from benchmarks.exported import export, random_network, weights_of
 from benchmarks.results_file import ROOT, command, figures_of, save
 from posekit import Bundle, ModelSpec, video
 from posekit.bundle import Weights, embedded
-from posekit.parity import SURE
+from posekit.parity import HIGH_CONFIDENCE
 from posekit.skeletons import COCO_17
 
 BASELINES = {
@@ -144,7 +144,7 @@ def agreement(clip: Path, frames: int = 16, every: int = 5) -> dict[str, Any]:
             run_by(BASELINES["rtmlib"], "rtmlib", folder, 1),
             run_by(sys.executable, OWN, folder, 1),
         ]
-    present = found[1]["scores"] > SURE
+    present = found[1]["scores"] > HIGH_CONFIDENCE
     far = np.linalg.norm(found[0]["points"] - found[1]["points"], axis=-1)[present]
     shares = {f"p{n}_px": float(np.percentile(far, n)) for n in (50, 90, 99)}
     return {"points": int(present.sum()), **shares, "largest_px": float(far.max())}

@@ -23,7 +23,7 @@ def convert(
     storage: Storage | None = None,
     overwrite: bool = False,
 ) -> Converted:
-    """Read a checkpoint and write its bundle; what was decided is in the result's items.
+    """Read a checkpoint and write its bundle; the result's items are what was decided, and why.
 
     source: a file or folder, or hf://OWNER/NAME[@REVISION], which is fetched first.
     storage: of the weights, None for the checkpoint's own.
@@ -32,24 +32,24 @@ def convert(
     """
     output = Path(output)
     check_name(output)
-    with AtomicFile(output, "wb", overwrite=overwrite) as made:  # before the work
+    with AtomicFile(output, "wb", overwrite=overwrite) as target:  # before the work
         if str(source).startswith(hub.SCHEME):
             with TemporaryDirectory(prefix="posekit-") as folder:
                 fetched = hub.fetch(str(source), Path(folder))
                 converted = _load(fetched.path, overrides, storage)
-                packed = pack(converted, output.stem, fetched.path, storage=storage)
-            provenance = {**packed.provenance, **fetched.to_dict()}
-            packed = replace(packed, provenance=provenance)
+                bundle = pack(converted, output.stem, fetched.path, storage=storage)
+            provenance = {**bundle.provenance, **fetched.to_dict()}
+            bundle = replace(bundle, provenance=provenance)
         else:
             converted = _load(source, overrides, storage)
-            packed = pack(converted, output.stem, Path(source), storage=storage)
+            bundle = pack(converted, output.stem, Path(source), storage=storage)
         with explained(output):
-            made.file.write(packed.to_bytes())
-    return replace(converted, parity=json.loads(packed.extras["parity.json"]))
+            target.file.write(bundle.to_bytes())
+    return replace(converted, parity=json.loads(bundle.extras["parity.json"]))
 
 
 def _load(source: str | Path, overrides: Overrides, storage: Storage | None) -> Converted:
-    """The checkpoint, its items with who decided on the stored type. Raises CheckpointError."""
+    """The checkpoint, its items with the origin of the stored type. Raises CheckpointError."""
     converted = checkpoints.load(source, overrides)
     if storage is None:
         return converted

@@ -1,4 +1,4 @@
-"""Stand-alone ONNX: the graph with its weights inside or, where they are many, beside it."""
+"""A stand-alone ONNX file: the graph with its weights inside or, where large, beside it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from posekit_engines.options import ExportOptions
 from posekit_engines.parity.crops import load_check_crops
 from posekit_engines.parity.feeds import feeds
 
-LIMIT = 1_900_000_000
-"""Bytes of weights from which they stand in a file of their own: protobuf ends at 2 GiB."""
-_CALIBRATE = 64
+MAX_INLINE_BYTES = 1_900_000_000
+"""More bytes of weights go to a file of their own: protobuf's limit is 2 GiB."""
+_CALIBRATION_CROPS = 64
 
 
 def graph(
     source: Bundle, net: nn.Module, spec: ModelSpec, *, options: ExportOptions
 ) -> onnx.ModelProto:
-    """The graph that the options ask for, weights external in their types. Raises ExportError."""
+    """The graph with the requested outputs, weights external. Raises ExportError."""
     network = network_graph(net, spec, source.weights)
     if options.outputs == "points":
         return points_graph(network, spec, flip=options.flip, affine=options.affine)
@@ -41,35 +41,37 @@ def graph(
 def write(
     source: Bundle, net: nn.Module, spec: ModelSpec, *, options: ExportOptions, path: Path
 ) -> dict[str, Any]:
-    """Write the stand-alone file, `.data` beside it where its weights are many; checked in full.
+    """Write the file, and `.data` beside it where its weights are large; ONNX checks it in full.
 
-    Returns what is in it. Raises ExportError, InputError; OSError where it cannot be written.
+    Returns what the report adds of it. Raises ExportError, InputError, ParityError (no int8);
+    OSError where it cannot be written.
     """
     model = graph(source, net, spec, options=options)
     total = sum(value.nbytes for _, value in external_values(model, source.weights))
-    told: dict[str, Any] = {}
-    if total > LIMIT:
+    decisions: dict[str, Any] = {}
+    if total > MAX_INLINE_BYTES:
         if options.precision != "fp32":
             raise ExportError(
                 f"{source.name}: {total / 1e9:.1f} GB of weights; --precision "
-                f"{options.precision} needs a graph in one piece, up to {LIMIT / 1e9:g} GB"
+                f"{options.precision} needs a single file, up to {MAX_INLINE_BYTES / 1e9:g} GB"
             )
         write_data(model, source.weights, path.with_name(path.name + ".data"))
     else:
-        model, told = precise(inline_weights(model, source.weights), source, options)
+        inlined = inline_weights(model, source.weights)
+        model, decisions = apply_precision(inlined, source, options)
     if options.batch is not None:
         for value in (*model.graph.input, *model.graph.output):
             value.type.tensor_type.shape.dim[0].dim_value = options.batch
     onnx.helper.set_model_props(model, _metadata(source, spec, options))
     path.write_bytes(model.SerializeToString())
-    check(path, source.name)
-    return {**told, "contained": dtype_summary(model)}
+    check_file(path, source.name)
+    return {**decisions, "contained": dtype_summary(model)}
 
 
-def precise(
+def apply_precision(
     model: onnx.ModelProto, source: Bundle, options: ExportOptions
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """A stand-alone float32 model in the precision asked for, and what was decided on the way.
+    """A stand-alone float32 model in the requested precision, and what was decided for that.
 
     Raises ExportError, InputError (too few crops to calibrate with), ParityError (no int8).
     """
@@ -79,20 +81,21 @@ def precise(
     if options.precision == "fp16":
         from posekit_engines.precision.fp16 import to_fp16
 
-        done, told = to_fp16(model, feeds(load_check_crops(options.check, spec), spec, options))
-        return done, {"decided": told}
-    from posekit_engines.precision.int8 import LEAST, to_int8
+        checks = load_check_crops(options.check, spec)
+        converted, decided = to_fp16(model, feeds(checks, spec, options))
+        return converted, {"decided": decided}
+    from posekit_engines.precision.int8 import MIN_CROPS, to_int8
 
-    # What judges the file is not what it is made with.
-    checks = load_check_crops(options.calibrate, spec, count=_CALIBRATE)
+    # Parity is measured on other crops than those that calibrate.
+    checks = load_check_crops(options.calibrate, spec, count=_CALIBRATION_CROPS)
     checks = checks.without(load_check_crops(options.check, spec))
-    if len(checks) < LEAST:
+    if len(checks) < MIN_CROPS:
         raise InputError(
-            f"--calibrate {options.calibrate}: {len(checks)} crops beside those of --check, which "
-            f"judge; wanted {LEAST} or more: give more pictures"
+            f"--calibrate {options.calibrate}: {len(checks)} crops that --check does not use; "
+            f"wanted {MIN_CROPS} or more: give more images"
         )
-    done, told = to_int8(model, feeds(checks, spec, options))
-    return done, {"calibrated_on": f"{len(checks)} crops, {checks.where}", "decided": told}
+    converted, decided = to_int8(model, feeds(checks, spec, options), spec=spec)
+    return converted, {"calibrated_on": f"{len(checks)} crops, {checks.where}", "decided": decided}
 
 
 def _metadata(source: Bundle, spec: ModelSpec, options: ExportOptions) -> dict[str, str]:
@@ -107,7 +110,7 @@ def _metadata(source: Bundle, spec: ModelSpec, options: ExportOptions) -> dict[s
     }
 
 
-def check(path: Path, name: str) -> None:
+def check_file(path: Path, name: str) -> None:
     """Raises ExportError unless the file passes ONNX's full check."""
     try:
         onnx.checker.check_model(str(path), full_check=True)

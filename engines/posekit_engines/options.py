@@ -1,4 +1,4 @@
-"""What to export, and how far it may stray: one frozen record for every target."""
+"""What to export, and how far it may deviate: one frozen record for every target."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Target = Literal["onnx", "tensorrt", "triton", "bundle"]
 
 @dataclass(frozen=True)
 class Budget:
-    """The largest strays from the source network that are handed out without --force.
+    """The largest deviation from the source network that is written without --force.
 
-    mean_px, p99_px: shift of keypoints that the source is sure of, crop px; None: not bounded.
-    maps: largest difference of a heatmap, as a share of the source's highest peak; it is what
-        counts where the source is sure of no keypoint, since then no shift could be measured.
+    mean_px, p99_px: of the source's high-confidence keypoints, crop px; None: no limit.
+    maps: largest difference of a heatmap, as a share of the source's highest peak; compared where
+        the source has no high-confidence keypoint.
     """
 
     mean_px: float
@@ -29,7 +29,7 @@ class Budget:
     maps: float
 
 
-_ENDINGS: dict[str, Target] = {".onnx": "onnx", ".plan": "tensorrt", SUFFIX: "bundle"}
+_SUFFIXES: dict[str, Target] = {".onnx": "onnx", ".plan": "tensorrt", SUFFIX: "bundle"}
 BUDGETS: dict[Precision, Budget] = {
     "fp32": Budget(0.05, None, 1e-4),
     "fp16": Budget(0.1, 0.3, 5e-3),
@@ -40,15 +40,15 @@ BUDGETS: dict[Precision, Budget] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """to: what to write; None: told by the output's name.
+    """to: what to write; None: by the output's suffix.
     outputs: points (crops to keypoints), heatmaps (crops to merged maps) or raw (the network
-    alone on a normalised image).  flip: with the flip test inside; raw has none.
+    alone on a normalized image).  flip: with the flip test inside; raw has none.
     decode: None for the model's own.  affine: also take crop-to-frame warps, give frame px.
     batch: a fixed N, None for any.  calibrate: folder, image or video for int8.
-    check: folder, image or video to measure parity on.  budget_px: mean shift, None: by precision.
-    force: hand out what is over its budget too; the report says so.
-    Of TensorRT plans alone: library (auto: tensorrt, else tensorrt_rtx), profile (least, usual and
-    most N; None: 1, 8, 32, of raw 1, 16, 128), refit, version_compatible.
+    check: folder, image or video to measure parity on.  budget_px: mean, None: by precision.
+    force: write the export even if it is over its budget; the report says so.
+    Of TensorRT plans alone: library (auto: tensorrt, else tensorrt_rtx), profile (minimum, usual
+    and maximum N; None: 1, 8, 32, of raw 1, 16, 128), refit, version_compatible.
     """
 
     to: Target | None = None
@@ -75,20 +75,20 @@ class ExportOptions:
 
     @property
     def budget(self) -> Budget:
-        """That of the precision, but for the mean where it was given."""
-        usual = BUDGETS[self.precision]
-        mean_px = usual.mean_px if self.budget_px is None else self.budget_px
-        return Budget(mean_px, usual.p99_px, usual.maps)
+        """That of the precision, with `budget_px` for the mean where given."""
+        default = BUDGETS[self.precision]
+        mean_px = default.mean_px if self.budget_px is None else self.budget_px
+        return Budget(mean_px, default.p99_px, default.maps)
 
     def target(self, output: Path) -> Target:
-        """`to`, or what the output's name says. Raises InputError where they do not fit."""
-        ending = output.suffix.lower()
-        target = self.to or _ENDINGS.get(ending)
+        """`to`, or by the output's suffix. Raises InputError where the two do not match."""
+        suffix = output.suffix.lower()
+        target = self.to or _SUFFIXES.get(suffix)
         if target is None:
-            raise InputError(f"{output}: wanted a name in {', '.join(_ENDINGS)}, or --to triton")
-        if target != "triton" and _ENDINGS.get(ending) != target:
-            fitting = next(each for each, made in _ENDINGS.items() if made == target)
-            raise InputError(f"{output}: --to {target} writes a file named {fitting}")
+            raise InputError(f"{output}: wanted a name in {', '.join(_SUFFIXES)}, or --to triton")
+        if target != "triton" and _SUFFIXES.get(suffix) != target:
+            wanted = next(each for each, kind in _SUFFIXES.items() if kind == target)
+            raise InputError(f"{output}: --to {target} writes a file named {wanted}")
         return target
 
     def check_for(self, target: Target) -> None:
@@ -101,40 +101,42 @@ class ExportOptions:
             )
         if self.precision == "bf16" and target != "tensorrt":
             raise InputError(
-                "--precision bf16: ONNX Runtime's CPU has no bf16 convolution, so nothing could "
-                "run or check the file; use fp16, or --to tensorrt"
+                "--precision bf16: ONNX Runtime has no bf16 convolution on the CPU, so the file "
+                "could not be run or checked; use fp16, or --to tensorrt"
             )
         if self.calibrate is not None and self.precision != "int8":
             raise InputError(f"--calibrate is for --precision int8, not {self.precision}")
         if self.precision == "int8" and self.calibrate is None:
             raise InputError(
-                "--precision int8: calibrated and checked on the same few crops it would flatter "
-                "itself; give pictures of your own with --calibrate FOLDER|VIDEO"
+                "--precision int8: calibrated and checked on the same few crops, its parity would "
+                "be optimistic; give your own images with --calibrate FOLDER|VIDEO"
             )
         if target == "bundle" and (self.outputs != "points" or self.affine or self.batch):
             raise InputError(
                 "--to bundle: a bundle holds its own graphs; --outputs, --affine and --batch "
-                "shape stand-alone files, made by --to onnx"
+                "are for stand-alone files (--to onnx)"
             )
         self._check_plan(target)
 
     def _check_plan(self, target: Target) -> None:
-        """Raises InputError where what only plans have is asked of others, or cannot be."""
-        only = {"--profile": self.profile, "--refit": self.refit}
-        only["--version-compatible"] = self.version_compatible
+        """Raises InputError where options of plans are given for others, or are impossible."""
+        of_plans = {"--profile": self.profile, "--refit": self.refit}
+        of_plans["--version-compatible"] = self.version_compatible
         if target != "tensorrt":
-            if given := [name for name, value in only.items() if value]:
+            if given := [name for name, value in of_plans.items() if value]:
                 raise InputError(f"{given[0]} is for --to tensorrt, not {target}")
             return
         if self.precision == "int8":
             raise InputError(
-                "--precision int8: posekit's int8 has zero points, which TensorRT does not take; "
-                "use fp16, which its tensor cores run as well"
+                "--precision int8: posekit's int8 has zero points, which TensorRT does not "
+                "support; use fp16, which tensor cores run as well"
             )
         if self.precision == "bf16" and self.affine:
-            raise InputError("--precision bf16 --affine: nothing emulates it; leave --affine out")
+            raise InputError(
+                "--precision bf16 --affine: not emulated, so not checked; leave --affine out"
+            )
         if self.profile is not None and self.batch is not None:
-            raise InputError("--profile and --batch: a fixed batch has no least and most; give one")
-        least, usual, most = self.profile or (1, 1, 1)
-        if not 1 <= least <= usual <= most:
-            raise InputError(f"--profile {self.profile}: wanted 1 <= least <= usual <= most")
+            raise InputError("--profile and --batch: a fixed batch has no range; give one of them")
+        minimum, usual, maximum = self.profile or (1, 1, 1)
+        if not 1 <= minimum <= usual <= maximum:
+            raise InputError(f"--profile {self.profile}: wanted 1 <= minimum <= usual <= maximum")

@@ -28,7 +28,7 @@ class _Atomic:
         self._locks: list[Lock] = []
         self._new: list[Path] = []
         existed = {path: os.path.lexists(path) for path in outputs}
-        # what appeared since then is another run's and is not replaced, unless that was asked for
+        # what appeared since then is another run's and is not replaced, unless that was requested
         self._replaced = existed if overwrite is None else dict.fromkeys(outputs, overwrite)
         try:
             for path in outputs:

@@ -56,7 +56,7 @@ def choose(content: Mapping[Any, Any], wanted: str | None, is_known: IsKnown) ->
         )
     known: dict[str, Tensors] = {}
     for name, tensors in every.items():
-        known |= _parts(name, tensors, is_known, 0)
+        known |= _parts(name, tensors, is_known)
     if not known:
         largest = max(every, key=lambda name: len(every[name]))
         known = {largest: every[largest]}
@@ -135,7 +135,7 @@ def _bare(tensors: Tensors) -> Tensors:
     return bare
 
 
-def _parts(name: str, tensors: Tensors, is_known: IsKnown, depth: int) -> dict[str, Tensors]:
+def _parts(name: str, tensors: Tensors, is_known: IsKnown, *, depth: int = 0) -> dict[str, Tensors]:
     """The networks that posekit knows in tensors, whole or under prefixes of their names."""
     if is_known(tensors):
         return {name: tensors}
@@ -146,7 +146,7 @@ def _parts(name: str, tensors: Tensors, is_known: IsKnown, depth: int) -> dict[s
     found: dict[str, dict[str, Tensors]] = {}
     for first, part in groups.items():
         if depth < _DEEPEST and len(part) >= _LEAST:
-            found[first] = _parts(f"{name}.{first}", part, is_known, depth + 1)
+            found[first] = _parts(f"{name}.{first}", part, is_known, depth=depth + 1)
     several = sum(map(bool, found.values())) > 1
     return {
         label if several else name + label.removeprefix(f"{name}.{first}"): part

@@ -18,7 +18,7 @@ def command(
     persons: Annotated[str, Option(help="Persons in a frame, each a column.")] = "1,8,32",
     device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto",
     threads: Annotated[int | None, Option(min=1, help="CPU threads; all by default.")] = None,
-    flip: Annotated[bool, Option(help="Look at the mirrored crop too: better, twice the work.")] = True,
+    flip: Annotated[bool, Option(help="Average with the mirrored crop: better, twice the work.")] = True,
     detector: Annotated[str, Option(help="Embedded name, .posekit, or a YOLOX/RT-DETR .onnx.")] = "nanodet-person",
     seconds: Annotated[float, Option(help="For each stage and column.")] = 1.5,
     compare: Annotated[Path | None, Option(metavar="FILE", help="What --json wrote before: print this run over that one.")] = None,

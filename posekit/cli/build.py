@@ -30,7 +30,7 @@ def command(
     """Build a model's TensorRT plans on the machine that will run them, and keep them."""
     from posekit import api
 
-    plans = api.build(model, output, device=device, kind=kind, precision=precision, persons=persons, flip=flip, library=library, refit=refit, version_compatible=version_compatible, rebuild=rebuild, overwrite=overwrite)
+    plans = api.build(model, output, options=api.BuildOptions(kind=kind, precision=precision, persons=persons, flip=flip, library=library, refit=refit, version_compatible=version_compatible, rebuild=rebuild), device=device, overwrite=overwrite)
     if as_json:
         typer.echo(json.dumps(plans, indent=1))
     else:

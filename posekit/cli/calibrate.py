@@ -1,4 +1,4 @@
-"""`posekit calibrate`: teach a bundle what its scores are worth, on labelled images."""
+"""`posekit calibrate`: fit a bundle's scores to probabilities, on labeled images."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def command(
 
 
 def _samples(estimator: Estimator, labels: Annotations) -> Samples:
-    """Answers in the labelled boxes and whether they are right, with a bar on a terminal."""
+    """Predictions in the labeled boxes and whether they are right, with a bar on a terminal."""
     from posekit.cli.progress import counted
     from posekit.evaluate import predict, score
     from posekit.evaluate.calibrate import samples

@@ -61,4 +61,4 @@ def _print_table(report: Report) -> None:
     console.print(table)
     problems = sum(check.status in ("warning", "failed") for check in report.checks)
     verdict = "posekit can run here" if report.works else "posekit cannot run here yet"
-    console.print(f"{verdict}; {problems} thing{'s' * (problems != 1)} to look at")
+    console.print(f"{verdict}; {problems} problem{'s' * (problems != 1)} found")

@@ -72,7 +72,7 @@ def _summary(part: Mapping[str, Any]) -> str:
     if "cases" in part:
         return f"{part['fine']} of {part['cases']} {'brief ' * part['brief']}cases as in numpy"
     if "tools" in part:
-        return ", ".join(f"{tool} {said}" for tool, said in part["tools"].items())
+        return ", ".join(f"{tool} {result}" for tool, result in part["tools"].items())
     if "raw" in part:
         means = [f"{kind} {part[kind]['mean_px']} px" for kind in ("raw", "points")]
         return f"mean shift on {part['crops']} crops: {', '.join(means)}"

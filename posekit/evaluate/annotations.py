@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from posekit.coco import LARGEST, Annotation, CocoFile, ImageId, floats, parse_coco
 from posekit.errors import InputError, PosekitError, SourceError
-from posekit.evaluate.keypoint_names import MPII, Layout, layout_of, plain
+from posekit.evaluate.keypoint_names import MPII, Layout, layout_of
 from posekit.parsing import number, numbers, read_json, shown
-from posekit.skeletons import COCO_17, MPII_16
+from posekit.skeletons import COCO_17, MPII_16, plain
 from posekit.types import Boxes, Float32, Int64, Skeleton, UInt8
 
 Float64 = NDArray[np.float64]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from posekit.errors import InputError
-from posekit.evaluate.keypoint_names import plain
+from posekit.skeletons import plain
 from posekit.types import Float32, Skeleton
 
 Float64 = NDArray[np.float64]

@@ -1,29 +1,19 @@
-"""The small-scale study of the collapse: its plan holds together, and its short form shows it."""
+"""The small-scale study of the collapse: its plan is complete, and its short form reproduces it."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 
-from tests.assets import ROOT
+from tests.benchmarks.programs import run
 
 
 def collapse(*arguments: str) -> str:
-    folders = [str(ROOT / folder) for folder in (".", "engines", "finetune")]
-    run = subprocess.run(
-        [sys.executable, "benchmarks/collapse.py", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return run.stdout
+    done = run("collapse", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def test_rows_that_were_not_run_are_told() -> None:
+def test_rows_that_were_not_run_are_reported() -> None:
     """Every row of the plan is in the table, with figures or as not run."""
     text = collapse("--table")
     missing, planned = map(int, re.findall(r"(\d+) of (\d+) rows not run", text)[0])
@@ -33,6 +23,6 @@ def test_rows_that_were_not_run_are_told() -> None:
         assert f"{case}:" in text
 
 
-def test_agreement_alone_collapses_and_labels_do_not() -> None:
+def test_consistency_alone_collapses_and_labels_do_not() -> None:
     """The program ends with an error where it does not reproduce."""
     assert "same strength, both sides" in collapse("--quick")

@@ -1,37 +1,24 @@
-"""README and docs/benchmarks.html say what benchmarks/results say."""
+"""README and docs/benchmarks.html agree with benchmarks/results."""
 
 import json
-import shutil
+import re
 import subprocess
-import sys
 from pathlib import Path
 
 from tests.assets import ROOT
+from tests.benchmarks.programs import copied, run
+
+FORMER = re.compile(r"python benchmarks/\w+\.py")
+"""Commands that results of earlier commits recorded."""
 
 
 def report(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "benchmarks/report.py", *arguments],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def copied(folder: Path) -> Path:
-    """What the report reads and writes."""
-    for name in ("benchmarks/results", "docs"):
-        shutil.copytree(ROOT / name, folder / name)
-    for path in (ROOT / "benchmarks").glob("report*.py"):
-        shutil.copy(path, folder / "benchmarks")
-    shutil.copy(ROOT / "README.md", folder)
-    return folder
+    return run("report", *arguments, root=root)
 
 
 def test_readme_and_page_quote_the_committed_results() -> None:
-    run = report(ROOT, "--check")
-    assert run.returncode == 0, f"{run.stderr}: python benchmarks/report.py writes them anew"
+    done = report(ROOT, "--check")
+    assert done.returncode == 0, f"{done.stderr}: python -m benchmarks report writes them"
 
 
 def test_another_figure_is_another_readme_and_page(tmp_path: Path) -> None:
@@ -49,15 +36,15 @@ def test_another_figure_is_another_readme_and_page(tmp_path: Path) -> None:
     assert "benchmarks.html" in report(root, "--check").stderr
 
 
-def test_what_was_not_run_is_said_and_new_files_are_shown(tmp_path: Path) -> None:
+def test_files_that_are_missing_are_reported_and_new_ones_are_shown(tmp_path: Path) -> None:
     root = copied(tmp_path)
     results = root / "benchmarks/results"
     data = json.loads((results / "memory.json").read_text())
     (results / "memory.json").unlink()
     data["command"], data["figures"] = "python new.py", {"rows": {"one": {"odd": 77.125}}}
     (results / "brand_new.json").write_text(json.dumps(data))
-    run = report(root)
-    assert run.returncode == 0, run.stderr
+    done = report(root)
+    assert done.returncode == 0, done.stderr
     assert "memory" in (root / "README.md").read_text().rpartition("Not run:")[2]
     page = (root / "docs/benchmarks.html").read_text()
     assert "memory: not run." in page
@@ -70,6 +57,10 @@ def test_every_figure_on_the_page_names_its_command_machine_and_commit() -> None
     for path in (ROOT / "benchmarks/results").glob("*.json"):
         data = json.loads(path.read_text())
         section = page.partition(f'<h2 id="{path.stem}">')[2].partition("<h2")[0]
-        assert f"<code>{data['command']}</code>" in section
+        commands = re.findall(r'<p class="where"><code>([^<]*)</code>', section)
+        assert len(commands) == 1
+        assert " -m benchmarks " in commands[0]
+        arguments = FORMER.sub("", data["command"]).split()
+        assert set(arguments) <= set(commands[0].split())
         assert data["machine"]["cpu"] in section
         assert data["machine"]["commit"] in section

@@ -1,59 +1,64 @@
-"""benchmarks/scaling.py: what it makes of its samples, and that a stopped run goes on."""
+"""The program `scaling`: the memory row of its samples, and that a stopped run continues."""
 
 from __future__ import annotations
 
-import importlib
-import sys
+import json
+import re
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+from tests.benchmarks.programs import command, copied, environment, run
+from tests.processes import wait_until
+
+DONE = {"ms_a_frame": 1.0}
+MISSING = ("persons 1", "persons 2")
 
 
-@pytest.fixture
-def scaling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """The program, with results in a folder of the test's own."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    module = importlib.import_module("scaling")
-    monkeypatch.setattr(module, "FOLDER", tmp_path)
-    monkeypatch.setattr(importlib.import_module("results_file"), "FOLDER", tmp_path)
-    return module
-
-
-def test_memory_slope_is_that_of_the_second_half(scaling: Any) -> None:
+def test_memory_slope_is_that_of_the_second_half(tmp_path: Path) -> None:
     seconds = np.arange(0, 601, 5.0)
     # 100 MB are filled in the first minutes; then 3 MB a minute, and 10 frames a second.
     resident = 300 + np.minimum(seconds, 200) / 2 + 3 * seconds / 60
-    rows = np.stack([seconds, 10 * seconds, resident], 1)
-    told = scaling.memory_figures(rows, 30.0)
-    assert told["slope_mb_a_minute"] == pytest.approx(3)
-    assert told["slope_mb_per_1000_frames"] == pytest.approx(5)
-    assert told["minutes_run"] == pytest.approx(10)
-    assert told["minutes_asked"] == 30
-    assert told["resident_mb"]["peak"] == pytest.approx(430)
+    samples = tmp_path / "samples.json"
+    samples.write_text(json.dumps(np.stack([seconds, 10 * seconds, resident], 1).tolist()))
+    row = json.loads(run("scaling", "--samples", str(samples)).stdout)
+    assert row["slope_mb_a_minute"] == pytest.approx(3)
+    assert row["slope_mb_per_1000_frames"] == pytest.approx(5)
+    assert row["minutes_run"] == pytest.approx(10)
+    assert row["minutes_asked"] == 30
+    assert row["resident_mb"]["peak"] == pytest.approx(430)
 
 
-def test_a_stopped_run_goes_on_where_it_was(scaling: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[str] = []
+def test_a_stopped_run_continues_where_it_was(tmp_path: Path) -> None:
+    """Rows are saved one by one, and those that are there are not measured again."""
+    path = copied(tmp_path) / "benchmarks/results/scaling.json"
+    data = json.loads(path.read_text())
+    kept = {f"persons {count}": DONE for count in (4, 8, 16, 32)}
+    path.write_text(json.dumps({**data, "figures": kept}))
 
-    def measured(name: str, minutes: float) -> dict[str, Any]:
-        del minutes
-        if len(done) == 2:
-            raise KeyboardInterrupt
-        done.append(name)
-        return {"ms": 1.0}
+    def figures() -> Any:
+        return json.loads(path.read_text())["figures"]
 
-    monkeypatch.setattr(scaling, "measured", measured)
-    monkeypatch.setattr(sys, "argv", ["scaling.py", "--only", "persons"])
-    with pytest.raises(KeyboardInterrupt):
-        scaling.main()
-    assert sorted(scaling.kept()) == ["persons 1", "persons 2"]
-    first = done.copy()
-    done.clear()
-    with pytest.raises(KeyboardInterrupt):
-        scaling.main()
-    assert not set(done) & set(first)
-    assert list(scaling.kept()) == [f"persons {count}" for count in (1, 2, 4, 8)]
+    arguments = command("scaling", "--only", "persons")
+    stopped = subprocess.Popen(
+        arguments,
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    wait_until(lambda: MISSING[0] in figures())
+    stopped.send_signal(signal.SIGINT)
+    stopped.wait(timeout=120)
+    first = figures()
+    assert first[MISSING[0]]["ms_a_frame"] > 0
+    again = run("scaling", "--only", "persons", root=tmp_path)
+    assert again.returncode == 0, again.stderr
+    measured = re.findall(r"^(persons \d+) ", again.stdout, re.MULTILINE)
+    assert measured == [name for name in MISSING if name not in first]
+    assert figures() == first | {name: figures()[name] for name in MISSING} | kept

@@ -1,4 +1,4 @@
-"""Small graphs in posekit's names, and the embedded Lightning's, for what rewrites them."""
+"""Small graphs with posekit's tensor names, and the embedded Lightning's, for tests of rewrites."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
 from posekit import Bundle
 from posekit.bundle import find
+from posekit.session import open_cpu_session, session_options
+from posekit.types import ModelSpec
 from posekit_engines.graphs.weights import inline_weights
+from tests.states import joints as joints_skeleton
 
 _FLOAT = onnx.TensorProto.FLOAT
 
@@ -25,6 +29,29 @@ def lightning(*, flip: bool = False) -> tuple[onnx.ModelProto, np.ndarray]:
     bundle = Bundle.open(find("movenet-lightning"))
     model = onnx.load_from_string(bundle.graphs["flip" if flip else "plain"])
     return inline_weights(model, bundle.weights), bundle.reference["crops"]
+
+
+def open_model(model: onnx.ModelProto, *, optimize: bool = True) -> onnxruntime.InferenceSession:
+    """On the CPU with one thread; without `optimize` every operator runs as it is."""
+    onnx.checker.check_model(model, full_check=True)
+    return open_cpu_session(model.SerializeToString(), session_options(1, optimize=optimize))
+
+
+def bumps_spec(
+    *, joints: int = 3, cells: tuple[int, int] = (18, 24), cell_px: float = 4.0
+) -> ModelSpec:
+    """For maps of `peaked`; a crop's bytes are its bumps times 255."""
+    return ModelSpec(
+        "bumps",
+        (18, 24),
+        cells,
+        joints_skeleton(joints),
+        mean=(0.0, 0.0, 0.0),
+        std=(255.0, 255.0, 255.0),
+        map_scale=(cell_px, cell_px),
+        flip_shift=0.0,
+        sigma=1.5,
+    )
 
 
 def graph(
@@ -46,7 +73,7 @@ def graph(
 
 
 def exported(net: nn.Module, image: np.ndarray | None = None) -> onnx.ModelProto:
-    """A torch network without any folding, as posekit's own exporter calls torch's."""
+    """A torch network as torch's exporter writes it for posekit, nothing folded."""
     if image is None:
         image = np.zeros((1, 3, 8, 6), np.float32)
     file = io.BytesIO()
@@ -69,7 +96,7 @@ def exported(net: nn.Module, image: np.ndarray | None = None) -> onnx.ModelProto
 
 
 def statistics(net: nn.Module) -> nn.Module:
-    """Batch norms far from identity, and a different one a channel."""
+    """Batch norms far from the identity, different for each channel."""
     random = np.random.default_rng(3)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -90,23 +117,25 @@ def kinds(model: onnx.ModelProto) -> Counter[str]:
 
 
 def peaked(count: int, *, joints: int = 3, seed: int = 0) -> np.ndarray:
-    """Pictures float32 (count, joints, 24, 18): one bump of height 1 in each channel."""
+    """Images float32 (count, joints, 24, 18): one bump of height 1 in each channel."""
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[:24, :18]
-    places = random.uniform(4, 13, (count, joints, 2))
-    far = (columns - places[..., 0, None, None]) ** 2 + (rows - places[..., 1, None, None]) ** 2
-    return np.exp(-far / (2 * 1.5**2)).astype(np.float32)
+    centers = random.uniform(4, 13, (count, joints, 2))
+    square = (columns - centers[..., 0, None, None]) ** 2 + (
+        rows - centers[..., 1, None, None]
+    ) ** 2
+    return np.exp(-square / (2 * 1.5**2)).astype(np.float32)
 
 
-def blurred(layers: int, *, spoiled: Sequence[int] = ()) -> onnx.ModelProto:
-    """Layers of 3 x 3 convolutions that each keep the bumps of `peaked` where they are.
+def blurred(layers: int, *, coarse: Sequence[int] = ()) -> onnx.ModelProto:
+    """Layers of 3 x 3 convolutions that keep the bumps of `peaked` in place.
 
-    spoiled: layers that give a fourth channel of 1000s, which the next one does not look at; with
-    one scale a tensor it takes all the steps there are. Weights are called layer0.weight and on.
+    coarse: layers with a fourth output channel of 1000s, which the next layer does not read; with
+    one scale for the tensor, int8 has no steps left for the others. Weights are layer0.weight, ...
     """
     nodes, values = [], {}
     for n in range(layers):
-        inputs, outputs = (4 if n - 1 in spoiled else 3), (4 if n in spoiled else 3)
+        inputs, outputs = (4 if n - 1 in coarse else 3), (4 if n in coarse else 3)
         weight = np.zeros((outputs, inputs, 3, 3), np.float32)
         weight[range(3), range(3)] = np.array([[0, 1, 0], [1, 12, 1], [0, 1, 0]]) / 16
         bias = np.zeros(outputs, np.float32)

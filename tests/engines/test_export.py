@@ -163,7 +163,7 @@ def test_an_unwritable_target_is_one_sentence(lightning: Bundle, tmp_path: Path)
 def test_large_weights_stand_beside_the_graph(
     lightning: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_file, "LIMIT", 1000)
+    monkeypatch.setattr(onnx_file, "MAX_INLINE_BYTES", 1000)
     path = tmp_path / "big.onnx"
     report = export(lightning, path, PLAIN)
     data = path.with_name("big.onnx.data")
@@ -176,7 +176,7 @@ def test_large_weights_stand_beside_the_graph(
     opened = posekit.load(path, "cpu", 1, flip=False, boxes="full").runtime
     assert len(opened.bundle.weights) > 100
     np.testing.assert_array_equal(opened.infer(crops)[0], wanted[0])
-    with pytest.raises(ExportError, match="in one piece"):
+    with pytest.raises(ExportError, match="needs a single file"):
         export(lightning, tmp_path / "y.onnx", dataclasses.replace(PLAIN, precision="fp16"))
 
 
@@ -184,7 +184,7 @@ def test_a_bundle_s_graphs_never_hold_its_weights(
     lightning: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor does making one need a graph that does: protobuf ends at 2 GiB."""
-    monkeypatch.setattr(onnx_file, "LIMIT", 1000)
+    monkeypatch.setattr(onnx_file, "MAX_INLINE_BYTES", 1000)
     export(lightning, tmp_path / "x.posekit", PLAIN)
     opened = Bundle.open(tmp_path / "x.posekit")
     weights = sum(value.nbytes for value in opened.weights.values())
@@ -208,7 +208,7 @@ def test_crops_of_the_user_are_persons_of_his_pictures(lightning: Bundle, tmp_pa
         ({"precision": "bf16"}, "no bf16 convolution"),
         ({"affine": True, "outputs": "raw"}, "--outputs raw has none"),
         ({"calibrate": "x"}, "is for --precision int8"),
-        ({"precision": "int8"}, "give pictures of your own"),
+        ({"precision": "int8"}, "give your own images"),
         ({"to": "bundle", "batch": 2}, "a bundle holds its own graphs"),
     ],
 )

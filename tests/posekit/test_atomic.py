@@ -241,6 +241,17 @@ def test_no_link_is_followed(tmp_path):
     assert not (tmp_path / "linked").is_symlink()
 
 
+def test_a_hidden_file_that_is_there_is_never_opened(tmp_path, monkeypatch):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    tokens = iter(["0" * 8, "1" * 8])
+    monkeypatch.setattr("posekit.atomic.hidden.secrets.token_hex", lambda _: next(tokens))
+    (tmp_path / ".a.00000000.partial").hardlink_to(victim)
+    write_atomic(tmp_path / "a", "mine")
+    assert victim.read_text() == "precious"
+    assert (tmp_path / "a").read_text() == "mine"
+
+
 def test_a_very_long_name_has_a_hidden_one_too(tmp_path):
     path = tmp_path / ("ä" * 125 + ".txt")  # 254 bytes of 255
     write_atomic(path, "x")

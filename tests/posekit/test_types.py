@@ -244,3 +244,26 @@ def test_flip_shift_follows_from_where_a_cell_lies(w, stride):
         for x in (0.0, 0.3 * width, width - 1.0):
             seen, mirrored = (x - b) / a, (w - 1) - ((width - 1 - x) - b) / a
             assert seen - mirrored == pytest.approx(spec.mirror_shift, abs=1e-9), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "last"),
+    [
+        ({}, (188.0, 252.0)),  # MSRA: 4 px a cell from the first pixel's center
+        ({"map_scale": (191 / 47, 255 / 63)}, (191.0, 255.0)),  # UDP: last cell on the last pixel
+        ({"map_offset": (1.5, 1.5)}, (189.5, 253.5)),  # half-pixel: 1.5 px from each border
+    ],
+    ids=["msra", "udp", "half-pixel"],
+)
+def test_cells_lie_where_the_convention_puts_them_and_come_back(changes, last):
+    spec = make_spec(**changes)
+    crop = spec.cells_to_crop(np.array([[0, 0], [47, 63]]))
+    assert crop[0].tolist() == list(spec.map_offset)
+    assert crop[1] == pytest.approx(last, abs=1e-9)
+    cells = np.random.default_rng(0).uniform(0, 47, (3, COUNT, 2))
+    for kind in (np.float32, np.float64):
+        places = spec.cells_to_crop(cells.astype(kind))
+        again = spec.crop_to_cells(places)
+        assert places.dtype == again.dtype == kind
+        # Three roundings of numbers up to 255, a quarter of it after the division.
+        assert np.abs(again - cells.astype(kind)).max() <= 255 * np.finfo(kind).eps

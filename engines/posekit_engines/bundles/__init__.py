@@ -1,1 +1,1 @@
-"""Bundles made of checkpoints, of new weights, and of other bundles."""
+"""Make bundles: from checkpoints, with new weights, and from other bundles."""

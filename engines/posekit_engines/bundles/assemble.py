@@ -1,4 +1,4 @@
-"""From a checkpoint to a bundle: graphs, weights in their own type, check crops, provenance."""
+"""From a checkpoint to a bundle: graphs, weights, check crops, provenance."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from posekit.bundle import Bundle, Weights
 from posekit.checkpoints import Converted
 from posekit.errors import ExportError
 from posekit.nets import build
+from posekit.parity import compare
 from posekit.session import open_session
 from posekit.types import ModelSpec
 from posekit.version import __version__
@@ -27,22 +28,22 @@ from posekit_engines.graphs.network import network_graph
 from posekit_engines.graphs.points import heatmaps_graph, points_graph
 from posekit_engines.graphs.weights import Storage, load_weights, stored
 from posekit_engines.parity.crops import reference_crops
-from posekit_engines.parity.source import compare, source_points
+from posekit_engines.parity.source import source_points
 
 
 def pack(
     converted: Converted, name: str, source: Path, *, storage: Storage | None = None
 ) -> Bundle:
-    """The bundle of a converted checkpoint; `source` is the file or folder that it came from.
+    """The bundle of a converted checkpoint.
 
-    storage: of the weights, None for the checkpoint's own.
-    Raises ExportError where one does not fit.
+    source: the file or folder that it was read from.  storage: of the weights, None for the
+    checkpoint's own. Raises ExportError where a weight is beyond float16.
     """
     return assemble_bundle(bundle_of_checkpoint(converted, name, source), storage=storage)
 
 
 def bundle_of_checkpoint(converted: Converted, name: str, source: Path) -> Bundle:
-    """A converted checkpoint, its weights in their own type, no graphs: where `export` starts.
+    """A converted checkpoint with weights in their own type and no graphs, as `export` takes it.
 
     Its `sha256` is the checkpoint's.
     """
@@ -61,11 +62,11 @@ def bundle_of_checkpoint(converted: Converted, name: str, source: Path) -> Bundl
 def assemble_bundle(
     source: Bundle, spec: ModelSpec | None = None, *, storage: Storage | None = None
 ) -> Bundle:
-    """`source` with new graphs, check crops and parity, its own spec or `spec`.
+    """`source` with new graphs, check crops and parity.
 
-    storage: of the weights, None for the source's own.  The stored answer is that of the network
-    in torch with the source's own weights, and parity.json says how far each graph is from it, so
-    it holds what another storage costs.  Raises ExportError where a weight does not fit.
+    spec, storage (of the weights): None for the source's own.  The stored reference is the torch
+    network's with the source's own weights, so the graphs' deviation in parity.json includes the
+    cost of another storage. Raises ExportError where a weight is beyond float16.
     """
     spec = spec or source.pose_spec
     exact = load_weights(build(spec), source.weights)
@@ -91,19 +92,19 @@ def assemble_bundle(
 def _parity(
     graphs: Mapping[str, bytes], weights: Weights, reference: Weights
 ) -> dict[str, dict[str, Any]]:
-    """How far each points graph is from the stored answer; for parity.json."""
+    """Each points graph's deviation from the stored reference, for parity.json."""
     crops = reference["crops"]
-    found = {}
+    parity = {}
     for view, graph in graphs.items():
         session = open_session(graph, weights, device="cpu", threads=1)
         points, scores = session.run(["points", "scores"], {"crops": crops})
-        truth = reference[f"{view}_points"], reference[f"{view}_scores"]
-        found[view] = compare(points, scores, truth, crops=len(crops)).to_dict()
-    return found
+        stored = reference[f"{view}_points"], reference[f"{view}_scores"]
+        parity[view] = compare(points, scores, stored, crops=len(crops)).to_dict()
+    return parity
 
 
 def _provenance(converted: Converted, source: Path) -> dict[str, Any]:
-    """The source's hash, each item with who said it, and versions; `inspect` prints it."""
+    """The source's hash, each resolved field with its origin, and versions."""
     items = {
         item.name: re.sub(r"^[^:]*: ", "", str(item), count=1)  # the name is the key
         for item in converted.items
@@ -118,7 +119,7 @@ def _provenance(converted: Converted, source: Path) -> dict[str, Any]:
 
 
 def _sha256(source: Path) -> str:
-    """Of the file, or of a folder's weight files one after another."""
+    """Of the file, or of a folder's weight files concatenated."""
     files = [source]
     if source.is_dir():
         files = sorted(source.glob("*.safetensors")) or [source / "pytorch_model.bin"]
@@ -131,9 +132,9 @@ def _sha256(source: Path) -> str:
 
 
 def _reference(net: nn.Module, spec: ModelSpec) -> dict[str, NDArray[Any]]:
-    """Check crops, and what the network in torch and the numpy codecs find in them.
+    """Check crops, and the torch network's points and scores for them, with and without flip.
 
-    Raises ExportError where that is not finite.
+    Raises ExportError where these are not finite.
     """
     crops = reference_crops(spec)
     flip, plain = (source_points(net, crops, spec, flip=flip) for flip in (True, False))

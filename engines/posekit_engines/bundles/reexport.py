@@ -1,4 +1,4 @@
-"""A bundle from a bundle or checkpoint: other precision or decoding, the chain of parents kept."""
+"""A bundle from a bundle or checkpoint, in another precision or decoding; parents are kept."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ def reexport_bundle(
 ) -> Bundle:
     """The new bundle; its provenance names its parent's sha256 and the options.
 
-    In fp32 it holds flip, plain and maps, and new weights need no new graph. In another precision
-    it holds the one points graph at `points`, which has its weights inside, and maps in fp32 with
-    the source's weights, which further work starts from.  Raises ExportError.
+    In fp32 it has the graphs flip, plain and maps with external weights. In another precision it
+    has the points graph at `points`, with its weights inside, and maps in fp32 with the source's
+    weights, which adaptation and other exports start from.  Raises ExportError.
     """
-    packed = assemble_bundle(source, spec)
-    graphs, extras = dict(packed.graphs), dict(packed.extras)
+    fp32 = assemble_bundle(source, spec)
+    graphs, extras = dict(fp32.graphs), dict(fp32.extras)
     if options.precision != "fp32":
         view = "flip" if options.flip else "plain"
         graphs = {view: points.read_bytes(), "maps": graphs["maps"]}
         extras["parity.json"] = json.dumps({view: parity}, indent=1, sort_keys=True).encode()
     provenance = _provenance(source, spec, options)
-    return dataclasses.replace(packed, graphs=graphs, extras=extras, provenance=provenance)
+    return dataclasses.replace(fp32, graphs=graphs, extras=extras, provenance=provenance)
 
 
 def _provenance(source: Bundle, spec: ModelSpec, options: ExportOptions) -> dict[str, Any]:
-    """The source's, one parent longer; a checkpoint (no graphs) is named there as it is."""
+    """The source's with itself as the last parent; a checkpoint (no graphs) is none."""
     kept = {key: v for key, v in source.provenance.items() if key not in ("parents", "export")}
     parents = list(source.provenance.get("parents", []))
     if source.graphs:
         parents.append(source.sha256)
-    said = {"precision": options.precision, "decode": spec.decode, "posekit": __version__}
+    export = {"precision": options.precision, "decode": spec.decode, "posekit": __version__}
     if options.precision != "fp32":
-        said["graph"] = "flip" if options.flip else "plain"
-        said["weights"] = "inside that graph; maps takes them from weights.safetensors"
-    return {**kept, "parents": parents, "export": said}
+        export["graph"] = "flip" if options.flip else "plain"
+        export["weights"] = "inside that graph; maps takes them from weights.safetensors"
+    return {**kept, "parents": parents, "export": export}

@@ -1,4 +1,4 @@
-"""Which number types an ONNX file really holds."""
+"""Which number types an ONNX file holds and computes in."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ _COMPUTE = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
 def dtype_summary(model: onnx.ModelProto) -> dict[str, dict[str, int]]:
-    """What really is in a file, by type: numbers in initialisers, tensors that flow, operators.
+    """Counts by number type: values in initializers, tensors between nodes, operators.
 
     operators: convolutions and matrix products by the type that they multiply; int8 where both
-    sides come from quantized bytes. Integers elsewhere are shapes, indices, or an int8 file's
-    bytes.
+    inputs are dequantized bytes. Integers elsewhere are shapes, indices, or an int8 file's bytes.
     """
     graph = onnx.shape_inference.infer_shapes(model).graph
     tensors = [*graph.initializer]
     tensors += [a.t for node in graph.node for a in node.attribute if node.op_type == "Constant"]
     weights: Counter[str] = Counter()
     for each in tensors:
-        weights[_type(each.data_type)] += int(np.prod(each.dims, dtype=np.int64))
+        weights[_type_name(each.data_type)] += int(np.prod(each.dims, dtype=np.int64))
     values = {
-        value.name: _type(value.type.tensor_type.elem_type)
+        value.name: _type_name(value.type.tensor_type.elem_type)
         for value in (*graph.input, *graph.value_info, *graph.output)
     }
-    types = values | {each.name: _type(each.data_type) for each in graph.initializer}
-    makers = {name: node.op_type for node in graph.node for name in node.output}
+    types = values | {each.name: _type_name(each.data_type) for each in graph.initializer}
+    producers = {name: node.op_type for node in graph.node for name in node.output}
     operators = Counter(
-        _multiplied(node, types, makers) for node in graph.node if node.op_type in _COMPUTE
+        _multiplied_type(node, types, producers) for node in graph.node if node.op_type in _COMPUTE
     )
     return {
         "weights": dict(weights.most_common()),
@@ -41,11 +40,13 @@ def dtype_summary(model: onnx.ModelProto) -> dict[str, dict[str, int]]:
     }
 
 
-def _multiplied(node: onnx.NodeProto, types: Mapping[str, str], makers: Mapping[str, str]) -> str:
-    if all(makers.get(name) == "DequantizeLinear" for name in node.input[:2]):
+def _multiplied_type(
+    node: onnx.NodeProto, types: Mapping[str, str], producers: Mapping[str, str]
+) -> str:
+    if all(producers.get(name) == "DequantizeLinear" for name in node.input[:2]):
         return "int8"
     return types.get(node.input[0], "unknown")
 
 
-def _type(kind: int) -> str:
+def _type_name(kind: int) -> str:
     return str(onnx.TensorProto.DataType.Name(kind)).lower()

@@ -1,4 +1,4 @@
-"""Argmax and the sub-pixel refinements as ONNX nodes, the same arithmetic as `posekit.codecs`."""
+"""Argmax and the sub-pixel refinements as ONNX nodes: the same arithmetic as `posekit.codecs`."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def decode_nodes(
     column = g.add("Sub", index, g.add("Mul", row, np.array(width)))
     cells = g.add("Cast", g.add("Concat", column, row, axis=2), to=FLOAT)
     if spec.decode != "argmax":
-        where = _Peak(maps, row, column, peak, scale, width, height)
+        at = _Peak(maps, row, column, peak, scale, width, height)
         positive = g.add("Greater", peak, 0.0)
-        step = _STEPS[spec.decode](g, where, spec.blur)
+        step = _STEPS[spec.decode](g, at, spec.blur)
         cells = g.add("Add", cells, g.add("Where", positive, step, 0.0))
-    scaled = g.add("Mul", cells, np.array(spec.map_scale))
-    g.add("Add", scaled, np.array(spec.map_offset), name=name)
-    number = g.add("Where", g.add("IsNaN", peak), np.float32(0), peak)
-    g.add("Squeeze", number, np.array([2]), name="scores")
+    scaled = g.add("Mul", cells, np.array(spec.map_scale, float))
+    g.add("Add", scaled, np.array(spec.map_offset, float), name=name)
+    score = g.add("Where", g.add("IsNaN", peak), np.float32(0), peak)
+    g.add("Squeeze", score, np.array([2]), name="scores")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def _quarter_step(g: NodeBuilder, at: _Peak, _: int) -> str:
 
 
 def _quarter_axis_step(g: NodeBuilder, at: _Peak, _: int) -> str:
-    """`codecs._quarter_step`, each axis for itself."""
+    """`codecs._quarter_step`, each axis on its own."""
     step = g.add("Mul", g.add("Sign", g.add("MatMul", _patch(g, at, 1), _SLOPES)), 0.25)
     across, down = _inside_each(g, at, 1)
     tests = [
@@ -86,17 +86,17 @@ def _udp_step(g: NodeBuilder, at: _Peak, blur: int) -> str:
     logs = g.add("Log", g.add("Min", g.add("Max", rescaled, floor), ceiling))
     row = _existing(g, at.row, at.height)
     column = _existing(g, at.column, at.width)
-    # Index of each neighbour in the 3 x 3 square; those beyond a border are the border's own.
+    # Index of each neighbor in the 3 x 3 square; beyond a border it is the border's own cell.
     wide_row = g.add("Gather", row, np.repeat(np.arange(3), 3), axis=2)
     wide_column = g.add("Gather", column, np.tile(np.arange(3), 3), axis=2)
     index = g.add("Add", g.add("Mul", wide_row, np.array(3)), wide_column)
     return _newton(g, g.add("MatMul", g.add("GatherElements", logs, index, axis=2), codecs.UDP))
 
 
-def _existing(g: NodeBuilder, place: str, size: int) -> str:
-    """0, 1, 2 for the neighbours before, at and after; 1 for those that do not exist."""
-    near = _clipped(g, g.add("Add", place, np.array([-1, 0, 1])), size - 1)
-    return g.add("Add", g.add("Sub", near, place), np.array(1))
+def _existing(g: NodeBuilder, index: str, size: int) -> str:
+    """0, 1, 2 for the neighbors before, at and after `index`; 1 for those beyond a border."""
+    near = _clipped(g, g.add("Add", index, np.array([-1, 0, 1])), size - 1)
+    return g.add("Add", g.add("Sub", near, index), np.array(1))
 
 
 def _inside(g: NodeBuilder, at: _Peak, margin: int) -> str:
@@ -118,7 +118,7 @@ def _inside_each(g: NodeBuilder, at: _Peak, margin: int) -> list[str]:
 def _patch(g: NodeBuilder, at: _Peak, radius: int, *, inside_only: bool = False) -> str:
     """The square around each peak, (N, K, P²); zero beyond the borders.
 
-    inside_only: squares that cross a border may hold anything, which saves a copy of the maps.
+    inside_only: of squares that cross a border the values are undefined; saves a copy of the maps.
     """
     side = 2 * radius + 1
     maps, row, column, width, height = at.maps, at.row, at.column, at.width, at.height
@@ -134,14 +134,14 @@ def _patch(g: NodeBuilder, at: _Peak, radius: int, *, inside_only: bool = False)
     return g.add("GatherElements", flat, g.add("Add", corner, offsets), axis=2)
 
 
-def _clipped(g: NodeBuilder, place: str, last: int) -> str:
-    """`place` (int64) within 0 and `last`."""
-    return g.add("Min", g.add("Max", place, np.array(0)), np.array(last))
+def _clipped(g: NodeBuilder, index: str, last: int) -> str:
+    """`index` (int64) clipped to 0 and `last`."""
+    return g.add("Min", g.add("Max", index, np.array(0)), np.array(last))
 
 
 def _blurred(g: NodeBuilder, at: _Peak, *, reach: int, blur: int) -> str:
     """`codecs._blurred`, (N, K, (2 reach + 1)²); the views' mean where maps are a sum."""
-    if blur == 1:  # DARK does not refine near a border, and UDP repeats it
+    if blur == 1:  # DARK does not refine near a border, UDP repeats the border
         patch = _patch(g, at, reach, inside_only=reach == 2)
         return patch if at.scale == 1 else g.add("Mul", patch, at.scale)
     patch = _patch(g, at, reach + blur // 2)

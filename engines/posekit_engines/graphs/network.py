@@ -1,9 +1,9 @@
-"""From a torch network to a small ONNX graph whose weights live elsewhere.
+"""From a torch network to a small ONNX graph whose weights are stored elsewhere.
 
-The graph's initializers carry the state dict's own names, have the type in which a bundle stores
-them (float16 behind a Cast to float32) and are EXTERNAL: `runtime.open_session` supplies them from
-the bundle, so new weights of the same network need no new graph. Batch norm stays an operator of
-its own (ONNX Runtime folds it when it loads).
+The graph's initializers have the state dict's own names and the type in which a bundle stores
+them (float16 with a Cast to float32), and are EXTERNAL: `session.open_session` supplies them from
+the bundle, so that new weights of the same network need no new graph. Batch norm stays an operator
+(ONNX Runtime folds it when it loads).
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 from posekit.errors import ExportError
 from posekit.types import DetectorSpec, ModelSpec
+from posekit_engines.graphs.edit import Arrays, set_nodes
+from posekit_engines.graphs.fold import fold_constants
 
 OPSET = 17
 _IR_VERSION = 8
 _LOCATION = "weights.safetensors"
 _FLOAT = onnx.TensorProto.FLOAT
 _HALF = np.dtype(np.float16)
-Constants = dict[str, NDArray[Any]]
 Axes = Mapping[str, Mapping[int, str]]
 
 
@@ -38,18 +38,18 @@ def network_graph(
 ) -> onnx.ModelProto:
     """`image` float32 (N, 3, H, W), normalized, to `heatmaps` float32 (N, K, h, w), any N.
 
-    stored: the weights that will be supplied, whose types the external initializers have; of None
-    float32.  The same network and torch give the same bytes.
+    stored: the weights to be supplied, whose types the external initializers have; None: float32.
+    The same network and torch give the same bytes.
     Raises ExportError where the network has no ONNX form or its maps are not the spec's.
     """
     image = torch.zeros(2, 3, spec.input_size[1], spec.input_size[0])
     axes = {"image": {0: "N"}, "heatmaps": {0: "N"}}
     model = _graph(net, spec.architecture, image=image, axes=axes, stored=stored)
-    got = [size.dim_value for size in model.graph.output[0].type.tensor_type.shape.dim][1:]
+    given = [size.dim_value for size in model.graph.output[0].type.tensor_type.shape.dim][1:]
     wanted = [len(spec.skeleton), spec.heatmap_size[1], spec.heatmap_size[0]]
-    if got != wanted:
+    if given != wanted:
         name = spec.architecture
-        raise ExportError(f"{name}: the network gives maps {got}, its spec says {wanted}")
+        raise ExportError(f"{name}: the network gives maps {given}, its spec wants {wanted}")
     return model
 
 
@@ -75,31 +75,31 @@ def _graph(
     stored: Mapping[str, NDArray[Any]] | None,
 ) -> onnx.ModelProto:
     """The simplified graph of `net` for images like `image`; sizes of the named `axes` may vary."""
-    model = _exported(net.eval(), image, axes)
+    model = _torch_export(net.eval(), image, axes)
     _unmerge(model.graph, set(net.state_dict()))
     _fold_constants(model.graph)
     _merge_pads(model.graph)
     _externalize(model.graph, net, stored)
     with torch.no_grad():
-        given = net(image)
-    tensors = [image, *([given] if isinstance(given, Tensor) else given)]
+        outputs = net(image)
+    tensors = [image, *([outputs] if isinstance(outputs, Tensor) else outputs)]
     for value, tensor in zip((*model.graph.input, *model.graph.output), tensors, strict=True):
         kind = value.type.tensor_type.elem_type
         sizes = [axes[value.name].get(n, size) for n, size in enumerate(tensor.shape)]
         value.CopyFrom(helper.make_tensor_value_info(value.name, kind, sizes))
-    return _plain(model, name)
+    return _without_traces(model, name)
 
 
-def _exported(net: nn.Module, image: Tensor, axes: Axes) -> onnx.ModelProto:
-    """The graph as torch's TorchScript exporter gives it: names kept, nothing folded.
+def _torch_export(net: nn.Module, image: Tensor, axes: Axes) -> onnx.ModelProto:
+    """The graph as torch's TorchScript exporter writes it: names kept, nothing folded.
 
-    That exporter is the one that keeps a state dict's names and batch norm as an operator. Weights
-    are inputs by name: no protobuf ever holds them, which ends at 2 GiB.
+    That exporter keeps the state dict's names, and batch norm as an operator. Weights are inputs by
+    name, so that no protobuf, whose limit is 2 GiB, ever holds them.
     """
     file = io.BytesIO()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it announces its deprecation on every call
+            warnings.simplefilter("ignore")  # a deprecation warning on every call
             torch.onnx.export(
                 net,
                 (image,),
@@ -119,53 +119,45 @@ def _exported(net: nn.Module, image: Tensor, axes: Axes) -> onnx.ModelProto:
 
 
 def _unmerge(graph: onnx.GraphProto, names: set[str]) -> None:
-    """Let each weight be an input of its own: of equal ones the exporter keeps one.
+    """Make each weight an input of its own.
 
-    The others stand behind Identity nodes that are named like them.
+    Of equal ones the exporter keeps one, and the others are Identity nodes of it by their names.
     """
-    given = {value.name for value in graph.input}
+    inputs = {value.name for value in graph.input}
     for node in list(graph.node):
-        if node.op_type == "Identity" and node.input[0] in given and node.output[0] in names:
+        if node.op_type == "Identity" and node.input[0] in inputs and node.output[0] in names:
             graph.node.remove(node)
             graph.input.add(name=node.output[0])
 
 
 def _fold_constants(graph: onnx.GraphProto) -> None:
     """Evaluate what depends on constants alone (not on weights); each is one Constant node."""
-    known: Constants = {}
-    kept: list[onnx.NodeProto] = []
+    values: Arrays = {}
+    fold_constants(graph, values)
+    used = [name for node in graph.node for name in node.input]
+    constants, new_names = _constant_nodes({name: values[name] for name in used if name in values})
     for node in graph.node:
-        inputs = [name for name in node.input if name]
-        if all(name in known for name in inputs) and node.op_type != "RandomNormalLike":
-            values = ReferenceEvaluator(node).run(None, {name: known[name] for name in inputs})
-            known.update(zip(node.output, map(np.asarray, values), strict=True))
-        else:
-            kept.append(node)
-    used = [name for node in kept for name in node.input]
-    constants, renamed = _constants({name: known[name] for name in used if name in known})
-    for node in kept:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-    del graph.node[:]
-    graph.node.extend([*constants, *kept])
+        node.input[:] = [new_names.get(name, name) for name in node.input]
+    set_nodes(graph, [*constants, *graph.node])
 
 
-def _constants(values: Constants) -> tuple[list[onnx.NodeProto], dict[str, str]]:
-    """One Constant node for each different value, and which old name is which new one."""
+def _constant_nodes(values: Arrays) -> tuple[list[onnx.NodeProto], dict[str, str]]:
+    """One Constant node for each distinct value, and the new name of each old one."""
     nodes: list[onnx.NodeProto] = []
-    renamed: dict[str, str] = {}
-    seen: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+    new_names: dict[str, str] = {}
+    by_value: dict[tuple[str, tuple[int, ...], bytes], str] = {}
     for name, value in values.items():
         key = (value.dtype.str, value.shape, value.tobytes())
-        if key not in seen:
-            seen[key] = f"constant_{len(seen)}"
+        if key not in by_value:
+            new = by_value[key] = f"constant_{len(by_value)}"
             tensor = numpy_helper.from_array(value)
-            nodes.append(helper.make_node("Constant", [], [seen[key]], seen[key], value=tensor))
-        renamed[name] = seen[key]
-    return nodes, renamed
+            nodes.append(helper.make_node("Constant", [], [new], new, value=tensor))
+        new_names[name] = by_value[key]
+    return nodes, new_names
 
 
 def _merge_pads(graph: onnx.GraphProto) -> None:
-    """Turn each Pad with zeros before a Conv into the Conv's own pads (Thunder: 15 % of time)."""
+    """Move each Pad with zeros before a Conv into the Conv's pads (Thunder: 15 % of its time)."""
     constants = {node.output[0]: node for node in graph.node if node.op_type == "Constant"}
     pads = {node.output[0]: node for node in graph.node if node.op_type == "Pad"}
     for conv in (node for node in graph.node if node.op_type == "Conv"):
@@ -183,10 +175,10 @@ def _merge_pads(graph: onnx.GraphProto) -> None:
 
 
 def _zero_pads(pad: onnx.NodeProto, constants: Mapping[str, onnx.NodeProto]) -> list[int] | None:
-    """What `pad` adds as a Conv's pads (top, left, bottom, right), or None if a Conv cannot."""
+    """The Conv pads (top, left, bottom, right) that equal `pad`, or None where there are none."""
     mode = [attribute.s for attribute in pad.attribute if attribute.name == "mode"]
-    filled = len(pad.input) > 2 and pad.input[2]
-    if mode not in ([], [b"constant"]) or filled or pad.input[1] not in constants:
+    has_value = len(pad.input) > 2 and pad.input[2]
+    if mode not in ([], [b"constant"]) or has_value or pad.input[1] not in constants:
         return None
     amounts = numpy_helper.to_array(constants[pad.input[1]].attribute[0].t).tolist()
     half = len(amounts) // 2
@@ -197,16 +189,16 @@ def _zero_pads(pad: onnx.NodeProto, constants: Mapping[str, onnx.NodeProto]) -> 
 def _externalize(
     graph: onnx.GraphProto, net: nn.Module, stored: Mapping[str, NDArray[Any]] | None
 ) -> None:
-    """Declare each floating entry of the state dict as external, a float16 one cast to float32.
+    """Declare each floating-point entry of the state dict as external, a float16 one with a Cast.
 
-    Raises ExportError unless the graph uses exactly those: ONNX Runtime refuses a session that
-    lacks one, and one that is supplied with more.
+    Raises ExportError unless the graph uses exactly those: ONNX Runtime rejects a session with
+    missing weights, and one with more than it uses.
     """
     state = {k: v for k, v in net.state_dict().items() if v.is_floating_point()}
     image, *others = graph.input
-    wanted = {value.name for value in (*others, *graph.initializer)}
-    if strange := sorted(wanted ^ set(state)):
-        raise ExportError(f"{type(net).__name__}: state dict and graph differ in {strange}")
+    weights = {value.name for value in (*others, *graph.initializer)}
+    if different := sorted(weights ^ set(state)):
+        raise ExportError(f"{type(net).__name__}: state dict and graph differ in {different}")
     half = {name for name in state if stored is not None and stored[name].dtype == _HALF}
     casts = [
         helper.make_node("Cast", [name], [f"{name}.float32"], f"{name}.cast", to=_FLOAT)
@@ -220,12 +212,12 @@ def _externalize(
     graph.input.append(image)
     graph.node.extend(nodes)
     graph.initializer.extend(
-        _external(name, tuple(v.shape), half=name in half) for name, v in state.items()
+        _external_tensor(name, tuple(v.shape), half=name in half) for name, v in state.items()
     )
 
 
-def _external(name: str, shape: tuple[int, ...], *, half: bool) -> onnx.TensorProto:
-    """A tensor without its values, which `add_external_initializers` supplies."""
+def _external_tensor(name: str, shape: tuple[int, ...], *, half: bool) -> onnx.TensorProto:
+    """A tensor without values: ONNX Runtime's `add_external_initializers` supplies them."""
     return onnx.TensorProto(
         name=name,
         dims=shape,
@@ -235,8 +227,8 @@ def _external(name: str, shape: tuple[int, ...], *, half: bool) -> onnx.TensorPr
     )
 
 
-def _plain(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """The model without doc strings, source paths, the producer's mark and inferred shapes."""
+def _without_traces(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """The model without doc strings, source paths, producer name and inferred shapes."""
     graph = model.graph
     graph.name, graph.doc_string = name, ""
     del graph.value_info[:]

@@ -1,4 +1,4 @@
-"""A list of ONNX nodes under construction."""
+"""Build a list of ONNX nodes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FLOAT = onnx.TensorProto.FLOAT
 
 
 class NodeBuilder:
-    """Nodes and constants in order; a method call adds a node and returns its output's name."""
+    """Nodes and constants in order, with names that begin with `prefix`."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -23,7 +23,7 @@ class NodeBuilder:
     def add(
         self, operator: str, *inputs: str | ArrayLike, name: str = "", **attributes: Any
     ) -> str:
-        """One output; inputs that are not names become constants."""
+        """Add a node of one output and return its name; numeric inputs become constants."""
         output = name or f"{self._prefix}{len(self.nodes)}_{operator}"
         names = [each if isinstance(each, str) else self._constant(each) for each in inputs]
         self.nodes.append(helper.make_node(operator, names, [output], output, **attributes))

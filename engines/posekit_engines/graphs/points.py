@@ -1,13 +1,11 @@
 """A network and all the arithmetic around it as one ONNX graph of standard operators.
 
-`crops` uint8 (N, H, W, 3) RGB in, `points` float32 (N, K, 2) in crop pixels and `scores` (N, K)
-out: normalise, mirror, network on 2N, flip merge, argmax, refinement. `posekit.codecs` is the
-truth that each stage equals; the stages here carry its names.
+Input: `crops` uint8 (N, H, W, 3) RGB. Outputs: `points` float32 (N, K, 2) in crop px and `scores`
+(N, K). Stages: normalize, mirror, network on 2N, flip merge, argmax, refinement. Each equals the
+function of the same name in `posekit.codecs`.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -17,6 +15,13 @@ from posekit import codecs
 from posekit.errors import ExportError
 from posekit.types import ModelSpec
 from posekit_engines.graphs.decode import decode_nodes
+from posekit_engines.graphs.edit import (
+    HEATMAPS,
+    INNER_HEATMAPS,
+    batched,
+    copy_model,
+    rename_tensors,
+)
 from posekit_engines.graphs.nodes import FLOAT, NodeBuilder
 
 
@@ -25,48 +30,40 @@ def points_graph(
 ) -> onnx.ModelProto:
     """The points graph around a network graph (`image` -> `heatmaps`, as `network_graph` makes it).
 
-    The network's nodes and external initialisers are kept as they are; N stays dynamic. The same
-    input gives the same bytes.  affine: a second input `warp` float32 (N, 2, 3), crop px to frame
-    px, and points in frame px. Raises ExportError.
+    The network's nodes and external initializers are kept as they are; N stays dynamic. The same
+    arguments give the same bytes.  affine: with a second input `warp` float32 (N, 2, 3), crop px to
+    frame px, and points in frame px. Raises ExportError.
     """
     after = NodeBuilder("decode/")
-    maps = _merge_flip(after, spec) if flip else "heatmaps"
+    maps = _merge_flip(after, spec, HEATMAPS) if flip else HEATMAPS
     name = "crop_points" if affine else "points"
     decode_nodes(after, maps, spec, scale=0.5 if flip else 1.0, name=name)
     count = len(spec.skeleton)
-    outputs = [_value("points", [count, 2]), _value("scores", [count])]
+    outputs = [batched("points", [count, 2], FLOAT), batched("scores", [count], FLOAT)]
     if not affine:
-        return _wrapped(network, spec, after, flip=flip, outputs=outputs)
+        return _wrap(network, spec, after, flip=flip, outputs=outputs)
     _to_frame(after)
-    model = _wrapped(network, spec, after, flip=flip, outputs=outputs)
-    model.graph.input.append(_value("warp", [2, 3]))
+    model = _wrap(network, spec, after, flip=flip, outputs=outputs)
+    model.graph.input.append(batched("warp", [2, 3], FLOAT))
     return model
 
 
 def heatmaps_graph(network: onnx.ModelProto, spec: ModelSpec, *, flip: bool) -> onnx.ModelProto:
     """The same up to the heatmaps: `crops` to `heatmaps` float32 (N, K, h, w), merged with `flip`.
 
-    The network's own output is renamed where the merge takes its name. Raises ExportError.
+    The network's own maps are `network/heatmaps` in it. Raises ExportError.
     """
     after = NodeBuilder("decode/")
-    network = _renamed(network, "heatmaps", "network/heatmaps")
-    maps = _merge_flip(after, spec, "network/heatmaps") if flip else "network/heatmaps"
-    after.add("Mul", maps, 0.5 if flip else 1.0, name="heatmaps")
+    network = copy_model(network)
+    rename_tensors(network.graph, HEATMAPS, INNER_HEATMAPS)
+    maps = _merge_flip(after, spec, INNER_HEATMAPS) if flip else INNER_HEATMAPS
+    after.add("Mul", maps, 0.5 if flip else 1.0, name=HEATMAPS)
     width, height = spec.heatmap_size
-    outputs = [_value("heatmaps", [len(spec.skeleton), height, width])]
-    return _wrapped(network, spec, after, flip=flip, outputs=outputs)
+    outputs = [batched(HEATMAPS, [len(spec.skeleton), height, width], FLOAT)]
+    return _wrap(network, spec, after, flip=flip, outputs=outputs)
 
 
-def _renamed(network: onnx.ModelProto, old: str, new: str) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(network)
-    for node in copy.graph.node:
-        node.input[:] = [new if name == old else name for name in node.input]
-        node.output[:] = [new if name == old else name for name in node.output]
-    return copy
-
-
-def _wrapped(
+def _wrap(
     network: onnx.ModelProto,
     spec: ModelSpec,
     after: NodeBuilder,
@@ -74,17 +71,17 @@ def _wrapped(
     flip: bool,
     outputs: list[onnx.ValueInfoProto],
 ) -> onnx.ModelProto:
-    """Crops in front of the network, `after` behind it."""
-    if [v.name for v in network.graph.input] != ["image"]:
-        found = [v.name for v in network.graph.input]
-        raise ExportError(f"network graph: wanted one input 'image', got {found}")
+    """The graph from crops through the network to what `after` computes of its maps."""
+    inputs = [value.name for value in network.graph.input]
+    if inputs != ["image"]:
+        raise ExportError(f"network graph: wanted one input 'image', got {inputs}")
     before = NodeBuilder("crop/")
     _crops_to_image(before, spec, flip=flip)
     width, height = spec.input_size
     graph = helper.make_graph(
         [*before.nodes, *network.graph.node, *after.nodes],
         f"{spec.architecture}-{'flip' if flip else 'plain'}",
-        [_value("crops", [height, width, 3], onnx.TensorProto.UINT8)],
+        [batched("crops", [height, width, 3], onnx.TensorProto.UINT8)],
         outputs,
         [*before.constants, *network.graph.initializer, *after.constants],
     )
@@ -94,15 +91,12 @@ def _wrapped(
     return model
 
 
-def _value(name: str, sizes: Sequence[int], kind: int = FLOAT) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, ["N", *sizes])
-
-
 def _crops_to_image(g: NodeBuilder, spec: ModelSpec, *, flip: bool) -> None:
     """uint8 (N, H, W, 3) RGB to the network's `image`, float32 (N or 2N, 3, H, W).
 
-    The Cast comes first because TensorRT takes uint8 nowhere else; the normalisation is a batch
-    normalisation, one pass where Mul and Add are two; columns are reversed while each is one run.
+    The Cast is first because TensorRT supports uint8 in no other operator. Normalization is one
+    BatchNormalization, a single pass where Mul and Add are two. The flip gathers rows of a
+    transposed image, which are contiguous.
     """
     width = spec.input_size[0]
     pixels = g.add("Cast", "crops", to=FLOAT)
@@ -119,10 +113,10 @@ def _crops_to_image(g: NodeBuilder, spec: ModelSpec, *, flip: bool) -> None:
     g.add("BatchNormalization", image, scale, bias, *statistics, name="image", epsilon=0.0)
 
 
-def _merge_flip(g: NodeBuilder, spec: ModelSpec, maps: str = "heatmaps") -> str:
-    """The sum (not the mean: the caller halves what it reads) of both views' maps.
+def _merge_flip(g: NodeBuilder, spec: ModelSpec, maps: str) -> str:
+    """The sum of both views' maps (the caller halves the values it reads).
 
-    Mirroring back and shifting are one small matrix product; exact for whole cells.
+    Mirroring back and shifting are one small matrix product, exact for shifts by whole cells.
     """
     width, height = spec.heatmap_size
     count = len(spec.skeleton)

@@ -1,1 +1,1 @@
-"""How far an exported file deviates from the source network, measured and judged."""
+"""How far an exported file deviates from the source network: measured, checked, reported."""

@@ -1,4 +1,4 @@
-"""The inputs of an exported graph for a crop."""
+"""The inputs of an exported graph for check crops."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from posekit.geometry import Warp
 from posekit.types import ModelSpec
 from posekit_engines.options import ExportOptions
 from posekit_engines.parity.crops import CheckCrops
-from posekit_engines.parity.source import normalised
+from posekit_engines.parity.source import normalize
 
 Feed = dict[str, NDArray[Any]]
 
@@ -28,7 +28,7 @@ def feed(
     """The graph's inputs for the check crops `rows`."""
     crops = checks.crops[list(rows)]
     if options.outputs == "raw":
-        return {"image": normalised(crops, spec)}
+        return {"image": normalize(crops, spec)}
     if not options.affine:
         return {"crops": crops}
     warp = Warp(checks.warp.matrix[list(rows)]).inverse().matrix.astype(np.float32)

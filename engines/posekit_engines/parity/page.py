@@ -1,138 +1,130 @@
-"""One HTML file that shows how far an export strays: a table, and pictures of the worst crops."""
+"""One HTML page of an export's parity: a table, and images of the worst crops."""
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
-from posekit.parity import SURE
+from posekit import html
+from posekit.parity import HIGH_CONFIDENCE
 from posekit.types import Float32, UInt8
-from posekit_engines.parity.answers import ExportOutputs, SourceOutputs
 from posekit_engines.parity.crops import CheckCrops
+from posekit_engines.parity.outputs import ExportOutputs, SourceOutputs
 
 _SIDE_PX = 320
 _SOURCE, _EXPORT = (46, 160, 67), (218, 54, 51)
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;
-color:#1f2328;background:#fff}table{border-collapse:collapse;margin:1em 0}td{padding:.15em .8em;
-border-bottom:1px solid #d8dee4}td+td{text-align:right}figure{display:inline-block;margin:.4em;
-font-size:12px}figcaption{max-width:26em}.n{color:#59636e}.bad{color:#cf222e;font-weight:600}"""
 
 
 def page(
-    report: Mapping[str, Any], given: ExportOutputs, source: SourceOutputs, *, checks: CheckCrops
+    report: Mapping[str, Any], export: ExportOutputs, source: SourceOutputs, *, checks: CheckCrops
 ) -> str:
-    """HTML without a single reference to the outside; `report` is what parity.json holds."""
+    """One self-contained HTML page; `report` is what parity.json holds. Raises InputError."""
     model = report["model"]
     title = f"{model['name']} in {report['precision']}, against its source"
-    what = (
+    summary = (
         f"Source: {report['architecture']} in torch float32. Export: {report['outputs']}, flip "
         f"{'on' if report['flip'] else 'off'}, decode {report['decode']}, run by "
         f"{report['runtime']}. {report['crops']} crops, {report['crops_from']}. sha256 of the "
         f"model {str(model['sha256'])[:16]}."
     )
-    body = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>"
-        for name, value in rows(report)
-    )
-    pictures = [_figure(each, given, source, checks=checks) for each in report["worst"]]
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style><body><h1>{html.escape(title)}</h1>"
-        f'<p class="n">{html.escape(what)}</p>{_verdict(report)}<table>{body}</table>'
-        f"<h2>The crops that stray most</h2>"
-        f'<p class="n">Circles: source. Crosses: export. Shown where the source scores above '
-        f"{SURE}.</p>{''.join(pictures)}</body></html>\n"
-    )
+    figures = [_figure(each, export, source, checks=checks) for each in report["worst"]]
+    parts = [
+        html.heading(title, 1),
+        html.paragraph(summary),
+        _verdict(report),
+        html.table((), rows(report)),
+        html.heading("The crops that deviate most"),
+        html.paragraph(
+            f"Circles: source. Crosses: export. Drawn where the source scores above "
+            f"{HIGH_CONFIDENCE}."
+        ),
+        *figures,
+    ]
+    return html.page(title, parts)
 
 
 def rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The report as lines of a table: what, and its value with the unit."""
+    """The report as rows of a table: a figure's name, and its value with the unit."""
     crop, frame, oks = report["crop_px"], report["frame_px"], report["oks"]
     score, flips, time = report["score"], report["flips"], report["time"]
     worst = report["worst"][0]
     return [
         ("check crops", f"{report['crops']} ({report['crops_from']})"),
         ("keypoints compared", f"{report['points']} (source above {report['sure_above']})"),
-        ("shift, crop px: mean, p99, max", _three(crop)),
-        ("shift, frame px: mean, p99, max", _three(frame)),
+        ("deviation, crop px: mean, p99, max", _three(crop)),
+        ("deviation, frame px: mean, p99, max", _three(frame)),
         ("worst", f"{worst['px']:.4f} px, {worst['keypoint']} of {worst['name']}"),
-        ("OKS between both: mean, least", f"{_number(oks['mean'])}, {_number(oks['min'])}"),
+        ("OKS between both: mean, lowest", f"{_number(oks['mean'])}, {_number(oks['min'])}"),
         ("score difference: mean, max", f"{score['mean']:.5f}, {score['max']:.5f}"),
         ("other peak chosen", f"{flips['share']:.2%} ({flips['count']}), gap {flips['gap']:.2g}"),
-        ("heatmaps, of the peak", f"{report['maps']:.2g}"),
-        ("numbers that are not finite", str(report["not_finite"])),
-        ("really in the file", _contained(report["contained"])),
+        ("heatmap difference, share of the peak", f"{report['maps']:.2g}"),
+        ("values that are NaN or infinite", str(report["not_finite"])),
+        ("number types in the file", _type_counts(report["contained"])),
         ("size", f"{report['bytes'] / 1e6:.2f} MB"),
         ("time, export / source", f"{time['ratio']:.2f} ({time['note']})"),
         ("budget", _budget(report)),
     ]
 
 
-def _three(shift: Mapping[str, float]) -> str:
-    return ", ".join(f"{shift[key]:.4f}" for key in ("mean", "p99", "max"))
+def _three(figures: Mapping[str, float]) -> str:
+    return ", ".join(f"{figures[key]:.4f}" for key in ("mean", "p99", "max"))
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.5f}"
 
 
-def _contained(found: Mapping[str, Any]) -> str:
-    """The counts of the first level of `precision.contained`, in one line."""
-    parts = []
-    for what, counts in found.items():
-        inside = counts.items() if isinstance(counts, Mapping) else [("", counts)]
-        parts.append(f"{what}: " + ", ".join(f"{key} {n}".strip() for key, n in inside))
-    return "; ".join(parts)
+def _type_counts(summary: Mapping[str, Any]) -> str:
+    """The counts of `contents.dtype_summary` in one line."""
+    texts = []
+    for name, counts in summary.items():
+        inner = counts.items() if isinstance(counts, Mapping) else [("", counts)]
+        texts.append(f"{name}: " + ", ".join(f"{key} {n}".strip() for key, n in inner))
+    return "; ".join(texts)
 
 
 def _budget(report: Mapping[str, Any]) -> str:
     p99 = report["budget_p99_px"]
     bound = f"mean {report['budget_px']:g} px" + (f", p99 {p99:g} px" if p99 else "")
-    kept = "kept" if report["within_budget"] else "over it"
-    return f"{bound}: {kept}{', forced' if report['forced'] else ''}"
+    result = "kept" if report["within_budget"] else "exceeded"
+    return f"{bound}: {result}{', forced' if report['forced'] else ''}"
 
 
 def _verdict(report: Mapping[str, Any]) -> str:
     if report["within_budget"]:
         return ""
-    return '<p class="bad">Over its budget, and handed out all the same: forced.</p>'
+    return html.paragraph("Over its budget; written because --force was given.", "bad")
 
 
 def _figure(
-    worst: Mapping[str, Any], given: ExportOutputs, source: SourceOutputs, *, checks: CheckCrops
+    worst: Mapping[str, Any], export: ExportOutputs, source: SourceOutputs, *, checks: CheckCrops
 ) -> str:
     n = int(worst["crop"])
-    sure = source.scores[n] > SURE
-    crop = checks.crops[n]
-    picture = marked(crop, source.points[n][sure], given.points[n][sure])
-    _, data = cv2.imencode(".jpg", picture[:, :, ::-1])
+    confident = source.scores[n] > HIGH_CONFIDENCE
     text = f"{worst['name']}: " + (
-        f"{worst['px']:.3f} px at {worst['keypoint']}" if sure.any() else "no sure keypoint"
+        f"{worst['px']:.3f} px at {worst['keypoint']}"
+        if confident.any()
+        else "no high-confidence keypoint"
     )
-    coded = base64.b64encode(data.tobytes()).decode()
-    return (
-        f'<figure><img alt="{html.escape(text)}" src="data:image/jpeg;base64,{coded}">'
-        f"<figcaption>{html.escape(text)}</figcaption></figure>"
-    )
+    image = mark_points(checks.crops[n], source.points[n][confident], export.points[n][confident])
+    return html.figure(image, text)
 
 
-def marked(crop: UInt8, source: Float32, export: Float32) -> UInt8:
-    """The crop (h, w, 3), larger, with circles at `source` and crosses at `export` (M, 2)."""
+def mark_points(crop: UInt8, source: Float32, export: Float32) -> UInt8:
+    """The crop (h, w, 3), enlarged, with circles at `source` and crosses at `export` (M, 2), px."""
     scale = _SIDE_PX / crop.shape[0]
     size = (max(1, round(crop.shape[1] * scale)), _SIDE_PX)
-    picture = np.ascontiguousarray(cv2.resize(crop, size, interpolation=cv2.INTER_LINEAR))
+    image = np.ascontiguousarray(cv2.resize(crop, size, interpolation=cv2.INTER_LINEAR))
     for x, y in _pixels(source, scale):
-        cv2.circle(picture, (x, y), 4, _SOURCE, 1, cv2.LINE_AA)
+        cv2.circle(image, (x, y), 4, _SOURCE, 1, cv2.LINE_AA)
     for x, y in _pixels(export, scale):
-        cv2.drawMarker(picture, (x, y), _EXPORT, cv2.MARKER_TILTED_CROSS, 7, 1, cv2.LINE_AA)
-    return np.asarray(picture, np.uint8)
+        cv2.drawMarker(image, (x, y), _EXPORT, cv2.MARKER_TILTED_CROSS, 7, 1, cv2.LINE_AA)
+    return np.asarray(image, np.uint8)
 
 
 def _pixels(points: Float32, scale: float) -> Sequence[tuple[int, int]]:
-    places = np.clip((points + 0.5) * scale - 0.5, -1e4, 1e4)
-    return [(int(x), int(y)) for x, y in np.round(places)]
+    scaled = np.clip((points + 0.5) * scale - 0.5, -1e4, 1e4)
+    return [(int(x), int(y)) for x, y in np.round(scaled)]

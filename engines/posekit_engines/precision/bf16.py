@@ -1,4 +1,4 @@
-"""The network in bfloat16, and its emulation in PyTorch."""
+"""A network in bfloat16, and its emulation in PyTorch."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from torch import Tensor, nn
 
 from posekit.errors import ExportError
 from posekit_engines.graphs.edit import network_nodes
-from posekit_engines.graphs.fold import fold_network, without_deconvolutions
+from posekit_engines.graphs.fold import fold_network, replace_deconvolutions
 from posekit_engines.precision.cast import ACCUMULATING, float_tensors, rewrite_types
 
 _BFLOAT, _BFLOAT_OPSET = onnx.TensorProto.BFLOAT16, 22
 
 
 def to_bf16(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """A stand-alone graph of posekit's with a bfloat16 network, for TensorRT.
+    """A stand-alone graph of posekit's with a bfloat16 network for TensorRT, and a report.
 
-    bfloat16 reaches as far as float32, so no picture decides: what sums stays float32, as torch's
-    autocast keeps it. The opset is the first whose convolutions take bfloat16. Raises ExportError.
+    bfloat16 has float32's range, so no crops are needed: operators that sum stay float32, as in
+    torch's autocast. The opset is the first whose convolutions take bfloat16. Raises ExportError.
     """
-    plain = fold_network(model)
-    without_deconvolutions(plain)  # TensorRT for RTX has none in bfloat16
-    nodes = network_nodes(plain.graph)
+    folded = fold_network(model)
+    replace_deconvolutions(folded)  # TensorRT for RTX has none in bfloat16
+    nodes = network_nodes(folded.graph)
     kept = [node for node in nodes if node.op_type in ACCUMULATING]
     half = {node.output[0] for node in nodes} - {node.output[0] for node in kept}
-    rewrite_types(plain.graph, half, float_tensors(plain), to=_BFLOAT)
+    rewrite_types(folded.graph, half, float_tensors(folded), to=_BFLOAT)
     try:
-        done = onnx.version_converter.convert_version(plain, _BFLOAT_OPSET)
+        converted = onnx.version_converter.convert_version(folded, _BFLOAT_OPSET)
     except (RuntimeError, onnx.version_converter.ConvertError) as error:
         raise ExportError(
             f"bf16: the graph has no form in opset {_BFLOAT_OPSET}: {error}"
@@ -44,11 +44,11 @@ def to_bf16(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, Any]]:
             for n in kept
         ],
     }
-    return done, report
+    return converted, report
 
 
 class _Bfloat16(nn.Module):
-    """A network whose convolutions and matrix products run in bfloat16, on this CPU."""
+    """A network whose convolutions and matrix products run in bfloat16 on the CPU."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -61,10 +61,10 @@ class _Bfloat16(nn.Module):
 
 
 def emulate_bf16(net: nn.Module) -> nn.Module:
-    """A copy of `net` that answers as in bfloat16, float32 in and out: an emulation in torch.
+    """A copy of `net` that computes in bfloat16, float32 in and out: an emulation in torch.
 
     Weights are rounded once; torch's autocast decides what stays float32 (softmax, layer norm).
-    ONNX Runtime has no bfloat16 convolution on a CPU, so this is no measurement of an export.
+    ONNX Runtime has no bfloat16 convolution on a CPU, so the exported file itself is not run.
     """
     rounded = copy.deepcopy(net)
     with torch.no_grad():

@@ -1,8 +1,8 @@
-"""Ranges of tensors for int8, by two methods."""
+"""Ranges of tensors for int8, from real crops, by two methods."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -13,17 +13,17 @@ from posekit_engines.precision.activations import Feed, record_activations
 from posekit_engines.precision.qdq import Range
 
 _SAMPLES = 2048  # values kept of each tensor and crop
-_FACTORS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the largest values; what is tried as a limit
+_FACTORS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # shares of the full range that are tried
 Ranges = dict[str, Range]
 
 
 def calibrate_ranges(model: onnx.ModelProto, feeds: Sequence[Feed]) -> dict[str, Ranges]:
-    """Ranges of every tensor of a folded model that may become uint8, by two methods.
+    """Ranges of every tensor of a folded model that may become uint8, by name of the method.
 
-    `largest values` takes the least and the largest value seen; `least error` narrower limits
-    where they lose less in sum.  Raises InputError where there is no crop.
+    `largest values`: the smallest and largest value of all crops.  `least error`: a narrower range
+    where that has the smaller squared error.  Raises InputError where there is no crop.
     """
-    names = qdq.observed_tensors(model)
+    names = qdq.activation_tensors(model)
     largest: Ranges = dict.fromkeys(names, (0.0, 0.0))
     samples: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
     for tensors in record_activations(model, feeds, names):
@@ -32,24 +32,22 @@ def calibrate_ranges(model: onnx.ModelProto, feeds: Sequence[Feed]) -> dict[str,
             largest[name] = min(low, float(value.min())), max(high, float(value.max()))
             flat = value.reshape(-1)
             samples[name].append(flat[:: max(1, len(flat) // _SAMPLES)].copy())
-    narrow = {name: least_error(np.concatenate(samples[name]), largest[name]) for name in names}
+    narrow = {
+        name: least_error_range(np.concatenate(samples[name]), largest[name]) for name in names
+    }
     return {"largest values": largest, "least error": narrow}
 
 
-def least_error(sample: NDArray[np.float32], limits: Range) -> Range:
-    """The limits, shrunk as a whole, that lose least in the mean square with 255 steps."""
+def least_error_range(sample: NDArray[np.float32], full: Range) -> Range:
+    """The range `full`, scaled down, with the smallest mean squared error in 255 steps."""
     return min(
-        ((low, high) for low, high in _shrunk(limits)),
-        key=lambda each: float(np.mean((_stepped(sample, each) - sample) ** 2)),
+        ((full[0] * factor, full[1] * factor) for factor in _FACTORS),
+        key=lambda each: float(np.mean((_quantized(sample, each) - sample) ** 2)),
     )
 
 
-def _shrunk(limits: Range) -> Iterator[Range]:
-    for factor in _FACTORS:
-        yield limits[0] * factor, limits[1] * factor
-
-
-def _stepped(sample: NDArray[np.float32], limits: Range) -> NDArray[np.float32]:
+def _quantized(sample: NDArray[np.float32], limits: Range) -> NDArray[np.float32]:
+    """The sample, clipped and rounded to 255 steps between the limits."""
     low, high = limits
     step = (high - low) / 255 or 1.0
     return np.asarray(np.round(np.clip(sample, low, high) / step) * step, np.float32)

@@ -1,7 +1,7 @@
-"""Quantize/dequantize pairs around the chosen operators of a folded graph.
+"""Quantize/dequantize pairs around chosen operators of a folded graph.
 
-Activations are uint8 with one scale a tensor, weights int8 with one scale a channel, biases
-int32. Operators that only move values work on the bytes themselves.
+Activations are uint8 with one scale for each tensor, weights int8 with one for each channel,
+biases int32. Operators that only move values work on the bytes themselves.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from onnx import helper
 from posekit_engines.graphs.edit import (
     Arrays,
     attributes,
+    copy_model,
     initializers,
     network_nodes,
     readers,
@@ -25,8 +26,8 @@ from posekit_engines.graphs.edit import (
 )
 
 WEIGHT_LIMIT = 64
-"""Weights take 7 bits: without VNNI a processor adds two products uint8 · int8 in 16 bits, which
-then cannot overflow (2 · 255 · 64 < 2¹⁵): the file answers the same on every processor."""
+"""Weights use 7 bits: without VNNI a processor adds two products uint8 · int8 in 16 bits, which
+then cannot overflow (2 · 255 · 64 < 2¹⁵): outputs are the same on every processor."""
 _WEIGHTED = {"Conv": 0, "ConvTranspose": 1, "MatMul": 1}  # axis of the weight's output channels
 _RECTIFIERS = {"Relu", "Clip"}
 _MOVES = {"MaxPool", "Slice", "DepthToSpace", "Concat", "Resize"}
@@ -34,13 +35,13 @@ Range = tuple[float, float]
 
 
 def label(node: onnx.NodeProto) -> str:
-    """How reports call an operator: its weight's name, or else its output's."""
-    name: str = node.input[1].removesuffix(".float32") if weighted(node) else node.output[0]
+    """An operator's name in reports: that of its weight, else of its output."""
+    name: str = node.input[1].removesuffix(".float32") if has_weights(node) else node.output[0]
     return name
 
 
-def weighted(node: onnx.NodeProto) -> bool:
-    """Whether the operator is one that holds (nearly) all weights and time."""
+def has_weights(node: onnx.NodeProto) -> bool:
+    """Whether the operator is a convolution or matrix product: nearly all weights and time."""
     return node.op_type in _WEIGHTED
 
 
@@ -50,51 +51,50 @@ def quantizable(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [
         node
         for node in network_nodes(model.graph)
-        if weighted(node) and node.input[1] in constants and node.input[0] not in constants
+        if has_weights(node) and node.input[1] in constants and node.input[0] not in constants
     ]
 
 
 def followers(model: onnx.ModelProto, chosen: Set[str]) -> set[str]:
-    """Outputs of the chosen operators, and of those that may join them.
+    """Outputs of the chosen operators and of the operators that follow them into int8.
 
-    Sums, rectifiers and moves join where all that they read is quantized.
+    Sums, rectifiers and moves follow where all their inputs are quantized.
     """
-    found = set(chosen)
+    outputs = set(chosen)
     constants = {each.name for each in model.graph.initializer}
     for node in network_nodes(model.graph):
         inputs = [node.input[0]] if node.op_type in ("Resize", "Slice", "Clip") else node.input
-        joins = node.op_type in _RECTIFIERS | _MOVES | {"Add"} and not (set(inputs) & constants)
-        if joins and set(inputs) <= found:
-            found.add(node.output[0])
-    return found
+        follows = node.op_type in _RECTIFIERS | _MOVES | {"Add"} and not (set(inputs) & constants)
+        if follows and set(inputs) <= outputs:
+            outputs.add(node.output[0])
+    return outputs
 
 
-def observed_tensors(model: onnx.ModelProto) -> list[str]:
-    """The tensors whose ranges `insert` may ask for."""
+def activation_tensors(model: onnx.ModelProto) -> list[str]:
+    """The tensors whose ranges `insert_qdq` may need."""
     nodes = quantizable(model)
     outputs = followers(model, {node.output[0] for node in nodes})
     return list(dict.fromkeys([*(node.input[0] for node in nodes), *sorted(outputs)]))
 
 
-def insert(
+def insert_qdq(
     model: onnx.ModelProto, chosen: Set[str], ranges: Mapping[str, Range]
 ) -> onnx.ModelProto:
     """A copy of the folded `model` with `chosen` operators (by their first outputs) in int8."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copy_model(model)
     writer = _Writer(copy.graph, followers(copy, chosen), ranges)
     for node in copy.graph.node:
-        writer.take(node)
+        writer.write(node)
     read = {name for node in writer.nodes for name in node.input}
     read |= {value.name for value in copy.graph.output}
-    # What is only moved as bytes is never wanted as floats; ONNX Runtime would make them.
+    # Tensors that are only moved as bytes need no dequantizing; ONNX Runtime would compute it.
     set_nodes(copy.graph, (node for node in writer.nodes if read & set(node.output)))
     set_initializers(copy.graph, writer.values)
     return copy
 
 
 class _Writer:
-    """The new nodes. A tensor t has its bytes in t.q; t itself, float, comes after them."""
+    """Writes the new nodes: the bytes of a tensor t are t.q, and t itself is dequantized t.q."""
 
     def __init__(
         self, graph: onnx.GraphProto, chosen: Set[str], ranges: Mapping[str, Range]
@@ -110,21 +110,21 @@ class _Writer:
         }
         self._parameters: dict[str, tuple[str, str]] = {}  # scale and zero point of bytes
 
-    def take(self, node: onnx.NodeProto) -> None:
+    def write(self, node: onnx.NodeProto) -> None:
         """Write `node`, quantized if it is chosen."""
         name = node.output[0]
         if name not in self._chosen:
             self.nodes.append(node)
-        elif node.op_type in _MOVES and self._alike(node):
+        elif node.op_type in _MOVES and self._same_scale(node):
             self._move(node)
         elif node.op_type in _RECTIFIERS:
-            # Bytes between 0 and the largest value seen rectify by themselves.
+            # Quantizing to a range from 0 up clips negative values by itself.
             self._quantize(node.input[0], name, name)
         else:
             self._compute(node)
 
-    def _alike(self, node: onnx.NodeProto) -> bool:
-        """Whether the inputs share one scale, so that their bytes mean the same."""
+    def _same_scale(self, node: onnx.NodeProto) -> bool:
+        """Whether the inputs share one scale, so that equal bytes are equal values."""
         inputs = node.input if node.op_type == "Concat" else node.input[:1]
         return len({self._parameters.get(name, (name, ""))[0] for name in inputs}) == 1
 
@@ -138,11 +138,11 @@ class _Writer:
         self._dequantize(name, name, parameters)
 
     def _compute(self, node: onnx.NodeProto) -> None:
-        """Read dequantized inputs; quantize the result, unless a rectifier comes first."""
+        """Read dequantized inputs; quantize the output, unless a rectifier follows."""
         name = node.output[0]
         node.input[0] = self._input(node.input[0])
-        if weighted(node):
-            self._weights(node)
+        if has_weights(node):
+            self._quantize_weights(node)
         else:
             node.input[1:] = [self._input(each) for each in node.input[1:]]
         self.nodes.append(node)
@@ -153,52 +153,55 @@ class _Writer:
         self._quantize(f"{name}.float", name, name)
 
     def _input(self, name: str) -> str:
-        """`name` after its bytes."""
+        """The dequantized tensor of `name`."""
         if name in self._parameters:
             return name if name in self._chosen else f"{name}.dq"
         self._quantize(name, name, f"{name}.dq")
         return f"{name}.dq"
 
-    def _quantize(self, source: str, name: str, result: str) -> None:
+    def _quantize(self, source: str, name: str, output: str) -> None:
         scale, zero = _affine(self._ranges[name])
         parameters = f"{name}.scale", f"{name}.zero"
         self.values[parameters[0]], self.values[parameters[1]] = scale, zero
         self.nodes.append(helper.make_node("QuantizeLinear", [source, *parameters], [f"{name}.q"]))
-        self._dequantize(name, result, parameters)
+        self._dequantize(name, output, parameters)
 
-    def _dequantize(self, name: str, result: str, parameters: tuple[str, str]) -> None:
+    def _dequantize(self, name: str, output: str, parameters: tuple[str, str]) -> None:
         self._parameters[name] = parameters
         inputs = [f"{name}.q", *parameters]
-        self.nodes.append(helper.make_node("DequantizeLinear", inputs, [result]))
+        self.nodes.append(helper.make_node("DequantizeLinear", inputs, [output]))
 
-    def _weights(self, node: onnx.NodeProto) -> None:
+    def _quantize_weights(self, node: onnx.NodeProto) -> None:
         """int8 by output channel; the bias in steps of the input's scale times the weight's."""
         name, axis = node.input[1], _WEIGHTED[node.op_type]
-        bytes_, scales = quantized_weights(self.values[name], axis)
+        steps, scales = quantize_weights(self.values[name], axis)
         stored = f"{name}.q", f"{name}.scale", f"{name}.zero"
         zeros = np.zeros(len(scales), np.int8)
-        self.values |= {stored[0]: bytes_, stored[1]: scales, stored[2]: zeros}
+        self.values |= {stored[0]: steps, stored[1]: scales, stored[2]: zeros}
         self.nodes.append(
             helper.make_node("DequantizeLinear", list(stored), [f"{name}.dq"], axis=axis)
         )
         node.input[1] = f"{name}.dq"
         if len(node.input) < 3:
             return
-        bias = node.input[2]
-        read = node.input[0].removesuffix(".dq")
-        step = scales.astype(np.float64) * float(self.values[self._parameters[read][0]])
+        self._quantize_bias(node, scales)
+
+    def _quantize_bias(self, node: onnx.NodeProto, scales: NDArray[np.float32]) -> None:
+        """int32 in steps of the input's scale times the weight's `scales`."""
+        bias, source = node.input[2], node.input[0].removesuffix(".dq")
+        step = scales.astype(np.float64) * float(self.values[self._parameters[source][0]])
         limit = np.iinfo(np.int32).max
         whole = np.clip(np.round(self.values[bias] / step), -limit, limit).astype(np.int32)
-        parts = f"{bias}.q", f"{bias}.scale"
-        self.values[parts[0]], self.values[parts[1]] = whole, step.astype(np.float32)
-        self.nodes.append(helper.make_node("DequantizeLinear", list(parts), [f"{bias}.dq"], axis=0))
+        stored = [f"{bias}.q", f"{bias}.scale"]
+        self.values |= {stored[0]: whole, stored[1]: step.astype(np.float32)}
+        self.nodes.append(helper.make_node("DequantizeLinear", stored, [f"{bias}.dq"], axis=0))
         node.input[2] = f"{bias}.dq"
 
 
-def quantized_weights(
+def quantize_weights(
     weight: NDArray[np.float32], axis: int
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """int8 within ±WEIGHT_LIMIT and the scale of each channel along `axis`."""
+    """int8 within ±WEIGHT_LIMIT, and the scale of each channel along `axis`."""
     others = tuple(n for n in range(weight.ndim) if n != axis)
     largest = np.abs(weight).max(others)
     scales = (np.where(largest > 0, largest, 1) / WEIGHT_LIMIT).astype(np.float32)
@@ -208,17 +211,14 @@ def quantized_weights(
 
 
 def _affine(limits: Range) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Scale and zero point of uint8 for values between the limits; 0 is always exact."""
+    """Scale and zero point of uint8 for values between the limits; 0 stays exact."""
     low, high = min(limits[0], 0.0), max(limits[1], 0.0)
     scale = np.float32((high - low) / 255) if high > low else np.float32(1)
     return np.asarray(scale), np.asarray(np.clip(np.round(-low / scale), 0, 255), np.uint8)
 
 
-def described(node: onnx.NodeProto) -> dict[str, Any]:
-    """An operator in a report."""
-    return {"operator": label(node), "kind": node.op_type, **_kernel(node)}
-
-
-def _kernel(node: onnx.NodeProto) -> dict[str, Any]:
+def describe(node: onnx.NodeProto) -> dict[str, Any]:
+    """An operator's entry in a report."""
     shape = attributes(node).get("kernel_shape")
-    return {"kernel": list(shape)} if shape else {}
+    kernel = {"kernel": list(shape)} if shape else {}
+    return {"operator": label(node), "kind": node.op_type, **kernel}

@@ -1,4 +1,4 @@
-"""Rewrites before quantization change no answer, and touch nothing but what they name."""
+"""Rewrites before quantization change no output, and nothing but the nodes that they name."""
 
 from __future__ import annotations
 
@@ -14,29 +14,40 @@ from torch import nn
 
 from posekit.errors import ExportError
 from posekit_engines.graphs.edit import (
+    cut_network,
     initializers,
     network_nodes,
     readers,
+    rename_tensors,
     set_initializers,
     set_nodes,
 )
-from posekit_engines.graphs.fold import fold_network, without_deconvolutions
-from posekit_engines.precision.activations import session
-from tests.engines.plain_graphs import blurred, exported, graph, kinds, lightning, statistics
+from posekit_engines.graphs.fold import fold_constants, fold_network, replace_deconvolutions
+from posekit_engines.graphs.points import heatmaps_graph
+from tests.engines.plain_graphs import (
+    blurred,
+    bumps_spec,
+    exported,
+    graph,
+    kinds,
+    lightning,
+    open_model,
+    statistics,
+)
 
 EXACT = 2e-6
 """Share of the largest value: a few roundings of float32, whose step is 6e-8, in a sum."""
 
 
-def answer(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
-    """With every operator as it stands: ONNX Runtime folds by itself otherwise."""
-    onnx.checker.check_model(model, full_check=True)
-    result: np.ndarray = session(model, exact=True).run(None, {model.graph.input[0].name: image})[0]
-    return result
+def output(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
+    """With every operator as it is: ONNX Runtime would fold some by itself."""
+    session = open_model(model, optimize=False)
+    maps: np.ndarray = session.run(None, {model.graph.input[0].name: image})[0]
+    return maps
 
 
 def assert_same(before: onnx.ModelProto, after: onnx.ModelProto, image: np.ndarray) -> None:
-    wanted, given = answer(before, image), answer(after, image)
+    wanted, given = output(before, image), output(after, image)
     np.testing.assert_allclose(given, wanted, atol=EXACT * float(np.abs(wanted).max()), rtol=0)
 
 
@@ -61,17 +72,17 @@ def test_batch_norm_goes_into_the_convolution_before_it(bias: bool, groups: int)
     assert_same(model, after, image(2, 4, 9, 7))
 
 
-def test_weights_become_one_float32_initialiser_each() -> None:
-    """posekit stores float16 behind a Cast; what reads weights from the graph wants neither."""
+def test_weights_become_one_float32_initializer_each() -> None:
+    """posekit stores float16 with a Cast; rewrites that read weights expect neither."""
     model, crops = lightning()
     assert kinds(model)["Cast"] > 50
     after = fold_network(model)
-    assert kinds(after)["Cast"] <= 8  # what is left is of the crops and of the decoding
+    assert kinds(after)["Cast"] <= 8  # those of the crops and of the decoding stay
     kind = {each.name: each.data_type for each in after.graph.initializer}
     weights = [n.input[1] for n in after.graph.node if n.op_type == "Conv"]
     assert {kind[name] for name in weights} == {onnx.TensorProto.FLOAT}
     feed = {"crops": crops[:1]}
-    pairs = zip(session(model).run(None, feed), session(after).run(None, feed), strict=True)
+    pairs = zip(open_model(model).run(None, feed), open_model(after).run(None, feed), strict=True)
     for wanted, given in pairs:
         np.testing.assert_allclose(given, wanted, atol=1e-3)
 
@@ -79,7 +90,7 @@ def test_weights_become_one_float32_initialiser_each() -> None:
 @pytest.mark.parametrize(
     "shared", ["result", "weight"], ids=["the result is read twice", "the weight is read twice"]
 )
-def test_what_others_read_is_not_folded(shared: str) -> None:
+def test_a_shared_result_or_weight_is_not_folded(shared: str) -> None:
     values = {
         "w": np.random.default_rng(1).normal(size=(2, 2, 1, 1)).astype(np.float32),
         **{name: np.array([0.5, 2.0], np.float32) for name in ("scale", "shift", "mean", "var")},
@@ -98,7 +109,7 @@ def test_what_others_read_is_not_folded(shared: str) -> None:
     assert_same(model, after, image(1, 2, 6, 4))
 
 
-def test_a_graph_that_does_not_stand_alone_is_refused() -> None:
+def test_a_graph_that_does_not_stand_alone_is_rejected() -> None:
     model, _ = lightning()
     model.graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
     with pytest.raises(ExportError, match="inline them first"):
@@ -109,7 +120,7 @@ def test_a_graph_that_does_not_stand_alone_is_refused() -> None:
         fold_network(graph([node], {}, joints=1, channels=1))
 
 
-def test_the_source_is_left_alone() -> None:
+def test_the_source_model_is_unchanged() -> None:
     model = exported(statistics(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))))
     before = model.SerializeToString()
     fold_network(model)
@@ -122,21 +133,21 @@ def test_the_source_is_left_alone() -> None:
 def test_a_doubling_deconvolution_equals_its_convolution(
     bias: bool, relu: bool, size: tuple[int, int]
 ) -> None:
-    """To the last corner: maps of one cell too, where every tap but four falls outside."""
+    """Up to the corners: also maps of one cell, where all but four kernel cells are outside."""
     layers: list[nn.Module] = [nn.ConvTranspose2d(3, 5, 4, 2, 1, bias=bias)]
     if relu:
         layers.append(nn.ReLU())
     model = fold_network(exported(statistics(nn.Sequential(*layers, nn.Conv2d(5, 2, 1)))))
     after = onnx.ModelProto()
     after.CopyFrom(model)
-    assert without_deconvolutions(after) == 1
+    assert replace_deconvolutions(after) == 1
     assert "ConvTranspose" not in kinds(after)
     assert kinds(after)["Relu"] == int(relu)
     assert_same(model, after, image(2, 3, *size))
 
 
 def test_two_in_a_row_and_a_result_that_two_read() -> None:
-    """A rectifier that is not alone behind its deconvolution stays where it is."""
+    """A ReLU that is not the only reader of its deconvolution stays where it is."""
     rng = np.random.default_rng(2)
     values = {name: rng.normal(size=(2, 2, 4, 4)).astype(np.float32) for name in ("v", "w")}
     same = {"kernel_shape": [4, 4], "strides": [2, 2], "pads": [1, 1, 1, 1]}
@@ -148,7 +159,7 @@ def test_two_in_a_row_and_a_result_that_two_read() -> None:
     ]
     model = graph(nodes, values, joints=2, channels=2)
     after = fold_network(model)
-    assert without_deconvolutions(after) == 2
+    assert replace_deconvolutions(after) == 2
     assert_same(model, after, image(1, 2, 3, 4))
 
 
@@ -167,15 +178,15 @@ def test_two_in_a_row_and_a_result_that_two_read() -> None:
 def test_other_deconvolutions_stay(other: dict[str, Any]) -> None:
     model = fold_network(exported(statistics(nn.Sequential(nn.ConvTranspose2d(3, 3, **other)))))
     before = model.SerializeToString()
-    assert without_deconvolutions(model) == 0
+    assert replace_deconvolutions(model) == 0
     assert kinds(model) == {"ConvTranspose": 1}
     assert (
-        answer(model, image(1, 3, 5, 5)).shape
-        == answer(onnx.load_from_string(before), image(1, 3, 5, 5)).shape
+        output(model, image(1, 3, 5, 5)).shape
+        == output(onnx.load_from_string(before), image(1, 3, 5, 5)).shape
     )
 
 
-def test_a_network_is_what_lies_between_image_and_maps() -> None:
+def test_the_network_is_the_nodes_between_image_and_maps() -> None:
     model, _ = lightning()
     found = network_nodes(fold_network(model).graph)
     count = Counter(node.op_type for node in found)
@@ -184,9 +195,52 @@ def test_a_network_is_what_lies_between_image_and_maps() -> None:
     assert all(not node.output[0].startswith(("crop/", "decode/")) for node in found)
     with pytest.raises(ExportError, match="tensors image and heatmaps"):
         network_nodes(helper.make_graph([], "none", [], []))
+    maps = helper.make_graph([helper.make_node("Identity", ["x"], ["heatmaps"])], "maps", [], [])
+    with pytest.raises(ExportError, match="tensors image and heatmaps"):
+        network_nodes(maps)
 
 
-def test_only_initialisers_that_are_read_stay() -> None:
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_network_cut_out_of_its_heatmaps_graph_computes_the_same(flip: bool) -> None:
+    """`heatmaps` of the graph around it are merged ones: the network's own have another name."""
+    network = blurred(2)
+    spec = bumps_spec()
+    whole = heatmaps_graph(network, spec, flip=flip)
+    before = whole.SerializeToString()
+    alone = cut_network(whole, spec)
+    assert whole.SerializeToString() == before
+    assert kinds(alone) == kinds(network)
+    assert_same(network, alone, image(2, 3, 24, 18))
+
+
+def test_renaming_a_tensor_renames_it_for_writers_and_readers() -> None:
+    model = blurred(3)
+    rename_tensors(model.graph, "x1", "first")
+    read = {name for node in model.graph.node for name in node.input}
+    written = {name for node in model.graph.node for name in node.output}
+    assert "first" in read & written
+    assert "x1" not in read | written
+
+
+def test_constants_are_folded_but_not_what_is_random_or_reads_inputs() -> None:
+    values = {"a": np.float32(2), "b": np.float32(3)}
+    nodes = [
+        helper.make_node("Add", ["a", "b"], ["five"]),
+        helper.make_node("Mul", ["five", "five"], ["square"]),
+        helper.make_node("RandomNormalLike", ["square"], ["noise"]),
+        helper.make_node("Mul", ["image", "square"], ["heatmaps"]),
+    ]
+    model = graph(nodes, {}, joints=3)
+    fold_constants(model.graph, values)
+    assert kinds(model) == {"RandomNormalLike": 1, "Mul": 1}
+    assert values["square"] == 25
+    some = graph(nodes, {}, joints=3)
+    known = {"a": np.float32(2), "b": np.float32(3)}
+    fold_constants(some.graph, known, {"Add"})
+    assert kinds(some) == {"RandomNormalLike": 1, "Mul": 2}
+
+
+def test_only_initializers_that_are_read_stay() -> None:
     model = blurred(1)
     values = {**initializers(model.graph), "idle": np.zeros(3, np.float32)}
     set_initializers(model.graph, values)
@@ -197,12 +251,12 @@ def test_only_initialisers_that_are_read_stay() -> None:
 
 
 def test_torch_agrees_with_the_folded_deconvolution() -> None:
-    """An implementation of its own: torch's transposed convolution, not ONNX Runtime's."""
+    """Compared with an independent implementation: torch's transposed convolution."""
     torch.manual_seed(0)
     net = statistics(nn.Sequential(nn.ConvTranspose2d(3, 4, 4, 2, 1), nn.BatchNorm2d(4)))
     model = fold_network(exported(net))
-    without_deconvolutions(model)
+    replace_deconvolutions(model)
     given = image(2, 3, 5, 6)
     with torch.no_grad():
         wanted = net(torch.from_numpy(given)).numpy()
-    np.testing.assert_allclose(answer(model, given), wanted, atol=1e-5)
+    np.testing.assert_allclose(output(model, given), wanted, atol=1e-5)

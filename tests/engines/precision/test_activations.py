@@ -1,4 +1,4 @@
-"""Ranges and shifts that precision is decided on are those of the crops that were given."""
+"""Recorded activations and errors are those of the given crops."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from posekit import Bundle, codecs
+from posekit.bundle import find
 from posekit.errors import InputError
-from posekit_engines.precision.activations import record_activations, single
-from posekit_engines.precision.int8_error import (
-    CELL_PX,
-    TrialOutputs,
-    int8_error,
-    peaks,
-    trial_outputs,
+from posekit.parity import HIGH_CONFIDENCE
+from posekit_engines.precision.activations import record_activations, split_feeds
+from posekit_engines.precision.int8_error import TrialOutputs, int8_error, trial_outputs
+from tests.engines.plain_graphs import (
+    blurred,
+    bumps_spec,
+    graph,
+    lightning,
+    open_model,
+    peaked,
 )
-from tests.engines.plain_graphs import blurred, graph, lightning, peaked
 
 
 def doubled() -> object:
-    """heatmaps = relu(2 image - 1), with names of their own between."""
+    """heatmaps = relu(2 image - 1), with named tensors in between."""
     values = {"two": np.float32(2), "one": np.float32(1)}
     nodes = [
         helper.make_node("Mul", ["image", "two"], ["twice"]),
@@ -31,8 +35,8 @@ def doubled() -> object:
     return graph(nodes, values, joints=3)
 
 
-def test_every_crop_of_every_feed_is_seen_once_in_order() -> None:
-    """Feeds of several crops are cut; the values are the tensors' own, inputs of others or not."""
+def test_every_crop_of_every_feed_is_recorded_once_in_order() -> None:
+    """Feeds of several crops are split; values are right whether or not another node reads them."""
     crops = np.arange(5 * 3 * 2 * 2, dtype=np.float32).reshape(5, 3, 2, 2) / 10
     feeds = [{"image": crops[:2]}, {"image": crops[2:]}]
     found = list(record_activations(doubled(), feeds, ["less", "twice", "less", "heatmaps"]))
@@ -45,62 +49,61 @@ def test_every_crop_of_every_feed_is_seen_once_in_order() -> None:
     assert max(each["less"].max() for each in found) == pytest.approx(2 * 5.9 - 1)  # of the last
 
 
-def test_a_model_that_is_looked_at_stays_as_it_is() -> None:
+def test_recording_leaves_the_model_unchanged() -> None:
     model = doubled()
     before = model.SerializeToString()
     list(record_activations(model, [{"image": np.zeros((1, 3, 2, 2), np.float32)}], ["less"]))
     assert model.SerializeToString() == before
 
 
-def test_no_crop_is_an_error_and_not_an_empty_range() -> None:
-    with pytest.raises(InputError, match="no crops to look at"):
-        single([])
-    with pytest.raises(InputError, match="no crops to look at"):
+def test_no_crops_are_an_error_and_not_an_empty_range() -> None:
+    with pytest.raises(InputError, match="no crops; wanted one or more"):
+        split_feeds([])
+    with pytest.raises(InputError, match="no crops; wanted one or more"):
         list(
             record_activations(doubled(), [{"image": np.zeros((0, 3, 2, 2), np.float32)}], ["less"])
         )
 
 
-def test_peaks_are_those_of_a_parabola() -> None:
-    """Exact where the map is one, in px of 4 to a cell; on the border, the cell's own place."""
-    rows, columns = np.mgrid[:8, :6]
-    maps = np.stack([5 - (columns - 2.3) ** 2 - (rows - 4.75) ** 2, -columns - rows.astype(float)])
-    points, scores = peaks(maps[None].astype(np.float32))
-    assert points[0, 0] == pytest.approx([2.3 * CELL_PX, 4.75 * CELL_PX], abs=1e-4)
-    assert scores[0, 0] == pytest.approx(5 - 0.3**2 - 0.25**2)
-    assert points[0, 1] == pytest.approx([0, 0])
-
-
 @pytest.mark.parametrize("flip", [False, True])
-def test_answers_are_the_graphs_own_points(flip: bool) -> None:
-    """The maps are the network's: with the flip test inside, two a crop, its own and mirrored."""
+def test_outputs_are_the_graphs_own_points(flip: bool) -> None:
+    """The maps are the network's: with the flip test inside, two a crop, upright and mirrored."""
     model, crops = lightning(flip=flip)
-    found = trial_outputs(model, [{"crops": crops[:2]}])
-    assert found.maps.shape == (4 if flip else 2, 17, 48, 48)
-    assert found.points.shape == (2, 17, 2)
-    assert found.scores.shape == (2, 17)
-    part = found.first(1, of=2)
-    alone = trial_outputs(model, [{"crops": crops[:1]}])
-    for mine, wanted in zip(vars(part).values(), vars(alone).values(), strict=True):
-        np.testing.assert_array_equal(mine, wanted)
+    spec = Bundle.open(find("movenet-lightning")).pose_spec
+    outputs = trial_outputs(model, [{"crops": crops[:2]}], spec)
+    assert outputs.maps.shape == (4 if flip else 2, 17, 48, 48)
+    assert outputs.points.shape == (2, 17, 2)
+    assert outputs.scores.shape == (2, 17)
+    first = outputs.first(1, of=2)
+    alone = trial_outputs(model, [{"crops": crops[:1]}], spec)
+    for given, wanted in zip(vars(first).values(), vars(alone).values(), strict=True):
+        np.testing.assert_array_equal(given, wanted)
 
 
-def test_a_graph_without_points_has_its_peaks() -> None:
-    pictures = peaked(2)
-    found = trial_outputs(blurred(1), [{"image": pictures}])
-    assert found.points == pytest.approx(peaks(pictures)[0], abs=0.05 * CELL_PX)
+@pytest.mark.parametrize("cell_px", [1.0, 4.0])
+def test_maps_of_a_graph_without_points_are_decoded_by_the_codecs(cell_px: float) -> None:
+    """In the spec's own pixels, whatever a cell measures; close to the bumps' centers."""
+    images, spec = peaked(2), bumps_spec(cell_px=cell_px)
+    outputs = trial_outputs(blurred(1), [{"image": images}], spec)
+    (maps,) = open_model(blurred(1)).run(None, {"image": images})
+    points, scores = codecs.decode(maps, spec)
+    np.testing.assert_array_equal(outputs.points, points)
+    np.testing.assert_array_equal(outputs.scores, scores)
+    assert outputs.points == pytest.approx(codecs.decode(images, spec)[0], abs=0.05 * cell_px)
 
 
-def made(points: object, *, scores: object = 0.9, maps: object = 1.0) -> TrialOutputs:
+def outputs_of(points: object, *, scores: object = 0.9, maps: object = 1.0) -> TrialOutputs:
     points = np.asarray(points, np.float32)
     heights = np.broadcast_to(np.asarray(scores, np.float32), points.shape[:2])
     return TrialOutputs(np.full((1, 2, 2, 2), maps, np.float32), points, heights)
 
 
-def test_a_shift_is_a_distance_of_joints_that_the_source_is_sure_of() -> None:
-    source = made([[[0, 0], [10, 10], [5, 5]]], scores=[[0.9, 0.31, 0.3]])
-    found = int8_error(made([[[3, 4], [10, 11], [99, 99]]]), source)
-    assert found.points == 2  # 0.3 itself is not above
+def test_the_error_is_that_of_the_high_confidence_keypoints() -> None:
+    source = outputs_of(
+        [[[0, 0], [10, 10], [5, 5]]], scores=[[0.9, HIGH_CONFIDENCE + 0.01, HIGH_CONFIDENCE]]
+    )
+    found = int8_error(outputs_of([[[3, 4], [10, 11], [99, 99]]]), source)
+    assert found.points == 2  # the threshold itself is not above
     assert found.mean_px == pytest.approx(3)
     assert found.p99_px == pytest.approx(1 + 0.99 * 4)
     assert found.maps == found.maps_rms == 0
@@ -118,9 +121,9 @@ def test_maps_differ_by_a_share_of_the_largest_value() -> None:
     assert (found.mean_px, found.p99_px, found.points) == (None, None, 0)
 
 
-def test_what_is_no_number_is_infinitely_far() -> None:
-    source = made([[[0, 0], [1, 1]]])
+def test_nan_and_infinity_are_infinite_deviations() -> None:
+    source = outputs_of([[[0, 0], [1, 1]]])
     for broken in (np.nan, np.inf, -np.inf):
-        found = int8_error(made([[[broken, 0], [1, 1]]], maps=broken), source)
+        found = int8_error(outputs_of([[[broken, 0], [1, 1]]], maps=broken), source)
         assert found.mean_px == math.inf
         assert found.maps == found.maps_rms == math.inf

@@ -1,4 +1,4 @@
-"""Where bytes are in a quantized graph, what they are worth, and that they are multiplied."""
+"""Where a quantized graph has int8, how exact it is, and that ONNX Runtime computes in it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import torch
 from onnx import helper
 from torch import nn
 
+from posekit.session import open_cpu_session, session_options
 from posekit_engines.graphs.contents import dtype_summary
 from posekit_engines.graphs.edit import initializers
-from posekit_engines.graphs.fold import fold_network, without_deconvolutions
+from posekit_engines.graphs.fold import fold_network, replace_deconvolutions
 from posekit_engines.precision import qdq
-from posekit_engines.precision.activations import record_activations, session
+from posekit_engines.precision.activations import record_activations
 from posekit_engines.precision.calibration import calibrate_ranges
-from tests.engines.plain_graphs import exported, graph, kinds, statistics
+from tests.engines.plain_graphs import exported, graph, kinds, open_model, statistics
 
 
 def image(count: int = 4, channels: int = 3) -> np.ndarray:
@@ -27,7 +28,7 @@ def image(count: int = 4, channels: int = 3) -> np.ndarray:
 
 
 class Joined(nn.Module):
-    """A residual block, a pool, a branch that is concatenated, and maps: all that qdq knows."""
+    """A residual block, a pool and maps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,8 +37,8 @@ class Joined(nn.Module):
         self.pool = nn.MaxPool2d(2)
         self.last = nn.Conv2d(8, 2, 1)
 
-    def forward(self, picture: torch.Tensor) -> torch.Tensor:
-        early = torch.relu(self.first(picture))
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        early = torch.relu(self.first(image))
         whole = torch.relu(self.second(early) + early)
         maps: torch.Tensor = self.last(self.pool(whole))
         return maps
@@ -46,41 +47,38 @@ class Joined(nn.Module):
 def quantized(
     net: nn.Module, *, kept: tuple[str, ...] = (), deconvolutions: bool = True
 ) -> tuple[onnx.ModelProto, onnx.ModelProto, dict[str, qdq.Range]]:
-    """The folded graph, the same in int8 but for weights called so, and the ranges."""
+    """The folded graph, the same in int8 except the weights `kept`, and the ranges."""
     torch.manual_seed(1)
     plain = fold_network(exported(statistics(net), image(1)))
     if deconvolutions:
-        without_deconvolutions(plain)
+        replace_deconvolutions(plain)
     ranges = calibrate_ranges(plain, [{"image": image()}])["largest values"]
     chosen = {n.output[0] for n in qdq.quantizable(plain) if qdq.label(n) not in kept}
-    made = qdq.insert(plain, chosen, ranges)
+    made = qdq.insert_qdq(plain, chosen, ranges)
     onnx.checker.check_model(made, full_check=True)
     return plain, made, ranges
 
 
 def run_operators(model: onnx.ModelProto, folder: Path) -> dict[str, int]:
-    """What ONNX Runtime really runs: the graph that it makes of the pairs."""
-    options = onnxruntime.SessionOptions()
+    """Counts of the operators in the graph that ONNX Runtime makes of the pairs, and runs."""
+    options = session_options()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(folder / "run.onnx")
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    open_cpu_session(model.SerializeToString(), options)
     return kinds(onnx.load(str(folder / "run.onnx")))
 
 
-def test_the_runtime_multiplies_bytes_wherever_pairs_were_put(tmp_path: Path) -> None:
-    """No operator between two quantized ones is left in float32: sums, pools and rectifiers."""
+def test_the_runtime_computes_in_int8_wherever_pairs_were_inserted(tmp_path: Path) -> None:
+    """No operator between two quantized ones stays in float32: sums, pools and rectifiers."""
     _, made, _ = quantized(Joined())
     found = run_operators(made, tmp_path)
     assert found["QLinearConv"] == 3
     assert found["QLinearAdd"] == 1
     assert found["Conv"] == found["Relu"] == 0
-    assert found["QuantizeLinear"] == found["DequantizeLinear"] == 1  # the picture, and the maps
+    assert found["QuantizeLinear"] == found["DequantizeLinear"] == 1  # the image, and the maps
 
 
-def test_int8_in_the_file_is_counted_as_it_is() -> None:
+def test_int8_in_the_file_is_counted() -> None:
     plain, made, _ = quantized(Joined())
     weights = sum(initializers(plain.graph)[n.input[1]].size for n in qdq.quantizable(plain))
     before, after = dtype_summary(plain), dtype_summary(made)
@@ -115,7 +113,7 @@ def test_a_sum_with_a_float_operand_stays_float() -> None:
 
 
 def test_a_pair_stands_behind_the_rectifier_and_not_before_it() -> None:
-    """Bytes from 0 upward rectify, so 255 steps are not spent on what the rectifier takes away."""
+    """A range from 0 up rectifies, so that no steps are spent on values that ReLU removes."""
     _, made, ranges = quantized(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)))
     assert kinds(made)["Relu"] == 0
     first = next(n for n in made.graph.node if n.op_type == "Conv")
@@ -128,7 +126,7 @@ def test_a_pair_stands_behind_the_rectifier_and_not_before_it() -> None:
     assert values[f"{name}.scale"] == pytest.approx(ranges[name][1] / 255)
 
 
-def test_pools_and_their_like_move_bytes() -> None:
+def test_pooling_moves_bytes() -> None:
     _, made, _ = quantized(Joined())
     pool = next(n for n in made.graph.node if n.op_type == "MaxPool")
     assert pool.input[0].endswith(".q")
@@ -136,7 +134,7 @@ def test_pools_and_their_like_move_bytes() -> None:
 
 
 def test_parts_of_different_scales_are_joined_as_floats() -> None:
-    """Bytes of one tensor mean something else than the same bytes of another."""
+    """The same byte is a different value in each tensor."""
     rng = np.random.default_rng(2)
     values = {
         "a": rng.normal(size=(2, 3, 1, 1)).astype(np.float32),
@@ -150,19 +148,19 @@ def test_parts_of_different_scales_are_joined_as_floats() -> None:
     model = graph(nodes, values, joints=4)
     feed = {"image": image()}
     ranges = calibrate_ranges(model, [feed])["largest values"]
-    made = qdq.insert(model, {"x", "y"}, ranges)
-    wanted, given = (session(each).run(None, feed)[0] for each in (model, made))
+    made = qdq.insert_qdq(model, {"x", "y"}, ranges)
+    wanted, given = (open_model(each).run(None, feed)[0] for each in (model, made))
     step = (ranges["heatmaps"][1] - ranges["heatmaps"][0]) / 255
     assert np.abs(given - wanted).max() < 4 * step
 
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_each_channel_has_its_own_scale(axis: int) -> None:
-    """Of channels 1000 times apart, the small one is as exact for its size as the large one."""
+    """Of channels 1000 times apart, the small one has the same relative error as the large one."""
     size = np.array([1e-3, 1, 50], np.float32)
     weight = np.random.default_rng(4).normal(size=(3, 3, 2, 2)).astype(np.float32)
     weight *= size.reshape((-1, 1, 1, 1) if axis == 0 else (1, -1, 1, 1))
-    steps, scales = qdq.quantized_weights(weight, axis)
+    steps, scales = qdq.quantize_weights(weight, axis)
     largest = np.abs(weight).max((1, 2, 3) if axis == 0 else (0, 2, 3))
     np.testing.assert_allclose(scales, largest / qdq.WEIGHT_LIMIT, rtol=1e-6)
     back = steps * scales.reshape((-1, 1, 1, 1) if axis == 0 else (1, -1, 1, 1))
@@ -172,9 +170,9 @@ def test_each_channel_has_its_own_scale(axis: int) -> None:
 
 
 def test_weights_leave_room_for_the_sum_of_two_products() -> None:
-    """What a processor without VNNI adds in 16 bits must not overflow."""
+    """The 16-bit sum on processors without VNNI must not overflow."""
     assert 2 * 255 * qdq.WEIGHT_LIMIT < 2**15
-    steps, scales = qdq.quantized_weights(np.zeros((2, 1, 1, 1), np.float32), 0)
+    steps, scales = qdq.quantize_weights(np.zeros((2, 1, 1, 1), np.float32), 0)
     assert not steps.any()
     assert np.isfinite(scales).all()
 
@@ -183,17 +181,17 @@ def test_the_whole_error_is_within_the_steps() -> None:
     """Of one layer: half a step of x times |w|, half a step of w times |x|, half of the result."""
     plain, made, ranges = quantized(nn.Sequential(nn.Conv2d(3, 4, 3)))
     node = qdq.quantizable(plain)[0]
-    values, bytes_ = initializers(plain.graph), initializers(made.graph)
-    weight, steps = values[node.input[1]], bytes_[f"{node.input[1]}.scale"] / 2
+    values, stored = initializers(plain.graph), initializers(made.graph)
+    weight, steps = values[node.input[1]], stored[f"{node.input[1]}.scale"] / 2
     x = (ranges["image"][1] - ranges["image"][0]) / 255 / 2
     y = (ranges[node.output[0]][1] - ranges[node.output[0]][0]) / 255 / 2
     # The kernel adds the bias to the products as it is stored, so its step must be theirs.
-    product = bytes_["image.scale"] * bytes_[f"{node.input[1]}.scale"]
-    np.testing.assert_allclose(bytes_[f"{node.input[2]}.scale"], product, rtol=1e-6)
+    product = stored["image.scale"] * stored[f"{node.input[1]}.scale"]
+    np.testing.assert_allclose(stored[f"{node.input[2]}.scale"], product, rtol=1e-6)
     feed = {"image": image()}
-    wanted, given = (session(each).run(None, feed)[0] for each in (plain, made))
-    most = np.abs(feed["image"]).max() + x
-    bound = x * np.abs(weight).sum((1, 2, 3)) + steps * most * weight[0].size + y
+    wanted, given = (open_model(each).run(None, feed)[0] for each in (plain, made))
+    largest = np.abs(feed["image"]).max() + x
+    bound = x * np.abs(weight).sum((1, 2, 3)) + steps * largest * weight[0].size + y
     bound += x * steps  # the bias is rounded to half of both steps' product
     error = np.abs(given - wanted).max((0, 2, 3))
     assert (error <= 1.001 * bound).all()
@@ -202,20 +200,20 @@ def test_the_whole_error_is_within_the_steps() -> None:
 
 @pytest.mark.parametrize("limits", [(2.0, 6.0), (-6.0, -2.0), (-1.0, 3.0), (0.0, 0.0)])
 def test_zero_is_exact(limits: qdq.Range) -> None:
-    """A padded border is zeros, so zero must be one of the steps."""
+    """Padding is zeros, so zero must be one of the steps."""
     node = helper.make_node("Conv", ["image", "w"], ["heatmaps"])
     model = graph([node], {"w": np.ones((1, 3, 1, 1), np.float32)}, joints=1)
-    made = qdq.insert(model, {"heatmaps"}, {"image": limits, "heatmaps": limits})
+    made = qdq.insert_qdq(model, {"heatmaps"}, {"image": limits, "heatmaps": limits})
     feed = {"image": np.zeros((1, 3, 2, 2), np.float32)}
-    (seen,) = record_activations(made, [feed], ["image.dq"])
-    assert not seen["image.dq"].any()
+    (recorded,) = record_activations(made, [feed], ["image.dq"])
+    assert not recorded["image.dq"].any()
 
 
 @pytest.mark.parametrize("rewritten", [True, False])
-def test_what_becomes_of_deconvolutions(rewritten: bool, tmp_path: Path) -> None:
-    """As convolutions they are multiplied in bytes; as they are, ONNX Runtime has no such kernel,
-    and theirs would be rounding without gain.
-    """
+def test_deconvolutions_compute_in_int8_only_as_convolutions(
+    rewritten: bool, tmp_path: Path
+) -> None:
+    """As convolutions they compute in int8; ONNX Runtime has no int8 ConvTranspose."""
     net = nn.Sequential(
         nn.ConvTranspose2d(3, 4, 4, 2, 1, bias=False),
         nn.BatchNorm2d(4),
@@ -229,6 +227,6 @@ def test_what_becomes_of_deconvolutions(rewritten: bool, tmp_path: Path) -> None
     assert found["ConvTranspose"] == (0 if rewritten else 2)
     assert dtype_summary(made)["operators"] == {"int8": 3}
     feed = {"image": image()}
-    wanted, given = (session(each).run(None, feed)[0] for each in (plain, made))
+    wanted, given = (open_model(each).run(None, feed)[0] for each in (plain, made))
     low, high = ranges["heatmaps"]
     assert np.abs(given - wanted).max() < 0.1 * (high - low)

@@ -15,7 +15,7 @@ import torch
 
 from posekit.bundle import Bundle, find
 from posekit.errors import DivergedError, InputError
-from posekit_finetune.assess.ensemble import load_members
+from posekit_finetune.assess.ensemble import predict_members
 from posekit_finetune.train.loop import Loop, epoch_rows
 from posekit_finetune.train.networks import Start, start_networks
 from tests.assets import ROOT
@@ -159,10 +159,10 @@ def trained() -> SmallNet:
 def response(name: str, steps: int, *, labels: bool = False) -> float:
     """Mean peak afterwards, as a share of that before."""
     persons = people(PERSONS, 1, "none").persons
-    before = load_members([trained()], persons)[0].response
+    before = predict_members([trained()], persons)[0].response
     loop = Loop(Start(SPEC, (trained(),)), training_data(labels=labels), short_recipe(name, steps))
     (snapshot,) = loop
-    return load_members([snapshot.net], persons)[0].response / before
+    return predict_members([snapshot.net], persons)[0].response / before
 
 
 def test_fifty_steps_of_plain_same_strength_consistency_collapse() -> None:

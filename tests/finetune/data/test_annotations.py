@@ -17,7 +17,8 @@ from posekit.evaluate import read_annotations
 from posekit.geometry import Warp
 from posekit.skeletons import AIC_14, COCO_17, MPII_16
 from posekit.types import Boxes
-from posekit_finetune.data.labeled import UNION_24, LabeledPersons, read_labeled
+from posekit_finetune.data.annotations import UNION_24, read_labeled
+from posekit_finetune.data.labeled import LabeledPersons
 from tests.assets import shared
 from tests.finetune.media import SPEC, blobs
 
