@@ -103,8 +103,8 @@ def _parity(
         if not far <= known + _TOLERANCE_PX:
             raise BundleError(
                 f"{bundle.name}: graph {name} deviates {far:.2f} px{kind} from the stored "
-                f"reference; wanted at most {known + _TOLERANCE_PX:g}: the bundle is damaged or this machine "
-                "computes wrongly"
+                f"reference; wanted at most {known + _TOLERANCE_PX:g}: the bundle is damaged or "
+                "this machine computes wrongly"
             )
     return found
 
