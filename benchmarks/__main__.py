@@ -22,7 +22,7 @@ def programs() -> dict[str, str]:
 
 def listing() -> str:
     """A line a program, by folder: its name and the first line of its docstring."""
-    lines = ["usage: python -m benchmarks NAME [ARGUMENTS]; NAME --help tells its arguments"]
+    lines = ["usage: python -m benchmarks NAME [ARGUMENTS]; NAME --help lists its arguments"]
     folder = ""
     for name, module in programs().items():
         if folder != (folder := module.split(".")[1]):

@@ -212,7 +212,7 @@ def run(name: str, row: Row, data: Data, threads: int) -> dict[str, Any]:
 def outcome(
     report: dict[str, Any], source: Bundle, adapted: Bundle | None, *, data: Data, threads: int
 ) -> dict[str, Any]:
-    """What the report of a run and the labels say; adapted: None where no model was written."""
+    """Figures of a run's report and of the labels; adapted: None where no model was written."""
     facts = report["facts"]
     figures: dict[str, Any] = {
         "reason": report["result"].partition(": ")[2],

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from benchmarks.adaptation.verdicts import current_verdict
+from benchmarks.adaptation.verdicts import current_verdict, differences
 from benchmarks.results_file import FOLDER, command, save
 
 KINDS = ("harmful", "no evidence", "helpful")
@@ -69,7 +69,7 @@ def judged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "difference": row["truth"]["difference"],
                 "passed": passed,
                 "reasons": reasons,
-                "changes": {each["name"]: each["difference"] for each in findings},
+                "changes": differences(findings),
             }
         )
     return result

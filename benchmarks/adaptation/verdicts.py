@@ -12,3 +12,8 @@ def current_verdict(findings: list[dict[str, Any]]) -> tuple[bool, list[str]]:
     """Whether the rule lets a model with these findings pass, and its reasons."""
     passed, reasons = decide([MetricChange.from_dict(each) for each in findings])
     return passed, list(reasons)
+
+
+def differences(findings: list[dict[str, Any]]) -> dict[str, float]:
+    """Change of each indicator by its name, NaN where it was not measured."""
+    return {each.name: each.difference for each in map(MetricChange.from_dict, findings)}

@@ -82,7 +82,7 @@ def deviation(found: Outputs, source: Outputs) -> dict[str, Any]:
 
 
 def exported(case: Case, folder: Path) -> dict[str, tuple[bytes, dict[str, Any]]]:
-    """By precision: the file, and what its report says of its operators."""
+    """By precision: the file, and the figures of its report on its operators."""
     made = {}
     for precision in PRECISIONS:
         path = folder / f"{precision}.onnx"

@@ -98,7 +98,7 @@ def whole_page() -> str:
         f"<title>posekit: benchmarks</title><style>{STYLE}</style></head><body>\n"
         "<h1>posekit: benchmarks</h1>\n"
         f"<p>Made by <code>{command('report')}</code> from "
-        "<code>benchmarks/results/</code>. GPU: not measured where no file says otherwise. "
+        "<code>benchmarks/results/</code>. GPU: not measured unless a file is of one. "
         "Timings are ratios to be compared within one table, on the machine named below it.</p>\n"
         f"<p>{links}</p>\n{chr(10).join(sections)}\n</body></html>\n"
     )
