@@ -149,7 +149,7 @@ def test_a_flip_shift_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 def test_joints_that_nothing_names_need_a_skeleton(tmp_path: Path) -> None:
     path = saved(blank("simple-baseline-r18", 5), tmp_path / "net.pth")
-    with pytest.raises(CheckpointError, match="gives 5 maps and nothing says what they are"):
+    with pytest.raises(CheckpointError, match="gives 5 maps and no source names the skeleton"):
         checkpoints.load(path)
     assert checkpoints.load(path, Overrides(skeleton=joints(5))).spec.skeleton == joints(5)
     with pytest.raises(CheckpointError, match="coco_17 has 17 keypoints"):
