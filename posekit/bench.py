@@ -23,9 +23,9 @@ import numpy as np
 from posekit import providers, video
 from posekit.draw import draw
 from posekit.errors import InputError
-from posekit.parsing import number
 from posekit.estimate import Estimator
 from posekit.geometry import Warp
+from posekit.parsing import number
 from posekit.session import open_session, usable_threads
 from posekit.smooth import OneEuro
 from posekit.track import Tracker

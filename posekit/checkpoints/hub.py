@@ -163,7 +163,9 @@ def _counting(bar: Any, what: str, size: int) -> Any:
         nonlocal received
         received += int(count or 0)
         if received > size:
-            raise CheckpointError(f"{what}: the server sends more than the {size:,} bytes it stated")
+            raise CheckpointError(
+                f"{what}: the server sends more than the {size:,} bytes it stated"
+            )
         return bar.update(self, count)
 
     return type("Counting", (bar,), {"update": update})

@@ -12,6 +12,7 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
+from typing import TextIO
 
 from tests.fuzz import kinds
 
@@ -25,7 +26,7 @@ def main() -> None:
         _run(kind, int(seed), range(int(first), int(last)), Path(folder), out)
 
 
-def _run(kind: str, seed: int, numbers: range, folder: Path, out: object) -> None:
+def _run(kind: str, seed: int, numbers: range, folder: Path, out: TextIO) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
     warnings.simplefilter("ignore")
     kinds.use_sound(kind, folder)
@@ -34,7 +35,7 @@ def _run(kind: str, seed: int, numbers: range, folder: Path, out: object) -> Non
         path = kinds.changed(kind, seed, number, folder)
         _tell(out, "start", number, "")
         _tell(out, *_used(kind, path, folder, number))
-    _tell(out, "end", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, "")
+    _tell(out, "end", numbers.stop, "")
 
 
 def _used(kind: str, path: Path, folder: Path, number: int) -> tuple[str, int, str]:
@@ -60,8 +61,10 @@ def _sentence(result: str, number: int, text: str) -> tuple[str, int, str]:
     return result, number, text
 
 
-def _tell(out: object, *values: object) -> None:
-    print(json.dumps(values), file=out)  # type: ignore[call-overload]
+def _tell(out: TextIO, *values: object) -> None:
+    """A line of JSON; last the most memory of this process so far, MB."""
+    most_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    print(json.dumps([*values, most_mb]), file=out)
 
 
 if __name__ == "__main__":

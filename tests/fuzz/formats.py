@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import pickletools
 import random
@@ -73,7 +74,9 @@ def _lying_headers(data: bytes, rng: random.Random) -> bytes:
             (b"PK\x05\x06", ((4, 2), (8, 2), (10, 2), (12, 4), (16, 4), (20, 2))),
         )
     )
-    places = [n for n in range(len(data) - 3) if data[n : n + 1] == b"P" and data.startswith(mark, n)]
+    places = [
+        n for n in range(len(data) - 3) if data[n : n + 1] == b"P" and data.startswith(mark, n)
+    ]
     if not places:
         return changed_bytes(data, rng)
     offset, size = rng.choice(fields)
@@ -137,7 +140,19 @@ def changed_safetensors(data: bytes, rng: random.Random) -> bytes:
 
 def _odd_entry(rng: random.Random) -> Any:
     return rng.choice(
-        ("F64", "BF16", "F8_E4M3", "I8", "BOOL", [2**40, 2**40], [0], [], [0, 2**63], [8, 4], odd_value(rng))
+        (
+            "F64",
+            "BF16",
+            "F8_E4M3",
+            "I8",
+            "BOOL",
+            [2**40, 2**40],
+            [0],
+            [],
+            [0, 2**63],
+            [8, 4],
+            odd_value(rng),
+        )
     )
 
 
@@ -224,11 +239,26 @@ def _as_varint(value: int) -> bytes:
 
 _ODD_OPS = (
     *(b"0", b"1", b"2", b"(", b")", b"]", b"}", b"N", b"t", b"a", b"b", b"s", b"u", b"R", b"\x81"),
-    *(b"\x85", b"\x8f", b"\x90", b"Q", b"\x93", b"\x94", b"\x88", b"cos\nsystem\n", b"i__main__\nx\n"),
+    *(
+        b"\x85",
+        b"\x8f",
+        b"\x90",
+        b"Q",
+        b"\x93",
+        b"\x94",
+        b"\x88",
+        b"cos\nsystem\n",
+        b"i__main__\nx\n",
+    ),
     *(b"h\xff", b"j\xff\xff\xff\xff", b"K\xff", b"J\xff\xff\xff\x7f", b"\x8a\x08" + b"\xff" * 8),
     *(b"X\xff\xff\xff\x7f", b"\x8b\xff\xff\xff\x7f", b"I" + b"9" * 5000 + b"\n", b"Fnan\n", b"."),
     *(b"ctorch\nload\n", b"cbuiltins\neval\n", b"ccollections\nOrderedDict\n", b"]" * 2000),
-    *(b"ctorch._utils\n_rebuild_tensor_v2\n", b"G\x7f\xf8\0\0\0\0\0\0", b"\x8c\x03abc", b"(" * 2000),
+    *(
+        b"ctorch._utils\n_rebuild_tensor_v2\n",
+        b"G\x7f\xf8\0\0\0\0\0\0",
+        b"\x8c\x03abc",
+        b"(" * 2000,
+    ),
 )
 
 
@@ -239,7 +269,7 @@ def changed_pickle(data: bytes, rng: random.Random) -> bytes:
     except ValueError:
         return changed_bytes(data, rng)
     starts = [*places, len(data)]
-    ops = [data[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+    ops = [data[a:b] for a, b in itertools.pairwise(starts)]
     for _ in range(rng.choice((1, 1, 3))):
         at = rng.randrange(len(ops))
         match rng.randrange(5):

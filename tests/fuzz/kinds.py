@@ -175,17 +175,15 @@ def _text(path: Path, folder: Path) -> None:
         with _refusing():
             boxes = BoxFile(path)
         is_video = path.suffix == ".jsonl"
-        _infer(
-            _runtime(folder), short_clip(folder) if is_video else photos(folder), folder, boxes
-        )
+        _infer(_runtime(folder), short_clip(folder) if is_video else photos(folder), folder, boxes)
         if path.name == "labels.json":
             _labels(path, folder)
 
 
 def _labels(path: Path, folder: Path) -> None:
     """What `posekit eval` does."""
-    from posekit.estimate import Estimator
     from posekit.detect import full_frame
+    from posekit.estimate import Estimator
     from posekit.evaluate import predict, read_annotations, score
 
     with _refusing():

@@ -34,8 +34,8 @@ def odd_value(rng: random.Random) -> Any:
         lambda: 10 ** rng.choice((20, 400)),
         lambda: rng.choice((float("nan"), float("inf"), -float("inf"), 1e308, -1e-308, 0.5)),
         lambda: rng.choice(TEXTS),
-        lambda: [],
-        lambda: {},
+        list,
+        dict,
         lambda: [odd_value(rng)] * rng.choice((1, 2, 3, 500)),
         lambda: {rng.choice(TEXTS): odd_value(rng)},
         lambda: nested(rng.choice((30, 70, 400)), as_dict=rng.random() < 0.5),
@@ -58,8 +58,7 @@ def changed_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 def _changed_once(data: bytes, rng: random.Random) -> bytes:
-    if not data:
-        return rng.randbytes(rng.randrange(64))
+    data = data or rng.randbytes(64)
     at, length = _span(len(data), rng)
     part = data[at : at + length]
     match rng.randrange(8):

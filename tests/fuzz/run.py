@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
@@ -12,7 +11,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tests.assets import ROOT
 from tests.fuzz import kinds, seeds
@@ -20,35 +18,51 @@ from tests.processes import SOURCES
 from tests.processes import run as posekit
 
 DEADLINE_S = 20.0
-_START_S = 120.0  # to load posekit, on a busy machine
+_BETWEEN_S = 200.0  # to load posekit and use the files that are not changed, on a busy machine
 _BATCH = 500  # files of one process
 
 
 @dataclass
 class Report:
-    """faults: what is wrong, by number.  accepted: numbers.  memory_mb: the most of a process."""
+    """faults: what is wrong, by number.  accepted: numbers.
+
+    slowest_s, memory_mb: the most of a file and of a process, and the number where it was.
+    """
 
     kind: str
     seed: int
     count: int = 0
     accepted: list[int] = field(default_factory=list)
     faults: dict[int, str] = field(default_factory=dict)
-    memory_mb: int = 0
-    slowest_s: float = 0.0
+    memory_mb: tuple[int, int] = (0, 0)
+    slowest_s: tuple[float, int] = (0.0, 0)
     seconds: float = 0.0
 
     def again(self, number: int) -> str:
         """The command that does this one alone."""
-        return f"PYTHONPATH=.:engines:finetune python -m tests.fuzz {self.kind} --seed {self.seed} --only {number}"
+        program = "PYTHONPATH=.:engines:finetune python -m tests.fuzz"
+        return f"{program} {self.kind} --seed {self.seed} --only {number}"
 
     def text(self) -> str:
         """Counts, then each fault with the command that makes it again."""
-        lines = [
-            f"{self.kind}: {self.count} files in {self.seconds:.0f} s, {len(self.accepted)} accepted, "
-            f"{len(self.faults)} faults, slowest {self.slowest_s:.1f} s, {self.memory_mb} MB"
-        ]
-        lines += [f"{self.again(n)}\n{fault}" for n, fault in sorted(self.faults.items())]
-        return "\n".join(lines)
+        (slowest_s, slow), (most_mb, large) = self.slowest_s, self.memory_mb
+        head = (
+            f"{self.kind}: {self.count} files in {self.seconds:.0f} s, {len(self.accepted)} "
+            f"accepted, {len(self.faults)} faults; slowest {slowest_s:.1f} s ({slow}), "
+            f"most memory {most_mb} MB ({large})"
+        )
+        faults = [f"{self.again(n)}\n{fault}" for n, fault in sorted(self.faults.items())]
+        return "\n".join([head, *faults])
+
+    def note(self, what: str, number: int, text: str, *, mb: int, seconds: float) -> None:
+        """What became of one file."""
+        self.count += 1
+        self.slowest_s = max(self.slowest_s, (seconds, number))
+        self.memory_mb = max(self.memory_mb, (mb, -number), key=lambda pair: pair[0])
+        if what == "fault":
+            self.faults[number] = text
+        elif what == "accepted":
+            self.accepted.append(number)
 
 
 def fuzz(kind: str, numbers: range, folder: Path, seed: int = 0) -> Report:
@@ -62,78 +76,77 @@ def fuzz(kind: str, numbers: range, folder: Path, seed: int = 0) -> Report:
         last = min(first + _BATCH, numbers.stop)
         first, fault = _batch(report, range(first, last), folder)
         if fault:  # once more, alone: the machine may have been busy
-            report.count -= 1
             _, fault = _batch(report, range(first - 1, first), folder)
-            if fault:
-                report.faults[first - 1] = fault
+        if fault:
+            report.note("fault", first - 1, fault, mb=0, seconds=0)
     report.seconds = time.monotonic() - began
     return report
 
 
 def _batch(report: Report, numbers: range, folder: Path) -> tuple[int, str]:
     """One process; the number to go on with, and how it ended at the one before, or ""."""
-    read, write = os.pipe()
-    arguments = [report.kind, report.seed, numbers.start, numbers.stop, folder, write]
-    log = folder / "child.log"
-    with log.open("wb") as errors:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "tests.fuzz.child", *map(str, arguments)],
-            pass_fds=[write],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": SOURCES},
-            stdout=errors,
-            stderr=errors,
-        )
-    os.close(write)
-    at, since, fault = numbers.start, time.monotonic(), ""
-    ready = done = False
+    at, fault, is_ready = numbers.start, "", False
+    child = _Child(report, numbers, folder)
     try:
-        limit = _START_S
-        for line in _lines(read, lambda: limit - (time.monotonic() - since)):
-            what, number, text = json.loads(line)
-            ready = True
-            if what in ("start", "ready"):
-                at, since = number, time.monotonic()
-                limit = DEADLINE_S if what == "start" else _START_S
-                continue
+        for what, number, text, mb, seconds in child.events():
+            is_ready = True
+            at = number
             if what == "end":
-                report.memory_mb, done = max(report.memory_mb, number), True
-                break
-            report.slowest_s = max(report.slowest_s, time.monotonic() - since)
-            report.count += 1
-            at, since, limit = number + 1, time.monotonic(), _START_S
-            if what == "fault":
-                report.faults[number] = text
-            elif what == "accepted":
-                report.accepted.append(number)
+                return numbers.stop, ""
+            if what not in ("ready", "start"):
+                report.note(what, number, text, mb=mb, seconds=seconds)
+                at = number + 1
     except TimeoutError:
         fault = f"no end within {DEADLINE_S:.0f} s"
     finally:
-        os.close(read)
-        if not done:
-            with contextlib.suppress(OSError):
-                child.kill()
-        code = child.wait()
-    if done:
-        return numbers.stop, ""
-    report.count += 1
-    tail = log.read_text("utf-8", "replace")[-2000:]
-    assert ready, f"{report.kind}: a file that was not changed is no good: {fault}{tail}"
-    return at + 1, fault or f"the process died with {code}: {tail}"
+        code = child.close()
+    fault = fault or f"the process died with {code}: {child.log()}"
+    assert is_ready, f"{report.kind}: a file that was not changed is no good: {fault}"
+    return at + 1, fault
 
 
-def _lines(pipe: int, seconds_left: Any) -> Iterator[str]:
-    """Lines from a pipe until it ends. Raises TimeoutError after `seconds_left()` of silence."""
-    rest = b""
-    while True:
-        ready, _, _ = select.select([pipe], [], [], max(0.0, seconds_left()))
-        if not ready:
-            raise TimeoutError
-        data = os.read(pipe, 1 << 16)
-        if not data:
-            return
-        *lines, rest = (rest + data).split(b"\n")
-        yield from (line.decode() for line in lines)
+class _Child:
+    """The process of tests/fuzz/child.py and the pipe that it writes to."""
+
+    def __init__(self, report: Report, numbers: range, folder: Path) -> None:
+        self._pipe, write = os.pipe()
+        arguments = [report.kind, report.seed, numbers.start, numbers.stop, folder, write]
+        self._log = folder / "child.log"
+        with self._log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.fuzz.child", *map(str, arguments)],
+                pass_fds=[write],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": SOURCES},
+                stdout=errors,
+                stderr=errors,
+            )
+        os.close(write)
+
+    def events(self) -> Iterator[tuple[str, int, str, int, float]]:
+        """What it tells, and the seconds since it told the last thing. Raises TimeoutError."""
+        rest, since, limit_s = b"", time.monotonic(), _BETWEEN_S
+        while True:
+            left_s = limit_s - (time.monotonic() - since)
+            if not select.select([self._pipe], [], [], max(0.0, left_s))[0]:
+                raise TimeoutError
+            data = os.read(self._pipe, 1 << 16)
+            if not data:
+                return
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                what, number, text, mb = json.loads(line)
+                yield what, number, text, mb, time.monotonic() - since
+                since = time.monotonic()
+                limit_s = DEADLINE_S if what == "start" else _BETWEEN_S
+
+    def log(self) -> str:
+        return self._log.read_text("utf-8", "replace")[-2000:]
+
+    def close(self) -> int:
+        os.close(self._pipe)
+        self._process.kill()
+        return self._process.wait()
 
 
 def commands(report: Report, count: int, folder: Path) -> dict[int, str]:
@@ -146,7 +159,7 @@ def commands(report: Report, count: int, folder: Path) -> dict[int, str]:
         if arguments is None:
             continue
         code, _, err = posekit(*arguments)
-        sentence = [line for line in err.splitlines() if line.startswith("posekit: ")]
+        sentence = any(line.startswith("posekit: ") for line in err.splitlines())
         ends_well = code == 0 or (code in (1, 3) and sentence)
         if not ends_well or "Traceback" in err or "unexpected" in err:
             wrong[number] = f"{report.again(number)}\n{' '.join(arguments)}: {code}, {err[-2000:]}"

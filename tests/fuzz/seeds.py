@@ -53,7 +53,12 @@ def _media(folder: Path) -> None:
     for name, (codec, options) in _CLIPS.items():
         pixels = {"gif": "rgb8", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
         make_clip(
-            folder / name, images(), codec=codec, pix_fmt=pixels, options=options, container=_BITEXACT
+            folder / name,
+            images(),
+            codec=codec,
+            pix_fmt=pixels,
+            options=options,
+            container=_BITEXACT,
         )
     for name in _STILLS:
         assert cv2.imwrite(str(folder / name), images()[0])
@@ -137,7 +142,12 @@ def _checkpoints(folder: Path) -> None:
     (folder / "tfjs" / "model.json").write_text(json.dumps(manifest))
     (folder / "tfjs" / "_w.bin").write_bytes(few["head.final_layer.weight"].tobytes())
     (folder / "hf").mkdir()
-    config = {"model_type": "vitpose", "num_labels": 17, "scale_factor": 4, "use_simple_decoder": True}
+    config = {
+        "model_type": "vitpose",
+        "num_labels": 17,
+        "scale_factor": 4,
+        "use_simple_decoder": True,
+    }
     config["backbone_config"] = {"hidden_size": 384, "image_size": [256, 192], "num_experts": 1}
     (folder / "hf" / "config.json").write_text(json.dumps(config))
     save_file(few, folder / "hf" / "_model.safetensors")
