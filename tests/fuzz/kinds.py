@@ -36,6 +36,8 @@ def changed(kind: str, seed: int, number: int, folder: Path) -> Path:
     rng = random.Random(f"{kind} {seed} {number}")
     sound = seeds.make(kind, folder / f"seeds-{kind}")
     chosen = sound[number % len(sound)]
+    if kind == "bundles" and number % 8:  # the smallest is changed least
+        chosen = sound[-1]
     place = folder / "changed"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
@@ -73,11 +75,14 @@ def use(kind: str, path: Path, folder: Path) -> None:
 
 def command(kind: str, path: Path, folder: Path) -> list[str] | None:
     """The arguments of `posekit` that use the file, where a command does so within seconds."""
-    tiny = str(seeds.make("bundles", folder / "seeds-bundles")[0])
+    seeds.make("bundles", folder / "seeds-bundles")
+    tiny = str(folder / "seeds-bundles" / "tiny.posekit")
     output = ["--no-video", "--threads", "1", "-q", "--overwrite", "-o", str(folder / "out")]
     photo, clip = str(photos(folder) / "1.png"), str(short_clip(folder))
     if kind == "media":
         return ["infer", str(path), "-m", tiny, "--boxes", "full", *output]
+    if path.name == "a_detector.posekit":
+        return ["infer", photo, "-m", tiny, "--detector", str(path), *output]
     if kind != "texts":
         return ["infer", photo, "-m", str(path), "--boxes", "full", "--no-flip", *output]
     if path.name == "boxes.jsonl":
@@ -116,8 +121,8 @@ def _runtime(folder: Path) -> Any:
     from posekit.bundle import Bundle
     from posekit.runtime import Runtime
 
-    (tiny,) = seeds.make("bundles", folder / "seeds-bundles")
-    return Runtime(Bundle.open(tiny), device="cpu", threads=1)
+    seeds.make("bundles", folder / "seeds-bundles")
+    return Runtime(Bundle.open(folder / "seeds-bundles" / "tiny.posekit"), device="cpu", threads=1)
 
 
 def _infer(runtime: Any, source: Path, folder: Path, find: Any = None) -> None:

@@ -36,7 +36,7 @@ def odd_value(rng: random.Random) -> Any:
         lambda: rng.choice(TEXTS),
         list,
         dict,
-        lambda: [odd_value(rng)] * rng.choice((1, 2, 3, 500)),
+        lambda: [rng.choice(makers[:6])()] * rng.choice((1, 2, 3, 500)),
         lambda: {rng.choice(TEXTS): odd_value(rng)},
         lambda: nested(rng.choice((30, 70, 400)), as_dict=rng.random() < 0.5),
     ]

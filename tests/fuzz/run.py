@@ -17,6 +17,7 @@ from tests.fuzz import kinds, seeds
 from tests.processes import SOURCES
 from tests.processes import run as posekit
 
+PROGRAM = ["-m", "tests.fuzz.child"]
 DEADLINE_S = 20.0
 _BETWEEN_S = 200.0  # to load posekit and use the files that are not changed, on a busy machine
 _BATCH = 500  # files of one process
@@ -58,7 +59,8 @@ class Report:
         """What became of one file."""
         self.count += 1
         self.slowest_s = max(self.slowest_s, (seconds, number))
-        self.memory_mb = max(self.memory_mb, (mb, -number), key=lambda pair: pair[0])
+        if mb > self.memory_mb[0]:
+            self.memory_mb = mb, number
         if what == "fault":
             self.faults[number] = text
         elif what == "accepted":
@@ -114,7 +116,7 @@ class _Child:
         self._log = folder / "child.log"
         with self._log.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.fuzz.child", *map(str, arguments)],
+                [sys.executable, *PROGRAM, *map(str, arguments)],
                 pass_fds=[write],
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": SOURCES},

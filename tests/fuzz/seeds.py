@@ -9,10 +9,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+from onnx import TensorProto, helper
 
+from posekit.bundle import Bundle
 from posekit.skeletons import COCO_17
+from posekit.types import DetectorSpec
 from tests.assets import shipped
 from tests.clips import make_clip, numbered
+from tests.graphs import as_model
 
 SIZE = (64, 48)
 _BITEXACT = {"fflags": "+bitexact"}
@@ -46,7 +50,24 @@ def images() -> list[Any]:
 
 
 def _bundles(folder: Path) -> None:
+    """A pose network of 5,000 weights, and a detector that finds one person in every image."""
     shutil.copy(shipped("tests/files/made_before_move/tiny.posekit"), folder)
+    tables = {"one": [[[4, 4, 40, 40]]], "sure": [[0.9]]}
+    constants = {name: np.array(value, np.float32) for name, value in tables.items()}
+    nodes = [
+        helper.make_node("Identity", ["one"], ["boxes"]),
+        helper.make_node("Identity", ["sure"], ["scores"]),
+    ]
+    graph = as_model(
+        nodes,
+        constants,
+        {"image": (TensorProto.UINT8, [1, 64, 64, 3])},
+        {"boxes": (TensorProto.FLOAT, [1, 1, 4]), "scores": (TensorProto.FLOAT, [1, 1])},
+    )
+    spec = DetectorSpec("probe", (64, 64), 0)
+    Bundle("probe", spec, {"none": np.zeros(1, np.float32)}, {"detect": graph}).save(
+        folder / "a_detector.posekit"
+    )
 
 
 def _media(folder: Path) -> None:
@@ -124,7 +145,6 @@ def _checkpoints(folder: Path) -> None:
     import torch
     from safetensors.numpy import save_file
 
-    from posekit.bundle import Bundle, find
     from tests.states import FLAT, blank, renamed, wrapped
 
     state = blank("simple-baseline-r18")
@@ -132,9 +152,8 @@ def _checkpoints(folder: Path) -> None:
     torch.save(wrapped(state), folder / "trainer.pth")
     torch.save({"meta": {"cfg": "x = 1"}, "state_dict": state}, folder / "mmpose.pth")
     torch.save(renamed(state, FLAT), folder / "old.pt", _use_new_zipfile_serialization=False)
-    weights = Bundle.open(find("movenet-lightning")).weights
-    halved = {name: value.astype(np.float16) for name, value in weights.items()}
-    save_file(halved, folder / "lightning.safetensors")
+    dense = {k: np.zeros(v.shape, np.float16) for k, v in renamed(state, FLAT).items()}
+    save_file(dense, folder / "dense.safetensors")
     few = {"head.final_layer.weight": np.zeros((17, 4, 1, 1), np.float32)}
     entry = {"name": "head.final_layer.weight", "shape": [17, 4, 1, 1], "dtype": "float32"}
     (folder / "tfjs").mkdir()

@@ -347,3 +347,13 @@ def test_a_decoder_that_cannot_be_started_is_one_sentence(tmp_path: Path) -> Non
         decoding = Decoding(container, stream, source, options, timeline_of(container, stream))
         with pytest.raises(SourceError, match=r"clip\.mp4: "):
             list(decoding)
+
+
+@pytest.mark.parametrize(("name", "mark"), [("a.mp4", b"avc1"), ("a.avi", b"H264")])
+def test_a_codec_that_no_one_knows_is_one_sentence(name: str, mark: bytes, tmp_path: Path) -> None:
+    path = make_clip(tmp_path / name, 3)
+    data = path.read_bytes()
+    assert mark in data
+    path.write_bytes(data.replace(mark, b"zzzz"))
+    with pytest.raises(SourceError, match=r"this build of PyAV has no decoder for it"):
+        read(path)
