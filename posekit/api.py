@@ -99,7 +99,7 @@ def load(
 def _detector(
     boxes: str | Path, runner: PoseRuntime, *, device: str, threads: int, build: bool
 ) -> Detector:
-    """The detector where the pose model runs; beside posekit's own path on the GPU by an engine too.
+    """The detector where the pose model runs; on posekit's own path on the GPU an engine too.
 
     Where that cannot be, ONNX Runtime runs it, on the CPU at worst: the summary names it.
     Raises BundleError, DeviceError, InputError, MissingExtraError.
