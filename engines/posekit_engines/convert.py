@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from posekit import checkpoints
 from posekit.atomic import AtomicFile, explained
 from posekit.bundle import Bundle, check_name
-from posekit.checkpoints import Converted, ResolvedField, Overrides, hub
+from posekit.checkpoints import Converted, Overrides, ResolvedField, hub
 from posekit_engines.bundles.assemble import bundle_of_checkpoint, pack
 from posekit_engines.graphs.weights import Storage
 

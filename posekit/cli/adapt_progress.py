@@ -36,13 +36,8 @@ class Learning:
 
     def __init__(self, silent: bool) -> None:
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
 
         self._quiet = silent
         self._stopped = False
@@ -53,7 +48,7 @@ class Learning:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
         )
-        self._bars = Progress(
+        self._bars = Bars(
             *columns, console=console, disable=silent or not sys.stderr.isatty(), transient=True
         )
         self._task: Any = None

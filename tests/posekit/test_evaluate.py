@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import posekit
-from posekit import Boxes, ModelSpec, Poses
+from posekit import Boxes, ModelSpec
 from posekit.errors import InputError
 from posekit.evaluate import (
     Annotations,
@@ -41,6 +41,7 @@ from posekit.evaluate.predict import oks_nms, rescore
 from posekit.evaluate.score import coco_results
 from posekit.skeletons import AIC_14, COCO_17, MPII_16
 from tests.assets import ROOT, shared
+from tests.labels import own_prediction
 
 SPEC = ModelSpec("movenet-lightning", (192, 192), (48, 48), COCO_17)
 CRUMBS = {
@@ -318,18 +319,3 @@ def test_given_boxes_go_through_the_estimator(tmp_path: Path) -> None:
     assert page.count("<svg") == 2
     assert "data:image/jpeg;base64," in page
     assert not re.search(r"(src|href)=.(?!data:)|https?://|@import|url\(", page)
-
-
-def own_prediction(estimator: posekit.Estimator, image: Path, folder: Path) -> Path:
-    """COCO labels that are what the model itself predicts in a box."""
-    from posekit.video.images import read_image
-
-    box = np.array([[380, 60, 520, 370]], np.float32)
-    poses: Poses = estimator(read_image(image), box)
-    flat = np.concatenate([poses.points[0], np.full((17, 1), 2)], 1).ravel().tolist()
-    person = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [380, 60, 140, 310]}
-    person |= {"keypoints": flat, "area": 20_000, "iscrowd": 0}
-    data = {"images": [{"id": 7, "file_name": image.name}], "annotations": [person]}
-    path = folder / "labels.json"
-    path.write_text(json.dumps(data))
-    return path

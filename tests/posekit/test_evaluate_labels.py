@@ -14,7 +14,7 @@ from posekit.errors import InputError, SourceError
 from posekit.evaluate import predict, read_annotations, score
 from posekit.skeletons import COCO_17
 from tests.assets import ROOT
-from tests.posekit.test_evaluate import own_prediction
+from tests.labels import own_prediction
 
 
 def labels_of(data: dict[str, Any] | None = None, **person: Any) -> str:
