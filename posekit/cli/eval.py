@@ -97,7 +97,8 @@ def _print(result: Mapping[str, Any]) -> None:
     shown = [
         each for each in KEYPOINT_COLUMNS if any(row[each] is not None for row in rows.values())
     ]
-    keypoints = Table("", *shown, box=None)
+    titles = ["labeled" if each == "labelled" else each for each in shown]
+    keypoints = Table("", *titles, box=None)
     for name, row in rows.items():
         keypoints.add_row(name, *("-" if row[e] is None else f"{row[e]:.3g}" for e in shown))
     console.print(keypoints)
