@@ -89,7 +89,7 @@ def load(
         found = BoxFile(Path(boxes))
         return Estimator(runner, found, options, boxes_from=str(boxes), files=files)
     # Half of the threads: the decoder needs the rest meanwhile, and two threads that wait for each
-    # other cost more than one (benchmarks/end_to_end.py).
+    # other cost more than one (benchmarks/runtime/end_to_end.py).
     half = max(1, runner.threads // 2)
     detector = _detector(boxes, runner, device=device, threads=half, build=runtime == "native")
     still = functools.partial(detector, fallback=True)

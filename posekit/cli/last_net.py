@@ -42,7 +42,7 @@ def run(app: Callable[[], object]) -> None:
             _end(error, str(error), error.exit_code)
         _end(error, _described(error), 1)
     finally:
-        signals.uninstall()
+        signals.finish()
 
 
 def _end(error: BaseException, sentence: str, code: int) -> NoReturn:
