@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import tomllib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from posekit.errors import RecipeError
+from posekit.parsing import number, numbers, parse_toml, read_toml, shown
 from posekit_finetune.views.warps import Strength
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -27,7 +28,7 @@ Direction = Literal["easy-hard", "hard-easy"]
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained. Sources: X = Xie et al., ICCV 2021 (its code where noted);
-    M = measured, `benchmarks/adapt.py`.
+    M = measured, `benchmarks/adaptation/adapt.py`.
 
     networks: 1, or 2 that teach each other (X, Algorithm 1).
     teacher: self (with two: the other network), ema (mean teacher), pair (of the two networks and
@@ -97,10 +98,14 @@ class Recipe:
     watch_every: int = 350  # steps between two evaluations of the held-out persons
 
     def __post_init__(self) -> None:
-        for name, low, high in _RANGES:
+        for name, (low, high) in _RANGES.items():
+            whole = isinstance(getattr(type(self), name), int)
             value = getattr(self, name)
-            if not low <= value <= high:
-                raise RecipeError(f"recipe: {name} = {value}; wanted {low} to {high}")
+            number(
+                value, name=f"recipe: {name}", low=low, high=high, whole=whole, error=RecipeError
+            )
+        for view in ("easy", "hard", "far"):
+            _check_view(view, getattr(self, view))
         if not self.stop_gradient and self.teacher != "self":
             raise RecipeError(
                 f"recipe: stop_gradient = false, teacher = {self.teacher}; wanted teacher = self"
@@ -117,19 +122,57 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
-_RANGES = (
-    ("networks", 1, 2),
-    ("hard_views", 1, 8),
-    ("keep", 0.01, 1),
-    ("steps", 1, 10_000_000),
-    ("batch", 1, 4096),
-    ("labelled_batch", 1, 4096),
-    ("rate", 1e-9, 1),
-    ("ema", 0, 0.99999),
-    ("blend", 0, 1),
-    ("dispute", 0, 1000),
-    ("watch_every", 1, 10_000_000),
-)
+_RANGES: dict[str, tuple[float, float]] = {
+    "networks": (1, 2),
+    "ensemble_views": (1, 16),
+    "hard_views": (1, 8),
+    "power": (0, 100),
+    "amplitude": (0, 1e6),
+    "aim": (0, 1e6),
+    "keep": (0.01, 1),
+    "agree_px": (0, 1e4),
+    "dispute": (0, 1000),
+    "focus": (0, 1000),
+    "supervised": (0, 1e6),
+    "consistency": (0, 1e6),
+    "alone_steps": (0, 10_000_000),
+    "retain": (0, 1e6),
+    "anchor": (0, 1e6),
+    "head_noise": (0, 100),
+    "rate": (1e-9, 1),
+    "warm_up": (0, 10_000_000),
+    "clip": (0, 1e9),
+    "ema": (0, 0.99999),
+    "blend": (0, 1),
+    "steps": (1, 10_000_000),
+    "batch": (1, 4096),
+    "labelled_batch": (1, 4096),
+    "watch_every": (1, 10_000_000),
+}
+_VIEW_RANGES: dict[str, tuple[float, float]] = {
+    "turn_deg": (0, 360),
+    "turn_share": (0, 1),
+    "scale": (0, 10),
+    "move_px": (0, 1e4),
+    "flip": (0, 1),
+    "any_turn": (0, 1),
+    "operations": (0, 100),
+    "magnitude": (0, 30),
+    "cutout": (0, 1000),
+}
+_LONGEST_SETTING = 10_000  # characters
+_WORD = re.compile(r"(?!true|false|nan|inf)[A-Za-z][\w-]*")  # needs no quotes
+
+
+def _check_view(view: str, strength: Strength) -> None:
+    """Raises RecipeError where a number of a view is none, or beyond its range."""
+    for name, (low, high) in _VIEW_RANGES.items():
+        value = getattr(strength, name)
+        values = value if isinstance(value, tuple) else (value,)
+        label = f"recipe: {view}.{name}"
+        numbers(values, name=label, low=low, high=high, error=RecipeError)
+        if isinstance(getattr(Strength, name), int):
+            number(value, name=label, whole=True, error=RecipeError)
 
 
 def load(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
@@ -138,17 +181,14 @@ def load(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
     A dot selects a value of a view: `hard.turn_deg=[20,45]`. Raises RecipeError.
     """
     path = Path(name) if Path(name).suffix == ".toml" else RECIPES / f"{name}.toml"
-    try:
-        table = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        names = sorted(file.stem for file in RECIPES.glob("*.toml"))
-        closest = difflib.get_close_matches(str(name), names, 1)
-        hint = f"did you mean {closest[0]}? " if closest else ""
+    if not _exists(path):
+        known = sorted(file.stem for file in RECIPES.glob("*.toml"))
+        near = difflib.get_close_matches(str(name), known, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
         raise RecipeError(
-            f"recipe {str(name)!r}: no such file or name; {hint}known are {', '.join(names)}"
-        ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read as TOML ({error})") from error
+            f"recipe {shown(str(name))}: no such file or name; {hint}known are {', '.join(known)}"
+        )
+    table = read_toml(path, error=RecipeError)
     table.pop("about", None)
     recipe = override(Recipe(), table)
     for setting in settings:
@@ -156,16 +196,25 @@ def load(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
+def _exists(path: Path) -> bool:
+    """Whether there is a file; a name that no file can have is none."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long; a NUL
+        return False
+
+
 def _parse(setting: str) -> dict[str, Any]:
     """`a.b=value` as a nested table; the value is TOML, or a bare word."""
     name, sign, value = setting.partition("=")
-    if not sign:
-        raise RecipeError(f"--set {setting}: wanted name=value")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value.strip()
-    for part in reversed(name.strip().split(".")):
+    path = name.strip().split(".")
+    if not sign or len(path) > 2 or len(setting) > _LONGEST_SETTING:
+        raise RecipeError(f"--set {shown(setting)}: wanted name=value, or view.name=value")
+    parsed: Any = value.strip()
+    if not _WORD.fullmatch(parsed):
+        label = f"--set {shown(setting)}"
+        parsed = parse_toml(f"value = {parsed}", name=label, error=RecipeError)["value"]
+    for part in reversed(path):
         parsed = {part: parsed}
     result: dict[str, Any] = parsed
     return result
@@ -177,29 +226,28 @@ def override(values: Overridable, table: dict[str, Any]) -> Overridable:
     changes: dict[str, Any] = {}
     for name, value in table.items():
         if name not in kinds:
-            closest = difflib.get_close_matches(name, list(kinds), 1)
-            hint = f"; did you mean {closest[0]}?" if closest else f"; known are {', '.join(kinds)}"
-            raise RecipeError(f"recipe: there is no {name!r}{hint}")
+            near = difflib.get_close_matches(name, list(kinds), 1)
+            hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(kinds)}"
+            raise RecipeError(f"recipe: there is no {shown(name)}{hint}")
         changes[name] = _check_value(name, value, getattr(values, name), kind=kinds[name])
     return dataclasses.replace(values, **changes)
 
 
 def _check_value(name: str, value: Any, default: Any, *, kind: Any) -> Any:
+    label = f"recipe: {name}"
     if isinstance(default, Strength):
         if not isinstance(value, dict):
-            raise RecipeError(f"recipe: {name} is a table of a view's numbers, got {value!r}")
+            raise RecipeError(f"recipe: {name} is a table of a view's numbers, got {shown(value)}")
         return override(default, value)
     choices = get_args(kind) if getattr(kind, "__origin__", None) is Literal else ()
     if choices:
         if value not in choices:
-            raise RecipeError(f"recipe: {name} = {value!r}; wanted one of {choices}")
+            raise RecipeError(f"recipe: {name} = {shown(value)}; wanted one of {choices}")
         return value
     if isinstance(default, tuple):
-        pair = isinstance(value, list | tuple) and len(value) == len(default)
-        if not pair or not all(isinstance(v, int | float) for v in value):
-            raise RecipeError(f"recipe: {name} = {value!r}; wanted {len(default)} numbers")
-        return tuple(float(v) for v in value)
-    wanted = (int, float) if isinstance(default, float) else type(default)
-    if not isinstance(value, wanted) or isinstance(value, bool) != isinstance(default, bool):
-        raise RecipeError(f"recipe: {name} = {value!r}; wanted {type(default).__name__}")
-    return type(default)(value)
+        return tuple(numbers(value, name=label, count=len(default), error=RecipeError))
+    if isinstance(default, float):
+        return number(value, name=label, error=RecipeError)
+    if type(value) is not type(default):
+        raise RecipeError(f"{label} = {shown(value)}; wanted {type(default).__name__}")
+    return value

@@ -36,26 +36,16 @@ class Learning:
 
     def __init__(self, silent: bool) -> None:
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
 
         self._quiet = silent
         self._stopped = False
         console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        self._bars = Progress(
-            *columns, console=console, disable=silent or not sys.stderr.isatty(), transient=True
-        )
+        columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        title = TextColumn("{task.description}")
+        hidden = silent or not sys.stderr.isatty()
+        self._bars = Bars(title, *columns, console=console, disable=hidden, transient=True)
         self._task: Any = None
 
     def __enter__(self) -> Self:

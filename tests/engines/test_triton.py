@@ -16,7 +16,7 @@ from posekit.errors import InputError, SourceError
 from posekit.types import ModelSpec
 from posekit_engines.export import export
 from posekit_engines.options import ExportOptions
-from posekit_engines.triton import config, describe, fitting, model_name
+from posekit_engines.triton import config, describe, matching_plans, model_name
 from posekit_engines.trt import cache
 from posekit_engines.trt.cache import with_plans
 from posekit_engines.trt.plan import PlanFile, graph_hash
@@ -154,17 +154,17 @@ def test_a_plan_that_was_built_stands_beside_the_onnx(planned: Bundle, tmp_path:
     ids=["no flip", "heatmaps", "affine", "batch"],
 )
 def test_a_plan_that_does_something_else_stays_out(planned: Bundle, options: Any) -> None:
-    assert fitting(planned, ExportOptions(to="triton"))
-    assert not fitting(planned, options)
+    assert matching_plans(planned, ExportOptions(to="triton"))
+    assert not matching_plans(planned, options)
 
 
 def test_a_plan_of_other_weights_or_another_library_stays_out(planned: Bundle) -> None:
     options = ExportOptions(to="triton")
     weights = {name: value * 2 for name, value in planned.weights.items()}
-    assert not fitting(dataclasses.replace(planned, weights=weights), options)
+    assert not matching_plans(dataclasses.replace(planned, weights=weights), options)
     for changed in ({"library": "tensorrt_rtx"}, {"sha256": "0" * 64}):
         source = Bundle.open(bundle.find("movenet-lightning"))
-        assert not fitting(with_plans(source, [plan(source, "odd", **changed)]), options)
+        assert not matching_plans(with_plans(source, [plan(source, "odd", **changed)]), options)
 
 
 def test_plans_of_the_cache_are_found_and_two_of_one_gpu_have_two_names(

@@ -16,22 +16,10 @@ import posekit
 from posekit import Bundle
 from posekit.bundle import find
 from posekit.errors import DataError, InputError, ParityError, RecipeError, SourceError
+from posekit.skeletons import COCO_17
 from posekit.verify import verify
 from posekit_engines.bundles.refresh import refresh_bundle
-
-
-def figure(number: int) -> np.ndarray:
-    """A figure of blobs on a background, different for each number."""
-    random = np.random.default_rng(number)
-    coarse = random.integers(0, 255, (6, 5, 3), np.uint8)
-    image = cv2.resize(coarse, (160, 192), interpolation=cv2.INTER_CUBIC)
-    middle = random.integers(60, 100), random.integers(50, 80)
-    cv2.circle(image, tuple(int(v) for v in middle), 18, random.integers(0, 255, 3).tolist(), -1)
-    for _ in range(4):
-        ends = random.integers(20, 150, 4)
-        color = random.integers(0, 255, 3).tolist()
-        cv2.line(image, (int(ends[0]), int(ends[1])), (int(ends[2]), int(ends[3])), color, 9)
-    return image
+from tests.finetune.media import figure
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +158,8 @@ def labeled_images(folder: Path, count: int) -> tuple[Path, Path]:
             {"image_id": number, "keypoints": joints.ravel().tolist(), "bbox": [5, 5, 150, 180]}
         )
     path = folder / "labels.json"
-    path.write_text(json.dumps({"images": images, "annotations": rows}))
+    categories = [{"id": 1, "name": "person", "keypoints": list(COCO_17.keypoints)}]
+    path.write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
     return path, folder
 
 

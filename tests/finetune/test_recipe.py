@@ -11,6 +11,12 @@ from posekit.errors import RecipeError
 from posekit_finetune import recipe
 from posekit_finetune.recipe import RECIPES, Recipe
 
+# Numbers that took anything once.
+FREE = (
+    *("clip", "power", "amplitude", "aim", "agree_px", "focus", "supervised", "consistency"),
+    *("retain", "anchor", "head_noise"),
+)
+WILD = ("nan", "inf", "-inf", "-1", "1e300")
 NAMES = sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
@@ -81,15 +87,28 @@ def test_an_unknown_name_suggests_the_closest() -> None:
     [
         ("networks=3", "wanted one of"),
         ("steps=many", "wanted int"),
-        ("steps=0", "wanted 1 to"),
-        ("rate=-1", "wanted 1e-09 to 1"),
-        ("ema=1", "wanted 0 to"),
+        ("steps=0", "steps: wanted a whole number from 1 to"),
+        ("rate=-1", "rate: wanted a finite number from 1e-09 to 1"),
+        ("ema=1", "ema: wanted a finite number from 0 to"),
         ("mask=1", "wanted bool"),
         ("steps=true", "wanted int"),
         ("hard=5", "is a table"),
-        ("hard.turn_deg=20", "wanted 2 numbers"),
+        ("hard.turn_deg=20", "wanted a list of 2 numbers"),
         ("teacher=oracle", "wanted one of"),
         ("steps", "wanted name=value"),
+        ("rate=" + "9" * 400, "rate: wanted a finite number"),
+        ("rate=" + "9" * 5000, "not TOML"),
+        ("aim=" + "[" * 5000, "nested deeper"),
+        ("a.b.c=1", "wanted name=value"),
+        ("a\0b=1", "there is no"),
+        ("hard.operations=1.5", "wanted int"),
+        ("hard.flip=2", r"hard\.flip\[0\]: wanted a finite number from 0 to 1"),
+        ("hard.turn_deg=[1,nan]", "turn_deg"),
+        *(
+            (f"{name}={value}", f"{name}: wanted a finite number")
+            for name in FREE
+            for value in WILD
+        ),
     ],
 )
 def test_wrong_values_are_refused(setting: str, message: str) -> None:
@@ -129,7 +148,7 @@ def test_a_users_file_is_read(tmp_path: Path) -> None:
 def test_a_broken_file_has_its_own_error(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "broken.toml"
     path.write_bytes(text)
-    with pytest.raises(RecipeError, match="cannot be read as TOML"):
+    with pytest.raises(RecipeError, match=r"broken\.toml: not (TOML|UTF-8)"):
         recipe.load(path)
 
 
@@ -139,3 +158,30 @@ def test_the_values_of_a_report_are_the_recipe(name: str) -> None:
     values = json.loads(json.dumps(loaded.to_dict()))
     assert recipe.override(Recipe(), values) == loaded
     assert set(values) == {field.name for field in dataclasses.fields(Recipe)}
+
+
+def test_every_number_of_a_recipe_has_a_range() -> None:
+    """A field without one would take NaN: new fields must be added to the tables."""
+    for made, ranges in ((Recipe(), recipe._RANGES), (Recipe().hard, recipe._VIEW_RANGES)):
+        values = {f.name: getattr(made, f.name) for f in dataclasses.fields(made)}
+        kinds = {
+            name for name, v in values.items() if type(v) in (int, float) or isinstance(v, tuple)
+        }
+        assert kinds == set(ranges)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "a\0b.toml", "no/such"])
+def test_names_that_no_file_can_have_are_one_sentence(name: str) -> None:
+    with pytest.raises(RecipeError, match="no such file or name") as caught:
+        recipe.load(name)
+    assert "\0" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["rate = " + "9" * 5000, "a = " + "[" * 100_000, "a" + ".a" * 100_000 + " = 1"]
+)
+def test_hostile_files_are_one_sentence(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=r"^.*mine\.toml: "):
+        recipe.load(path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,9 +21,7 @@ from posekit_finetune.assess import probe_views
 from posekit_finetune.assess.predict import Predict
 from posekit_finetune.assess.probe_views import PROBE_VIEWS, UNTRAINED, ProbeMaps
 from posekit_finetune.data.persons import Persons
-
-if TYPE_CHECKING:
-    from posekit_finetune.train.teacher import PseudoLabels
+from posekit_finetune.train.teacher import PseudoLabels
 
 Bools = NDArray[np.bool_]
 Float64 = NDArray[np.float64]

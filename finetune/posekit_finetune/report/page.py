@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import html
 import inspect
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from posekit import html
 from posekit.atomic import write_atomic
 from posekit.draw import DrawStyle, draw
 from posekit.types import Boxes, Poses, UInt8
@@ -32,7 +31,6 @@ SHOWN = 12
 """Number of persons, those whose predictions changed most, that the page shows."""
 
 _SIDE_PX = 220
-_COLORS = ("#1f6feb", "#d9730d", "#2da44e", "#8250df", "#bf3989")
 _CURVES = (
     ("Joints that stay in place in other views, held-out persons", PROBE_VIEWS),
     ("Agreement, held-out persons", ("teacher", "source")),
@@ -42,15 +40,6 @@ _CURVES = (
     ("Different peak cells, share of the persons", ("distinct",)),
     ("Left/right swaps, crossed pairs, implausible bones", ("swaps", "crossed", "bones")),
 )
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;
-color:#1f2328;background:#fff}table{border-collapse:collapse;margin:1em 0}td,th{padding:.15em .8em;
-text-align:right;border-bottom:1px solid #d8dee4;vertical-align:top}td:first-child,
-th:first-child,.l td{text-align:left}svg{margin:.5em 1em .5em 0;vertical-align:top}
-svg text{font:11px system-ui,sans-serif}svg .t{font-weight:600;font-size:13px}
-svg .e{text-anchor:end}svg .m{text-anchor:middle}svg .g{stroke:#d8dee4}
-svg .c{fill:none;stroke-width:2}figure{display:inline-block;margin:.4em;font-size:12px}
-figcaption{max-width:34em}.n{color:#59636e}.ok{color:#1a7f37}.no{color:#cf222e}
-.w{background:#fff8c5}"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,46 +106,33 @@ def _to_json(value: Any) -> Any:
 
 def page(run: Run, *, images: bool = True) -> str:
     """The HTML page; images: as for `write`."""
-    title = html.escape(f"posekit adapt: {run.title}")
+    title = f"posekit adapt: {run.title}"
     labels = str(run.facts.get("labels used", "none"))
+    compared = f"Compared on {len(run.before)} held-out persons that it was not trained on."
     parts = [
-        f"<h1>{title}</h1>",
-        _verdict(run),
-        f"<p>Labels used: <b>{html.escape(labels)}</b>. Compared on {len(run.before)} "
-        "held-out persons that it was not trained on.</p>",
+        html.heading(title, level=1),
+        *_verdict(run),
+        html.paragraph(f"Labels used: {labels}. {compared}", ""),
         _changes(run.verdict.findings if run.verdict else ()),
-        "<h2>Distribution of heatmap values</h2>",
+        html.heading("Distribution of heatmap values"),
         _histogram(run),
-        "<h2>During training</h2>",
+        html.heading("During training"),
         *_curves(run),
-        *(_figures(run) if images else ["<p class='n'>Images were left out.</p>"]),
-        "<h2>Recipe</h2>",
-        _recipe(run.recipe),
-        "<h2>Data, time, machine</h2>",
-        _table(("", ""), [[k, _format(v)] for k, v in _flat(run.facts)], left=True),
+        *(_figures(run) if images else [html.paragraph("Images were left out.")]),
+        html.heading("Recipe"),
+        *_recipe(run.recipe),
+        html.heading("Data, time, machine"),
+        html.table((), [[k, _format(v)] for k, v in _flat(run.facts)], left=True),
     ]
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
-    )
+    return html.page(title, parts)
 
 
-def _verdict(run: Run) -> str:
+def _verdict(run: Run) -> list[str]:
     if run.verdict is None:
-        return f"<p><b>{html.escape(run.reason)}</b></p>"
-    title, kind = (
-        ("Passed", "ok") if run.verdict.passed else ("Refused: the old model stands", "no")
-    )
-    reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in run.verdict.reasons)
-    return f'<h2 class="{kind}">{title}</h2><ul>{reasons}</ul>'
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: bool = False) -> str:
-    top = "".join(f"<th>{html.escape(each)}</th>" for each in head)
-    body_rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(each)}</td>" for each in row) + "</tr>" for row in rows
-    )
-    return f'<table class="{"l" if left else "r"}"><tr>{top}</tr>{body_rows}</table>'
+        return [html.paragraph(run.reason, "")]
+    passed = run.verdict.passed
+    title, kind = ("Passed", "good") if passed else ("Refused: the old model stands", "bad")
+    return [html.heading(title, kind=kind), html.bullets(run.verdict.reasons)]
 
 
 def _number(value: float, sign: str = "") -> str:
@@ -180,77 +156,42 @@ def _changes(changes: Sequence[MetricChange]) -> str:
         if each.defined
     ]
     head = ("indicator", "better is", "before", "after", "difference", "95 % interval")
-    return _table(head, rows) if rows else ""
+    return html.table(head, rows) if rows else ""
 
 
 def _histogram(run: Run) -> str:
     """Table of the share of the maps' values in fifths of [0, 1]."""
     bins = ("0 to .2", ".2 to .4", ".4 to .6", ".6 to .8", ".8 to 1")
     before = run.before.histogram.mean(0)
-    if run.after is None:
-        return _table(("", *bins), [["before", *(f"{v:.5f}" for v in before)]])
-    after = run.after.histogram.mean(0)
-    ratios = [f"{b / a:.2f}" if a > 0 else "-" for a, b in zip(before, after, strict=True)]
-    rows = [
-        ["before", *(f"{v:.5f}" for v in before)],
-        ["after", *(f"{v:.5f}" for v in after)],
-        ["after / before", *ratios],
-    ]
-    return _table(("", *bins), rows)
+    rows = [["before", *(f"{v:.5f}" for v in before)]]
+    if run.after is not None:
+        after = run.after.histogram.mean(0)
+        ratios = [f"{b / a:.2f}" if a > 0 else "-" for a, b in zip(before, after, strict=True)]
+        rows += [["after", *(f"{v:.5f}" for v in after)], ["after / before", *ratios]]
+    return html.table(("", *bins), rows)
 
 
 def _curves(run: Run) -> list[str]:
     if not run.history:
-        return ['<p class="n">No training took place.</p>']
+        return [html.paragraph("No training took place.")]
     steps = [0, *(reading.step for reading in run.history)]
     values = [run.before.summary(), *(reading.values for reading in run.history)]
     charts = [
-        chart(title, steps, {name: [each.get(name, math.nan) for each in values] for name in names})
+        html.line_chart(
+            title, steps, {name: [each.get(name, math.nan) for each in values] for name in names}
+        )
         for title, names in _CURVES
     ]
     names = sorted({name for reading in run.history for name in reading.losses})
     losses = {name: [r.losses.get(name, math.nan) for r in run.history] for name in names}
     warnings = [
-        f"<li>step {reading.step}: {html.escape(warning)}</li>"
-        for reading in run.history
-        for warning in reading.warnings
+        f"step {reading.step}: {text}" for reading in run.history for text in reading.warnings
     ]
-    notes = [f'<ul class="w">{"".join(warnings)}</ul>'] if warnings else []
-    return [*charts, chart("Loss", steps[1:], losses), *notes]
-
-
-def chart(title: str, x: Sequence[float], curves: Mapping[str, Sequence[float]]) -> str:
-    """Curves as an SVG; y from 0, or from the smallest value below it; NaN is left out."""
-    finite = {
-        name: [(a, b) for a, b in zip(x, values, strict=True) if math.isfinite(b)]
-        for name, values in curves.items()
-    }
-    finite = {name: points for name, points in finite.items() if points}
-    values = [b for points in finite.values() for _, b in points]
-    if not values:
-        return ""
-    low, high = min(0.0, *values), max(1e-9, *values) * 1.05
-    right = max(x) or 1
-    wide, tall = 400.0, 190.0
-
-    def place(a: float, b: float) -> tuple[float, float]:
-        return 46 + wide * a / right, 26 + tall * (1 - (b - low) / (high - low))
-
-    lines = [f'<text x="8" y="15" class="t">{html.escape(title)}</text>']
-    for n in range(5):
-        level = low + (high - low) * n / 4
-        across, y = place(0, level)
-        lines.append(f'<path d="M{across:.0f} {y:.1f}h{wide:.0f}" class="g"/>')
-        lines.append(f'<text x="{across - 4:.0f}" y="{y + 4:.0f}" class="e">{level:.3g}</text>')
-        lines.append(
-            f'<text x="{46 + wide * n / 4:.0f}" y="232" class="m">{right * n / 4:g}</text>'
-        )
-    for n, (name, points) in enumerate(finite.items()):
-        color = _COLORS[n % len(_COLORS)]
-        path = " ".join("{:.1f},{:.1f}".format(*place(a, b)) for a, b in points)
-        lines.append(f'<polyline points="{path}" stroke="{color}" class="c"/>')
-        lines.append(f'<text x="{50 + 80 * n}" y="248" fill="{color}">{html.escape(name)}</text>')
-    return f'<svg viewBox="0 0 470 254" width="470" height="254" role="img">{"".join(lines)}</svg>'
+    return [
+        *charts,
+        html.line_chart("Loss", steps[1:], losses),
+        html.bullets(warnings, "warnings"),
+    ]
 
 
 def _figures(run: Run) -> list[str]:
@@ -266,8 +207,11 @@ def _figures(run: Run) -> list[str]:
         _figure(run, int(n), crop, moved=float(moved[n]))
         for n, crop in zip(order, crops, strict=True)
     ]
-    head = f"<h2>The {len(figures)} persons whose predictions changed most</h2>"
-    return [head, '<p class="n">Left before, right after; held out.</p>', *figures]
+    return [
+        html.heading(f"The {len(figures)} persons whose predictions changed most"),
+        html.paragraph("Left before, right after; held out."),
+        *figures,
+    ]
 
 
 def _figure(run: Run, n: int, crop: UInt8, *, moved: float) -> str:
@@ -284,17 +228,12 @@ def _figure(run: Run, n: int, crop: UInt8, *, moved: float) -> str:
         points = each.points[n : n + 1] * scale
         poses = Poses(points, each.scores[n : n + 1], box, each.skeleton)
         drawn.append(draw(image, poses, style=style))
-    _, data = cv2.imencode(".jpg", np.concatenate(drawn, 1)[:, :, ::-1])
     name = run.persons.sources[int(run.before.rows[n])]
-    text = html.escape(f"{name}: joints moved by {moved:.1%} of the crop on average")
-    coded = base64.b64encode(data.tobytes()).decode()
-    return (
-        f'<figure><img alt="{text}" src="data:image/jpeg;base64,{coded}">'
-        f"<figcaption>{text}</figcaption></figure>"
-    )
+    caption = f"{name}: joints moved by {moved:.1%} of the crop on average"
+    return html.figure(np.concatenate(drawn, 1), caption)
 
 
-def _recipe(recipe: Recipe) -> str:
+def _recipe(recipe: Recipe) -> list[str]:
     """Table of every number with its default, meaning and source."""
     notes = notes_of(type(recipe))
     defaults = dict(_flat(Recipe().to_dict()))
@@ -304,9 +243,8 @@ def _recipe(recipe: Recipe) -> str:
         rows.append([name, _format(value), default, notes.get(name.partition(".")[0], "")])
     intro = inspect.getdoc(Recipe) or ""
     sources = " ".join(intro.split("\n\n", 1)[0].split())
-    return f'<p class="n">{html.escape(sources)}</p>' + _table(
-        ("number", "value", "default", "meaning and source"), rows, left=True
-    )
+    head = ("number", "value", "default", "meaning and source")
+    return [html.paragraph(sources), html.table(head, rows, left=True)]
 
 
 def notes_of(kind: type) -> dict[str, str]:

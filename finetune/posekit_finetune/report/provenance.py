@@ -6,7 +6,7 @@ import dataclasses
 import resource
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +16,8 @@ from posekit.version import __version__
 from posekit_finetune.assess.gate import Verdict
 from posekit_finetune.data.persons import Persons
 from posekit_finetune.recipe import Recipe
+from posekit_finetune.run_options import RunOptions
 from posekit_finetune.train.loop import Loop
-
-if TYPE_CHECKING:
-    from posekit_finetune.run_options import RunOptions
 
 _OWN = ("parents", "adapted", "engines")
 """Entries of a source's provenance that do not hold for the model adapted from it."""
