@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 from posekit.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from posekit.api import AdaptHooks, AdaptOptions, BuildOptions, ExportOptions, adapt, load
+    from posekit.api import (
+        AdaptHooks,
+        AdaptOptions,
+        BuildOptions,
+        ExportOptions,
+        GpuCheckOptions,
+        adapt,
+        load,
+    )
     from posekit.bundle import Bundle
     from posekit.errors import PosekitError
     from posekit.estimate import EstimateOptions, Estimator
@@ -32,6 +40,7 @@ __all__ = [
     "Estimator",
     "ExportOptions",
     "Frame",
+    "GpuCheckOptions",
     "ModelSpec",
     "PosekitError",
     "Poses",
@@ -52,6 +61,7 @@ _HOME = {
     "Estimator": "estimate",
     "ExportOptions": "api",
     "Frame": "types",
+    "GpuCheckOptions": "api",
     "ModelSpec": "types",
     "Poses": "types",
     "PosekitError": "errors",

@@ -22,8 +22,9 @@ from posekit.tta import TtaOptions, TtaRuntime
 
 if TYPE_CHECKING:
     from posekit.checkpoints import Converted, Overrides
-    from posekit.keywords import AdaptKeywords, BuildKeywords, ExportKeywords
+    from posekit.keywords import AdaptKeywords, BuildKeywords, ExportKeywords, GpuCheckKeywords
     from posekit_engines.build import BuildOptions as BuildOptions
+    from posekit_engines.gpu_check.check import GpuCheckOptions as GpuCheckOptions
     from posekit_engines.options import ExportOptions as ExportOptions
     from posekit_finetune.job import Adapted
     from posekit_finetune.options import AdaptOptions as AdaptOptions
@@ -36,6 +37,7 @@ _OPTIONS = {
     "AdaptOptions": "posekit_finetune.options",
     "BuildOptions": "posekit_engines.build",
     "ExportOptions": "posekit_engines.options",
+    "GpuCheckOptions": "posekit_engines.gpu_check.check",
 }
 """Options of the makers, which are imported when they are first used."""
 
@@ -87,7 +89,7 @@ def load(
         found = BoxFile(Path(boxes))
         return Estimator(runner, found, options, boxes_from=str(boxes), files=files)
     # Half of the threads: the decoder needs the rest meanwhile, and two threads that wait for each
-    # other cost more than one (benchmarks/end_to_end.py).
+    # other cost more than one (benchmarks/runtime/end_to_end.py).
     half = max(1, runner.threads // 2)
     detector = _detector(boxes, runner, device=device, threads=half, build=runtime == "native")
     still = functools.partial(detector, fallback=True)
@@ -99,9 +101,9 @@ def load(
 def _detector(
     boxes: str | Path, runner: PoseRuntime, *, device: str, threads: int, build: bool
 ) -> Detector:
-    """The detector where the pose model runs; beside posekit's own path on the GPU by a plan too.
+    """The detector where the pose model runs; on posekit's own path on the GPU an engine too.
 
-    Where that cannot be, ONNX Runtime runs it, on the CPU at worst: the summary tells.
+    Where that cannot be, ONNX Runtime runs it, on the CPU at worst: the summary names it.
     Raises BundleError, DeviceError, InputError, MissingExtraError.
     """
     if isinstance(runner, Runtime) or Path(boxes).suffix.lower() == ".onnx":
@@ -113,7 +115,7 @@ def _detector(
     index = providers.Device.of(device).index
     graph, notes = None, []
     try:
-        if found.kind == "detector":  # Detector refuses what is none
+        if found.kind == "detector":  # Detector refuses other bundles
             graph = open_detector(found, index=index, build=build)
     except (DeviceError, EngineError, MissingExtraError) as error:
         notes.append(f"the detector is not on posekit's own path on the GPU: {error}")
@@ -240,7 +242,7 @@ def build(
 
     on = providers.Device.of(device)
     if on.kind != "cuda":
-        raise InputError(f"--device {device}: plans are for a GPU; wanted cuda or cuda:N")
+        raise InputError(f"--device {device}: engines are for a GPU; wanted cuda or cuda:N")
     chosen = replace(options or _options("BuildOptions")(), device=on.index, **common)
     target, path = None if output is None else Path(output), bundle.find(model)
     check_apart([target], [path])
@@ -251,16 +253,17 @@ def build(
 def gpu_check(
     model: str | Path = "movenet-thunder",
     *,
+    options: GpuCheckOptions | None = None,
     device: str = "cuda",
     json_file: Path | None = None,
     overwrite: bool = False,
-    tell: Callable[[str], object] = str,
-    **options: Any,
+    on_part: Callable[[str], object] = str,
+    **common: Unpack[GpuCheckKeywords],
 ) -> dict[str, Any]:
     """Check kernels and engines on a GPU, then time them; written to `json_file` where given.
 
-    tell: is called with a line before each part.  options: `only`, `driver`, `persons`, `seconds`
-    of `posekit_engines.gpu_check.check`, whose `raise_failures` is for the result.
+    common: fields of `options` that are often given.  on_part: is called with a line before each
+    part.  `gpu_verdict` raises where a part of the result failed.
     Raises DeviceError, MissingExtraError, InputError, BundleError, SourceError.
     """
     on = providers.Device.of(device)
@@ -273,11 +276,11 @@ def gpu_check(
         )
     from posekit_engines.gpu_check import check
 
-    wanted = check.GpuCheckOptions.of(index=on.index, **options)
+    chosen = replace(options or check.GpuCheckOptions(), index=on.index, **common)
     path = bundle.find(model)
     check_apart([json_file], [path])
     with AtomicFiles([json_file], overwrite=overwrite) as files:
-        result = check.check(bundle.Bundle.open(path), wanted, on_part=tell)
+        result = check.check(bundle.Bundle.open(path), chosen, on_part=on_part)
         if json_file is not None:
             check.save(result, files.place(json_file))
     return result

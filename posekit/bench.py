@@ -316,7 +316,7 @@ def _cpu_name() -> str:
 
 
 def _peak_memory_mb() -> float | None:
-    """The most that this process has held, MB; None where the system does not tell."""
+    """Peak resident memory of this process, MB; None on systems without a figure."""
     if sys.platform == "win32":
         return None
     with contextlib.suppress(OSError):

@@ -48,7 +48,7 @@ def paired_bootstrap(
     """Mean of `b` minus mean of `a`, measured on the same samples: (difference, low, high).
 
     a, b: (N,) or (N, K), NaN where a sample does not count, in both or neither.  groups: (N,).
-    An interval that excludes 0 tells the two apart at 95 %. Raises InputError.
+    An interval that excludes 0 means a difference at 95 %. Raises InputError.
     """
     first, drawn, place = _prepared(a, groups, seed)
     second = np.asarray(b, np.float64).reshape(len(place), -1)

@@ -1,14 +1,14 @@
-"""One file that says what it is: network, graphs, conventions, licences and where it came from.
+"""A self-describing file: network, graphs, conventions, licenses and provenance.
 
 A bundle is a zip whose entries are stored, not compressed, with fixed dates: the same content is
 the same bytes. Nothing in it is ever unpickled, and every part is checked against the manifest's
 sha256 when the file is opened, which finds damage, not forgery: pin a file's own hash for that.
 
-    manifest.json           schema, name, kind, spec, sha256 of each part, licences, provenance
+    manifest.json           schema, name, kind, spec, sha256 of each part, licenses, provenance
     weights.safetensors     the state dict, each tensor once
     graphs/<name>.onnx      flip, plain, maps (pose) or detect; weights are external, by name
-    reference.safetensors   check crops and the source network's answer
-    calibration.json        what scores are worth, by graph, and the data that told it; optional
+    reference.safetensors   check crops and the source network's output
+    calibration.json        scores as probabilities, by graph, and the data behind it; optional
     parity.json, adapt.json, engines/<key>.plan   optional
 """
 
@@ -100,15 +100,15 @@ class Bundle:
             raise BundleError(
                 f"{self.name}: calibration.json is not a calibration ({error})"
             ) from error
-        if found is not None and len(found.chances) != len(self.pose_spec.skeleton):
+        if found is not None and len(found.probabilities) != len(self.pose_spec.skeleton):
             raise BundleError(
-                f"{self.name}: calibration.json is of {len(found.chances)} keypoints, the model of "
-                f"{len(self.pose_spec.skeleton)}"
+                f"{self.name}: calibration.json is of {len(found.probabilities)} keypoints, the "
+                f"model of {len(self.pose_spec.skeleton)}"
             )
         return found
 
     def manifest(self) -> dict[str, Any]:
-        """What manifest.json says, sha256 of each part included."""
+        """The contents of manifest.json, sha256 of each part included."""
         return {
             "schema": SCHEMA,
             "name": self.name,

@@ -44,7 +44,7 @@ class InferOptions:
 
 @dataclass
 class SourceSummary:
-    """What became of one source; `outputs` are names in the output folder.
+    """The result for one source; `outputs` are names in the output folder.
 
     decoder: what decoded it: PyAV, OpenCV or the GPU's, by name.  unreadable: images left out.
     error: why it could not be read, or not to its end; None: it was.

@@ -101,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(head.encode() + jpeg + b"\r\n")
 
     def handle(self) -> None:
-        """One viewer; that it disconnects is no error."""
+        """One viewer; a disconnection is not an error."""
         try:
             super().handle()
         except OSError:  # gone, or stalled

@@ -35,9 +35,9 @@ _MOST_GPU = 64
 class PoseRuntime(Protocol):
     """What an Estimator needs: `Runtime` here, or posekit_engines.runtime.runtime.GpuRuntime.
 
-    What `crops` gives is the runtime's own affair; `infer` takes it.
-    provider, device: what really runs it, and where.  notes: what is not as asked, a sentence each.
-    decoders: of its GPU, for videos whose pictures `crops` can take where they lie.
+    What `crops` gives is the runtime's own type; `infer` takes it.
+    provider, device: what really runs it, and where.  notes: deviations from the request.
+    decoders: of its GPU, for videos whose images `crops` can take where they lie.
     """
 
     bundle: Bundle
@@ -55,7 +55,7 @@ class PoseRuntime(Protocol):
         ...
 
     def crop(self, image: UInt8, warp: Warp) -> Any:
-        """The persons of one picture."""
+        """The persons of one image."""
         ...
 
     def crops(self, images: Sequence[UInt8], warps: Sequence[Warp]) -> Any:
@@ -74,7 +74,7 @@ class Runtime:
     threads: of the CPU, None for all that this process may use.  flip: run each crop mirrored too
     and merge the heatmaps.  graph: which one of the bundle's, None for flip or plain.
     tensorrt: on a GPU by ONNX Runtime's TensorRT provider.  `provider` is what ONNX Runtime really
-    uses, `calibration` turns scores into chances. Raises BundleError, DeviceError.
+    uses, `calibration` turns scores into probabilities. Raises BundleError, DeviceError.
     """
 
     decoders: SurfaceDecoders | None = None
@@ -121,7 +121,7 @@ class Runtime:
         return self.crops([image], [warp])
 
     def crops(self, images: Sequence[UInt8], warps: Sequence[Warp]) -> UInt8:
-        """The same of several pictures: one warp each, all persons in one array."""
+        """The same of several images: one warp each, all persons in one array."""
         width, height = self.spec.input_size
         count = sum(len(warp.matrix) for warp in warps)
         crops = np.empty((count, height, width, 3), np.uint8)
@@ -143,10 +143,10 @@ class Runtime:
         if len(crops) == 0:
             count = len(self.spec.skeleton)
             return np.zeros((0, count, 2), np.float32), np.zeros((0, count), np.float32)
-        points, scores = self.answer(crops)
+        points, scores = self.run(crops)
         return points, scores
 
-    def answer(self, crops: UInt8) -> list[Float32]:
+    def run(self, crops: UInt8) -> list[Float32]:
         """The graph's outputs for one crop or more, as `infer` takes them.
 
         Raises InputError, EngineError (the graph cannot be run), DeviceError.

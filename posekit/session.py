@@ -41,7 +41,7 @@ def usable_threads() -> int:
 
 
 def resolve_threads(threads: int | None) -> int:
-    """As many CPU threads as asked for, of None all usable ones. Raises InputError."""
+    """The requested number of CPU threads, for None all usable ones. Raises InputError."""
     if threads is None:
         return usable_threads()
     return int(number(threads, name="threads", low=1, high=MOST_THREADS, whole=True))

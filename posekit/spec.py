@@ -39,7 +39,7 @@ class Skeleton:
     """What the keypoints are and how they hang together.
 
     keypoints: K names.  bones: pairs of indices.
-    mirror: K indices; keypoint k of a mirrored picture is keypoint mirror[k].
+    mirror: K indices; keypoint k of a mirrored image is keypoint mirror[k].
     sigmas: K OKS constants, as a share of the person's size (COCO: sigma, not 2 sigma).
     """
 
@@ -114,7 +114,7 @@ class ModelSpec:
     color: channel order that the network takes.  mean, std: per channel, in 0..255 units.
     padding: a box is enlarged by this factor before it is cropped.
     crop_shrink: the enlarged box spans W - crop_shrink crop px (MSRA 0, UDP 1, half-pixel 0).
-    crop_center: the box's centre lies at W/2 - crop_center (MSRA 0, UDP 0.5, half-pixel 0.5).
+    crop_center: the box's center lies at W/2 - crop_center (MSRA 0, UDP 0.5, half-pixel 0.5).
     map_scale, map_offset: x_crop = a * x_map + b per axis (x, y)
         (MSRA 4, 0; UDP (W-1)/(w-1), 0; half-pixel 4, 1.5).
     flip_shift: cells by which the mirrored view's maps, mirrored back, are moved right before
@@ -122,7 +122,7 @@ class ModelSpec:
     sigma: of the heatmaps, cells.  decode: how a peak is refined; quarter-axis is mmpose 1.x's
         quarter, which differs from the others' (quarter) for peaks near a border.
     blur: odd side of the Gaussian that DARK and UDP blur with, cells; 1 is none.
-    gate: strength of MoveNet's centre gate, 0 is none; other networks ignore it.
+    gate: strength of MoveNet's center gate, 0 is none; other networks ignore it.
     """
 
     architecture: str
@@ -208,7 +208,7 @@ class DetectorSpec:
     """What a person detector's graph takes: uint8 (1, H, W, 3) RGB, letterboxed top left.
 
     Its graph gives boxes float32 (1, A, 4), xyxy in input px, and scores float32 (1, A).
-    input_size: (W, H), px.  fill: grey value of the letterbox's empty part.
+    input_size: (W, H), px.  fill: gray value of the letterbox's empty part.
     """
 
     architecture: str

@@ -171,7 +171,7 @@ class TtaRuntime(Runtime):
         shape = (-1, len(self.views), len(self.spec.skeleton), rows, columns)
         if len(crops) == 0:
             return np.zeros((0, *shape[2:]), np.float32)
-        return fuse(self.answer(crops)[0].reshape(shape), self._readers)
+        return fuse(self.run(crops)[0].reshape(shape), self._readers)
 
 
 def fuse(maps: Float32, readers: list[Reader]) -> Float32:

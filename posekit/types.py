@@ -1,6 +1,6 @@
 """The nouns: frozen dataclasses of arrays, checked once when they are made.
 
-Pixel convention (stated in full in `posekit.geometry`): the centre of the first pixel is
+Pixel convention (stated in full in `posekit.geometry`): the center of the first pixel is
 (0, 0), x points right, y points down.
 """
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _TOLERANCE_PX = 0.5
 """How much further than when it was made a graph may deviate: other machines round otherwise."""
 _MOST_MEAN = 0.05
-"""Share of the crop's diagonal: a stored mean deviation above it is no reduced precision."""
+"""Share of the crop's diagonal: a stored mean deviation above it is not reduced precision."""
 _MOST_CROPS = 256
 
 

@@ -18,6 +18,7 @@ RIGHT = """
 api.export("m", "o.onnx", precision="fp16", overwrite=True)
 api.export("m", "o.onnx", options=posekit.ExportOptions(batch=1, refit=False), flip=False)
 api.build("m", persons=2, options=posekit.BuildOptions(kind="raw"))
+api.gpu_check("m", options=posekit.GpuCheckOptions(seconds=0.5), only=["kernels"])
 posekit.adapt("m", ["images"], "o.posekit", limit=100, teacher="movenet-thunder")
 posekit.adapt("m", "images", "o.posekit", options=posekit.AdaptOptions(labeled_first=3))
 posekit.adapt("m", "i", "o", hooks=posekit.AdaptHooks(on_stage=print))
@@ -28,6 +29,8 @@ api.export("m", "o.onnx", precision="fp17")
 api.export("m", "o.onnx", options=posekit.ExportOptions(batches=1))
 api.build("m", person=2)
 api.build("m", options=posekit.BuildOptions(kind="row"))
+api.gpu_check("m", second=1.0)
+api.gpu_check("m", options=posekit.GpuCheckOptions(seconds="1"))
 posekit.adapt("m", "i", "o", limits=100)
 posekit.adapt("m", "i", "o", options=posekit.AdaptOptions(label_first=3))
 posekit.adapt("m", "i", "o", hooks=posekit.AdaptHooks(on_stages=print))
@@ -53,7 +56,9 @@ def test_mypy_accepts_the_right_names_and_refuses_each_wrong_one(tmp_path: Path)
     assert reported == wrong, run.stdout + run.stderr
 
 
-@pytest.mark.parametrize("name", ["AdaptHooks", "AdaptOptions", "BuildOptions", "ExportOptions"])
+@pytest.mark.parametrize(
+    "name", ["AdaptHooks", "AdaptOptions", "BuildOptions", "ExportOptions", "GpuCheckOptions"]
+)
 def test_options_are_public_and_the_same_everywhere(name: str) -> None:
     assert getattr(posekit, name) is getattr(api, name)
 

@@ -1,4 +1,4 @@
-"""hf://OWNER/NAME to files on disk: the one thing that posekit downloads, and only when asked."""
+"""hf://OWNER/NAME to files on disk: the one thing that posekit downloads, and only on request."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MOST_LISTED, _MOST_FILES, _MOST_BYTES = 20_000, 64, 1 << 34
 _TIMEOUT_S = 20.0
-# What huggingface_hub raises for an answer that is JSON of another shape, or none.
+# What huggingface_hub raises for a response that is JSON of another shape, or none.
 _UNEXPECTED = (AttributeError, LookupError, TypeError, ValueError, RecursionError, OverflowError)
 _SINGLE = (".pth", ".pt", ".tar", ".ckpt", ".bin")
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """path: what to read, a file or a Hugging Face folder.  address: as it was asked for.
+    """path: what to read, a file or a Hugging Face folder.  address: as it was given.
 
     revision: the commit.  sha256: of each file, by name.
     """
@@ -81,7 +81,7 @@ def fetch(address: str, folder: Path) -> Fetched:
 
 @dataclass(frozen=True)
 class _Repository:
-    """A model repository of the server of HF_ENDPOINT, whose answers may be anything."""
+    """A model repository of the server of HF_ENDPOINT, whose responses may be anything."""
 
     client: Any
     address: str

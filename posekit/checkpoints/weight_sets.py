@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from posekit.checkpoints.resolve import Item, Source
+from posekit.checkpoints.resolve import ResolvedField, Source
 from posekit.errors import CheckpointError
 
 Tensors = dict[str, Tensor]
@@ -38,7 +38,7 @@ class Chosen:
     """One set of weights under bare names, and items that say what was beside it."""
 
     tensors: Tensors
-    items: tuple[Item, ...]
+    items: tuple[ResolvedField, ...]
 
 
 def choose(content: Mapping[Any, Any], wanted: str | None, is_known: IsKnown) -> Chosen:
@@ -74,19 +74,19 @@ def _rank(name: str) -> tuple[bool, int]:
     return bool(_AVERAGES.search(name)), rank
 
 
-def _choice(name: str, order: list[str], wanted: str | None) -> list[Item]:
+def _choice(name: str, order: list[str], wanted: str | None) -> list[ResolvedField]:
     """Which set it is, where the file has several."""
     if len(order) == 1:
         return []
     source: Source = "family default" if wanted is None else "flag"
     others = ", ".join(each for each in order if each != name)
     value = f"{name}; --weights may name {others}"
-    return [Item("weights", value, source, assumed=wanted is None)]
+    return [ResolvedField("weights", value, source, assumed=wanted is None)]
 
 
 def _left_out(
     content: Mapping[Any, Any], every: Mapping[str, Tensors], known: Mapping[str, Tensors]
-) -> list[Item]:
+) -> list[ResolvedField]:
     """Tensors beside the network's own in the same dict."""
     taken = {id(value) for tensors in known.values() for value in tensors.values()}
     tops = {name.removesuffix(".ema") for name in every}
@@ -99,7 +99,7 @@ def _left_out(
     if not names or not taken:
         return []
     shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-    return [Item("left out", f"{len(names)} tensors of no layer: {shown}", "weights")]
+    return [ResolvedField("left out", f"{len(names)} tensors of no layer: {shown}", "weights")]
 
 
 def _level(content: Mapping[Any, Any], name: str) -> Mapping[Any, Any]:

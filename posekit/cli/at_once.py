@@ -1,4 +1,4 @@
-"""A thread that sees each signal when it comes, and ends the process after the second one."""
+"""A thread that reads each signal when it arrives, and ends the process after the second one."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def watch(read_end: int, handled: set[int], interrupted_s: Callable[[], float | 
 
     interrupted_s: when the command was interrupted, on the monotonic clock, or None.
     """
-    seen_s: float | None = None
+    first_s: float | None = None
     while data := os.read(read_end, 1):
         if data[0] not in handled:
             continue
         now = time.monotonic()
-        if seen_s is not None and now - seen_s > _ECHO_S:
+        if first_s is not None and now - first_s > _ECHO_S:
             _end()
-        if seen_s is None:
-            seen_s = now
+        if first_s is None:
+            first_s = now
             late = threading.Thread(target=_end_late, args=(interrupted_s,), daemon=True)
             late.start()
 

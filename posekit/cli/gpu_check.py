@@ -28,7 +28,7 @@ def command(
 
     json_file = None if json_to == "-" else Path(json_to)
     names = tuple(each for each in only.split(",") if each)
-    result = api.gpu_check(model, device=device, driver=driver, only=names, persons=_counts(persons), seconds=seconds, json_file=json_file, overwrite=overwrite, tell=lambda line: typer.echo(line, err=True))
+    result = api.gpu_check(model, options=api.GpuCheckOptions(driver=driver, only=names, persons=_counts(persons), seconds=seconds), device=device, json_file=json_file, overwrite=overwrite, on_part=lambda line: typer.echo(line, err=True))
     typer.echo(json.dumps(result, indent=1)) if json_file is None else _print(result, json_file)
     api.gpu_verdict(result)
 # fmt: on

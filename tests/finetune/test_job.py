@@ -16,6 +16,7 @@ import posekit
 from posekit import Bundle
 from posekit.bundle import find
 from posekit.errors import DataError, InputError, ParityError, RecipeError, SourceError
+from posekit.skeletons import COCO_17
 from posekit.verify import verify
 from posekit_engines.bundles.refresh import refresh_bundle
 from tests.finetune.media import figure
@@ -157,7 +158,8 @@ def labeled_images(folder: Path, count: int) -> tuple[Path, Path]:
             {"image_id": number, "keypoints": joints.ravel().tolist(), "bbox": [5, 5, 150, 180]}
         )
     path = folder / "labels.json"
-    path.write_text(json.dumps({"images": images, "annotations": rows}))
+    categories = [{"id": 1, "name": "person", "keypoints": list(COCO_17.keypoints)}]
+    path.write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
     return path, folder
 
 

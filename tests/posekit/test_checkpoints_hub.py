@@ -38,12 +38,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """The two calls that huggingface_hub makes: what is there, and a file."""
 
     def do_HEAD(self) -> None:
-        self._answer(body=False)
+        self._respond(body=False)
 
     def do_GET(self) -> None:
-        self._answer(body=True)
+        self._respond(body=True)
 
-    def _answer(self, *, body: bool) -> None:
+    def _respond(self, *, body: bool) -> None:
         path = self.path.partition("?")[0]
         name = path.rpartition("/")[2]
         repository = "/".join(path.removeprefix("/api/models").split("/")[1:3])
@@ -162,7 +162,7 @@ def of_names(*names: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         of_names("../../evil.safetensors", "config.json"),
         of_names("a\\b.pth"),
@@ -185,9 +185,9 @@ def of_names(*names: object) -> bytes:
     ],
 )
 def test_whatever_the_server_lists_is_files_or_one_sentence(
-    answer: bytes, server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    response: bytes, server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(LISTINGS, "some/odd", answer)
+    monkeypatch.setitem(LISTINGS, "some/odd", response)
     with pytest.raises(CheckpointError, match=r"^hf://some/odd: ") as caught:
         fetch("hf://some/odd", tmp_path / "inner")
     assert str(caught.value).isprintable()

@@ -27,28 +27,26 @@ def lightning() -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def picture() -> UInt8:
+def image() -> UInt8:
     ramp = np.linspace(0, 255, 120)
     return np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], np.float64(77)), 2).astype(
         np.uint8
     )
 
 
-def test_a_crop_is_opencvs_warp_and_black_beyond_the_frame(
-    lightning: Bundle, picture: UInt8
-) -> None:
+def test_a_crop_is_opencvs_warp_and_black_beyond_the_frame(lightning: Bundle, image: UInt8) -> None:
     runtime = Runtime(lightning, threads=1, flip=False)
     boxes = Boxes([[10, 20, 50, 90], [-40, -40, 20, 20], [500, 500, 600, 600]])
     warp = Warp.from_boxes(boxes, runtime.spec)
-    crops = runtime.crop(picture, warp)
+    crops = runtime.crop(image, warp)
     assert crops.shape == (3, 192, 192, 3)
     for crop, matrix in zip(crops, warp.matrix, strict=True):
-        np.testing.assert_array_equal(crop, cv2.warpAffine(picture, matrix, (192, 192)))
+        np.testing.assert_array_equal(crop, cv2.warpAffine(image, matrix, (192, 192)))
     assert not crops[2].any()
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_threads_and_batches_do_not_change_the_answer(lightning: Bundle, flip: bool) -> None:
+def test_threads_and_batches_do_not_change_the_output(lightning: Bundle, flip: bool) -> None:
     crops = lightning.reference["crops"]
     crops = np.concatenate([crops, crops[::-1]])[:5]
     one, two = (Runtime(lightning, threads=n, flip=flip) for n in (1, 2))
@@ -77,12 +75,12 @@ def test_crops_of_another_size_are_refused(lightning: Bundle) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(bundle.embedded()))
-def test_embedded_models_give_their_stored_answer(name: str) -> None:
+def test_embedded_models_give_their_stored_output(name: str) -> None:
     shifts = verify(Bundle.open(bundle.embedded()[name]))
     assert all(shift < 0.1 for shift in shifts.values()), shifts
 
 
-def test_a_graph_that_answers_otherwise_is_found(lightning: Bundle) -> None:
+def test_a_graph_that_deviates_is_found(lightning: Bundle) -> None:
     # The flip graph in the plain graph's place: valid, but not what was stored.
     swapped = dataclasses.replace(
         lightning, graphs={"plain": lightning.graphs["flip"], "flip": lightning.graphs["flip"]}

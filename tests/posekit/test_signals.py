@@ -117,18 +117,18 @@ last_net.run(work)
 
 
 @pytest.mark.parametrize(
-    ("then", "said"),
+    ("then", "message"),
     [
         ('raise ImportError("initialization failed")', "interrupted"),
         ("import time; time.sleep(100)", "ended at once"),
     ],
 )
 def test_an_interruption_that_is_swallowed_ends_the_command_all_the_same(
-    then: str, said: str
+    then: str, message: str
 ) -> None:
     began = time.monotonic()
     code, _, err = run(program=SWALLOWING.format(then=then))
-    assert (code, err) == (130, f"posekit: {said}\n")
+    assert (code, err) == (130, f"posekit: {message}\n")
     assert time.monotonic() - began < 30
 
 

@@ -112,7 +112,7 @@ CURVE = {"tolerance": 0.1, "knots": [0.0, 0.5, 1.0], "chances": [[0.0, 0.5, 1.0]
     ],
 )
 def test_a_calibration_of_wrong_numbers_is_refused(name: str, value: Any) -> None:
-    assert len(Calibration.from_dict(CURVE).chances) == 17
+    assert len(Calibration.from_dict(CURVE).probabilities) == 17
     with pytest.raises(InputError, match="calibration"):
         Calibration.from_dict({**copy.deepcopy(CURVE), name: value})
 

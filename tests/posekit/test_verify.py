@@ -43,7 +43,7 @@ def with_parity(opened: Bundle, plain: Any) -> Bundle:
     return changed(opened, parity_json=json.dumps({"plain": plain}).encode())
 
 
-def test_without_a_reference_each_graph_runs_once_and_is_said_to(
+def test_without_a_reference_each_graph_runs_once_and_is_reported(
     lightning: Bundle, tmp_path: Path
 ) -> None:
     extras = {k: v for k, v in lightning.extras.items() if k != "reference.safetensors"}
@@ -84,7 +84,7 @@ NAN = np.full((3, 17, 2), np.nan, np.float32)
         ({"crops": np.zeros((0, 192, 192, 3), np.uint8)}, "of 0 crops"),
     ],
 )
-def test_a_reference_that_is_no_answer_is_damage(
+def test_a_reference_without_an_output_is_damage(
     arrays: Mapping[str, Any], message: str, lightning: Bundle
 ) -> None:
     with pytest.raises(BundleError, match=f"damaged: .*{message}"):

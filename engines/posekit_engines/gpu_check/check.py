@@ -11,7 +11,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,30 +55,30 @@ _FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class GpuCheckOptions:
-    """index: of the GPU.  driver: of `open_device`.  only: names from PARTS; all if empty.
+    """driver: of `open_device`.  only: names from PARTS; all if empty.  persons: batch sizes.
 
+    seconds: for each figure.  index: of the GPU.  limits: of memory and launches.
     Only checked kernels are timed: without "kernels" in `only` their brief cases run.
+    Raises InputError.
     """
 
-    index: int = 0
     driver: Choice = "auto"
-    only: tuple[str, ...] = ()
-    effort: Effort = field(default_factory=Effort)
+    only: Sequence[str] = ()
+    persons: Sequence[int] = Effort().persons
+    seconds: float = Effort().seconds
+    index: int = 0
+    limits: Effort = Effort()
 
-    @classmethod
-    def of(
-        cls,
-        *,
-        index: int = 0,
-        driver: Choice = "auto",
-        only: Sequence[str] = (),
-        persons: Sequence[int] = Effort().persons,
-        seconds: float = Effort().seconds,
-    ) -> GpuCheckOptions:
-        """From the command line's options. Raises InputError."""
-        if not persons or min(persons) < 1 or not 0 <= seconds < np.inf:
-            raise InputError(f"--persons {list(persons)}, --seconds {seconds}: wanted above 0")
-        return cls(index, driver, tuple(only), Effort(tuple(persons), seconds))
+    def __post_init__(self) -> None:
+        if not self.persons or min(self.persons) < 1 or not 0 <= self.seconds < np.inf:
+            raise InputError(
+                f"--persons {list(self.persons)}, --seconds {self.seconds}: wanted above 0"
+            )
+
+    @property
+    def effort(self) -> Effort:
+        """What is measured."""
+        return replace(self.limits, persons=tuple(self.persons), seconds=self.seconds)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,13 @@ def main() -> None:
     driver, only, plant = (*sys.argv[1:], "", "")[:3]
     PLANTS.get(plant, lambda: None)()
     parts = tuple(each for each in only.split(",") if each)
-    options = check.GpuCheckOptions(0, driver, parts, SMALL)  # type: ignore[arg-type]
+    options = check.GpuCheckOptions(
+        driver,  # type: ignore[arg-type]
+        parts,
+        persons=SMALL.persons,
+        seconds=SMALL.seconds,
+        limits=SMALL,
+    )
     plans = PlanSource(trt, shifted if plant == "another network" else found)
     model = Bundle.open(bundle.embedded()["movenet-lightning"])
     result = check.check(model, options, plans=plans)

@@ -87,7 +87,7 @@ def tensor(dtype: str, *sizes: int) -> dict[str, Any]:
 def test_a_network_too_large_for_a_graph_in_one_piece_is_refused(
     lightning: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(make, "LIMIT", 1_000_000)
+    monkeypatch.setattr(make, "MAX_INLINE_BYTES", 1_000_000)
     options = ExportOptions(outputs="raw", precision="fp16")
     with pytest.raises(ExportError, match=r"movenet-lightning: 0\.0 GB of weights in float32"):
         make.write_graph(lightning, options, tmp_path / "graph.onnx")
@@ -99,7 +99,7 @@ def test_fp16_that_turns_out_fp32_is_refused(
     lightning: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(make, "precise", lambda model, *_: (model, {}))  # no conversion
+    monkeypatch.setattr(make, "apply_precision", lambda model, *_: (model, {}))  # no conversion
     with pytest.raises(ExportError, match=r"--precision fp16: .*68 in float32"):
         plan_for(lightning, None, trt=rtx())
     assert not list(tmp_path.rglob("*.plan"))
@@ -155,9 +155,9 @@ def test_bf16_is_emulated_and_reported_so(lightning: Bundle, only_rtx: Path) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int8", "calibrate": "."}, "zero points, which TensorRT does not take"),
-        ({"precision": "bf16", "affine": True}, "nothing emulates it"),
-        ({"profile": (4, 2, 8)}, "wanted 1 <= least <= usual <= most"),
+        ({"precision": "int8", "calibrate": "."}, "zero points, which TensorRT does not support"),
+        ({"precision": "bf16", "affine": True}, "not emulated"),
+        ({"profile": (4, 2, 8)}, "wanted 1 <= minimum <= usual <= maximum"),
         ({"profile": (1, 2, 4), "batch": 2}, "give one"),
         ({"to": "onnx", "refit": True}, "--refit is for --to tensorrt"),
         ({"to": "onnx", "precision": "bf16"}, "or --to tensorrt"),
