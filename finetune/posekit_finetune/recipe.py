@@ -28,7 +28,7 @@ Direction = Literal["easy-hard", "hard-easy"]
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained. Sources: X = Xie et al., ICCV 2021 (its code where noted);
-    M = measured, `benchmarks/adapt.py`.
+    M = measured, `benchmarks/adaptation/adapt.py`.
 
     networks: 1, or 2 that teach each other (X, Algorithm 1).
     teacher: self (with two: the other network), ema (mean teacher), pair (of the two networks and

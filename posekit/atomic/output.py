@@ -67,7 +67,7 @@ class _Atomic:
             self.abort()
             raise
         self._open = False
-        self._release(committed=True)
+        self._release()
 
     def abort(self) -> None:
         """Remove what was written, without complaint; what had the name before stays.
@@ -81,12 +81,11 @@ class _Atomic:
                 self._discard()
             self._release()
 
-    def _release(self, *, committed: bool = False) -> None:
+    def _release(self) -> None:
         for lock in self._locks:
             lock.release()
         self._locks.clear()
-        if not committed:
-            hidden.remove_empty(self._new)
+        hidden.remove_empty(self._new)
 
     def __enter__(self) -> Self:
         return self
@@ -134,7 +133,7 @@ class _AtomicOne(_Atomic):
             self.abort()
             raise
         self._open = False
-        self._release(committed=True)
+        self._release()
         return path
 
     def _close(self) -> None:

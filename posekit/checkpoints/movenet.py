@@ -49,7 +49,7 @@ def architecture(state: Mapping[str, NDArray[Any]]) -> str:
 def spec_hints(name: str) -> SpecHints:
     """What holds for both: there is one published network of each.
 
-    Source: benchmarks/conventions.py measured where cells lie and how peaks are refined.
+    Source: benchmarks/accuracy/conventions.py measured where cells lie and how peaks are refined.
     """
     side = dict(_BY_STEM.values())[name]
     grey = (127.5, 127.5, 127.5)

@@ -42,15 +42,10 @@ class Learning:
         self._quiet = silent
         self._stopped = False
         console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        self._bars = Bars(
-            *columns, console=console, disable=silent or not sys.stderr.isatty(), transient=True
-        )
+        columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        title = TextColumn("{task.description}")
+        hidden = silent or not sys.stderr.isatty()
+        self._bars = Bars(title, *columns, console=console, disable=hidden, transient=True)
         self._task: Any = None
 
     def __enter__(self) -> Self:

@@ -28,7 +28,7 @@ def command(
 
 
 def _accuracy(path: Path) -> dict[str, Any]:
-    """What `benchmarks/accuracy.py` measured, by model; empty where it has not run."""
+    """What `benchmarks/accuracy/accuracy.py` measured, by model; empty where it has not run."""
     if not path.exists():
         return {}
     data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -16,12 +16,12 @@ from posekit.cli.at_once import INTERRUPTED, tell, watch
 __all__ = [
     "INTERRUPTED",
     "Interrupted",
+    "finish",
     "graceful",
     "install",
     "interrupt",
     "is_interrupted",
     "tell",
-    "uninstall",
 ]
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last two where the system has them
@@ -90,9 +90,6 @@ def graceful(first: Callable[[], None]) -> Iterator[None]:
         _signals.first = before
 
 
-def uninstall() -> None:
-    """The command is done: from here on a signal ends the process as the system does it."""
-    for name in _NAMES:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) == _signals.handle:
-            signal.signal(number, signal.SIG_DFL)
+def finish() -> None:
+    """The command is done: the first signal changes nothing any more, the second ends at once."""
+    _signals.first = lambda: None

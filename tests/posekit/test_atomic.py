@@ -161,6 +161,11 @@ def test_several_outputs_appear_together_in_more_than_one_folder(tmp_path):
     assert [names(path.parent) for path in (first, second)] == [["a"], ["b"]]
 
 
+def test_a_set_of_which_nothing_is_written_leaves_no_folder(tmp_path):
+    AtomicFiles([tmp_path / "new" / "a", tmp_path / "new" / "b"], overwrite=False).commit()
+    assert names(tmp_path) == []
+
+
 def test_what_belonged_to_a_replaced_output_goes_with_it(tmp_path):
     outputs = [tmp_path / name for name in ("model", "model.data", "report")]
     for path in outputs:

@@ -86,6 +86,8 @@ def measured(command: Command) -> Command:
     began = time.monotonic()
     code, _, err = run(*command.arguments, "-o", command.reference / command.output)
     assert code == 0, err
+    wanted = command.output or "summary.json"
+    assert wanted in shown(command.reference)
     return dataclasses.replace(command, seconds=time.monotonic() - began)
 
 
@@ -174,7 +176,7 @@ def adapt(folder: Path) -> Command:
     for number in range(60):
         cv2.imwrite(str(folder / "images" / f"{number:02}.png"), figure(number))
     arguments = ["adapt", "-m", "movenet-lightning", "--unlabeled", folder / "images", "--force"]
-    for each in ("steps=4", "batch=4", "watch_every=2", "ensemble_views=1", "rate=1e-4"):
+    for each in ("steps=4", "batch=4", "watch_every=2", "ensemble_views=2", "rate=1e-4"):
         arguments += ["--set", each]
     more = ("--boxes", "full", "--threads", "1")
     where = folder / "adapt"

@@ -44,15 +44,15 @@ MARGINS = {
 """Largest allowed loss of each: half the interval's width at 300 persons, or the pilot's rule.
 
 The teacher's is that of `compare.agreement`. Bones are compared with the range of the source's,
-which is wrong where the source is weak: on low-resolution images (benchmarks/adapt.py, "lowres") a
-network that gained 4.5 points left that range by .022 more, and the teacher with its upright view
-by .053."""
+which is wrong where the source is weak: on low-resolution images ("lowres" in
+benchmarks/adaptation/adapt.py) a network that gained 4.5 points left that range by .022 more, and
+the teacher with its upright view by .053."""
 
 MIN_FLIP_GAIN = 0.01
 """Least gain in flip equivariance: with agreement above -0.01 the pilot's rule, which passed 0 of
 43 harmed checkpoints and 22 of 31 improved ones. The untrained view must have gained too, and one
 of the two significantly. To require that of both refused improved runs for lack of persons, and no
-harmful one that the rest of the rule passes (benchmarks/gate.py)."""
+harmful one that the rest of the rule passes (benchmarks/adaptation/gate.py)."""
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from benchmarks.stick_figures import SPEC, figures
 from posekit import codecs
 from posekit_finetune.assess.ensemble import mean_distance, mean_maps, predict_members
 from posekit_finetune.assess.predict import of_network
 from tests.finetune.training import unit_net
+from tests.synthetic.people import SPEC, people
 
 
 def test_the_ensemble_decodes_the_mean_of_the_maps() -> None:
-    nets, persons = [unit_net(1), unit_net(2)], figures(6, 1, "none").persons
+    nets, persons = [unit_net(1), unit_net(2)], people(6, 1, "none").persons
     rows = np.array([4, 1])
     members = predict_members(nets, persons, rows)
     assert [each.name for each in members] == ["net 1", "net 2", "ensemble"]
@@ -34,7 +34,7 @@ def test_the_distance_of_two_predictions_is_a_share_of_the_crop() -> None:
 
 
 def test_mean_maps_is_the_mean_of_the_maps() -> None:
-    crops = figures(2, 1, "none").persons.crops(slice(None))
+    crops = people(2, 1, "none").persons.crops(slice(None))
     first, second = (of_network(unit_net(n), SPEC) for n in (1, 2))
     np.testing.assert_allclose(
         mean_maps(first, second)(crops), (first(crops) + second(crops)) / 2, atol=1e-6
@@ -42,6 +42,6 @@ def test_mean_maps_is_the_mean_of_the_maps() -> None:
 
 
 def test_one_network_has_no_ensemble() -> None:
-    assert [
-        each.name for each in predict_members([unit_net(1)], figures(6, 1, "none").persons)
-    ] == ["net 1"]
+    assert [each.name for each in predict_members([unit_net(1)], people(6, 1, "none").persons)] == [
+        "net 1"
+    ]

@@ -3,7 +3,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from benchmarks import planted
 from posekit.bundle import MODELS, Bundle
 from posekit_finetune.assess import gate
 from posekit_finetune.assess.checks import Check
@@ -16,6 +15,7 @@ from posekit_finetune.train.networks import load_network
 from posekit_finetune.train.teacher import PseudoLabels, predict_pseudo_labels
 from tests.assets import shared, shipped
 from tests.figures import SKELETON, SPEC, drawn_model, figures, unsteady
+from tests.synthetic import harmful_models
 
 COUNT = 40
 ROWS = np.arange(COUNT)
@@ -80,7 +80,7 @@ def test_each_kind_of_harm_is_refused_with_its_own_reason(scene, name):
 
 def test_a_mean_pose_is_refused(scene):
     persons, _ = figures(COUNT)
-    constant = planted.mean_pose(drawn_model, persons.crops(ROWS), SPEC)
+    constant = harmful_models.mean_pose(drawn_model, persons.crops(ROWS), SPEC)
     verdict = scene(constant)
     assert not verdict.passed
     assert any("different peak cells" in reason for reason in verdict.reasons)
@@ -217,17 +217,17 @@ def lspet(tmp_path_factory):
 def test_harmful_variants_of_a_real_model_are_refused_and_its_ensemble_passes(lspet):
     bundle, persons, teacher = lspet
     rows = np.arange(100)
-    model = planted.remembered(of_bundle(bundle))
+    model = harmful_models.cached(of_bundle(bundle))
     before = measure(model, persons, rows, teacher=teacher)
 
     def verdict(predict):
         return judge(before, measure(predict, persons, rows, teacher=teacher, source=before))
 
     assert verdict(model).passed
-    improved = verdict(planted.ensemble(model, bundle.pose_spec, 4))
+    improved = verdict(harmful_models.ensemble(model, bundle.pose_spec, 4))
     assert improved.passed, improved.reasons
     crops = persons.crops(rows[:32])
-    harmful = planted.all_harmful(bundle, model, load_network(bundle), crops=crops)
+    harmful = harmful_models.all_harmful(bundle, model, load_network(bundle), crops=crops)
     let_through = [name for name, predict in harmful.items() if verdict(predict).passed]
     assert not let_through
     assert len(harmful) >= 12
@@ -237,7 +237,7 @@ def test_the_harmful_models_are_made_of_the_shipped_model():
     bundle = Bundle.open(MODELS / "movenet-lightning.posekit")
     crops = np.random.default_rng(0).integers(0, 255, (2, 192, 192, 3), np.uint8)
     model = of_bundle(bundle)
-    np.testing.assert_array_equal(planted.remembered(model)(crops), model(crops))
-    noisy = planted.noisy(bundle, 0.02, 0)(crops)
+    np.testing.assert_array_equal(harmful_models.cached(model)(crops), model(crops))
+    noisy = harmful_models.with_weight_noise(bundle, 0.02, 0)(crops)
     assert noisy.shape == model(crops).shape
     assert np.abs(noisy - model(crops)).max() > 0.01
