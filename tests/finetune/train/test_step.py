@@ -225,7 +225,7 @@ def test_direction_decides_which_view_teaches(direction: str, teaches: str) -> N
 
 def test_hard_from_easy_warps_the_easy_view_again() -> None:
     """Rotations add up to 120 degrees, as in the paper's code."""
-    a30 = Strength(turn_deg=(1e6, 60.0))
+    a30 = Strength(turn_deg=(1e9, 60.0))
     step = step_of(plain(easy=a30, hard=a30, hard_from_easy=True), [unit_net(1)])
     easy, (hard,) = draw(step)
     turn = [np.rad2deg(np.arctan2(m[:, 1, 0], m[:, 0, 0])) for m in (easy.matrix, hard.matrix)]
