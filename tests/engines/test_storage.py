@@ -28,7 +28,7 @@ from posekit_engines.bundles.assemble import assemble_bundle, pack
 from posekit_engines.convert import convert, read_checkpoint
 from posekit_engines.export import export
 from posekit_engines.options import ExportOptions
-from posekit_engines.parity.source import normalised
+from posekit_engines.parity.source import normalize
 from tests.states import FLAT, MMPOSE_0, State, renamed, saved
 
 SIZE = (64, 96)
@@ -75,7 +75,7 @@ def test_graphs_of_an_official_checkpoint_equal_torch(architecture: str, tmp_pat
     packed = assemble_bundle(read_checkpoint(path))
     spec, crops = packed.pose_spec, packed.reference["crops"]
     with torch.no_grad():
-        exact = net.double()(torch.from_numpy(normalised(crops, spec)).double()).numpy()
+        exact = net.double()(torch.from_numpy(normalize(crops, spec)).double()).numpy()
     session = open_session(packed.graphs["maps"], packed.weights, device="cpu", threads=1)
     (maps,) = session.run(None, {"crops": crops})
     assert np.abs(maps - exact).max() / np.abs(exact).max() <= 1e-5
