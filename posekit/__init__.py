@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 from posekit.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from posekit.api import adapt, load
+    from posekit.api import (
+        AdaptHooks,
+        AdaptOptions,
+        BuildOptions,
+        ExportOptions,
+        GpuCheckOptions,
+        adapt,
+        load,
+    )
     from posekit.bundle import Bundle
     from posekit.errors import PosekitError
     from posekit.estimate import EstimateOptions, Estimator
@@ -23,11 +31,16 @@ if TYPE_CHECKING:
     from posekit.video import ReadOptions
 
 __all__ = [
+    "AdaptHooks",
+    "AdaptOptions",
     "Boxes",
+    "BuildOptions",
     "Bundle",
     "EstimateOptions",
     "Estimator",
+    "ExportOptions",
     "Frame",
+    "GpuCheckOptions",
     "ModelSpec",
     "PosekitError",
     "Poses",
@@ -39,11 +52,16 @@ __all__ = [
 ]
 
 _HOME = {
+    "AdaptHooks": "api",
+    "AdaptOptions": "api",
     "Boxes": "types",
+    "BuildOptions": "api",
     "Bundle": "bundle",
     "EstimateOptions": "estimate",
     "Estimator": "estimate",
+    "ExportOptions": "api",
     "Frame": "types",
+    "GpuCheckOptions": "api",
     "ModelSpec": "types",
     "Poses": "types",
     "PosekitError": "errors",

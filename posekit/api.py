@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from posekit import bundle, providers
 from posekit.atomic import AtomicFiles, check_apart
@@ -20,9 +22,37 @@ from posekit.tta import TtaOptions, TtaRuntime
 
 if TYPE_CHECKING:
     from posekit.checkpoints import Converted, Overrides
+    from posekit.keywords import AdaptKeywords, BuildKeywords, ExportKeywords, GpuCheckKeywords
+    from posekit_engines.build import BuildOptions as BuildOptions
+    from posekit_engines.gpu_check.check import GpuCheckOptions as GpuCheckOptions
+    from posekit_engines.options import ExportOptions as ExportOptions
     from posekit_finetune.job import Adapted
+    from posekit_finetune.options import AdaptOptions as AdaptOptions
+    from posekit_finetune.run_options import AdaptHooks as AdaptHooks
 
 DETECTOR = "nanodet-person"
+
+_OPTIONS = {
+    "AdaptHooks": "posekit_finetune.run_options",
+    "AdaptOptions": "posekit_finetune.options",
+    "BuildOptions": "posekit_engines.build",
+    "ExportOptions": "posekit_engines.options",
+    "GpuCheckOptions": "posekit_engines.gpu_check.check",
+}
+"""Options of the makers, which are imported when they are first used."""
+
+
+def __getattr__(name: str) -> Any:
+    """Raises MissingExtraError where the package lacks what the options are made with."""
+    if name not in _OPTIONS:
+        raise AttributeError(f"module 'posekit.api' has no attribute {name!r}")
+    return _options(name)
+
+
+def _options(name: str) -> Any:
+    command, extra = ("adapt", "adapt") if name.startswith("Adapt") else ("export", "export")
+    with _making(command, extra):
+        return getattr(importlib.import_module(_OPTIONS[name]), name)
 
 
 def load(
@@ -38,7 +68,7 @@ def load(
     """A pose estimator for an embedded model, `.posekit`, exported `.onnx` or checkpoint.
 
     device: auto, cpu, cuda or cuda:N; only auto may fall back.  threads: None for all.
-    flip: also look at the mirrored crop, more accurate at twice the cost.
+    flip: average with the mirrored crop, more accurate at twice the cost.
     boxes: a detector (embedded, `.posekit` or `.onnx`), a file of boxes (`.json`, `.jsonl`),
     "full" for the whole frame, or a function from Frame to Boxes.
     runtime: on a GPU native, ort or ort-tensorrt; auto: native where its engine is built, else ort.
@@ -47,8 +77,8 @@ def load(
     providers.check_device(device, runtime)
     providers.check_threads(threads)
     pose = _opened(model)
-    look = TtaOptions(flip, options.views)
-    runner = _runtime(pose, device, threads, look=look, runtime=runtime)
+    tta = TtaOptions(flip, options.views)
+    runner = _runtime(pose, device, threads, tta=tta, runtime=runtime)
     if callable(boxes):
         name = getattr(boxes, "__name__", "function")
         return Estimator(runner, boxes, options, boxes_from=name, files=[model])
@@ -59,7 +89,7 @@ def load(
         found = BoxFile(Path(boxes))
         return Estimator(runner, found, options, boxes_from=str(boxes), files=files)
     # Half of the threads: the decoder needs the rest meanwhile, and two threads that wait for each
-    # other cost more than one (benchmarks/end_to_end.py).
+    # other cost more than one (benchmarks/runtime/end_to_end.py).
     half = max(1, runner.threads // 2)
     detector = _detector(boxes, runner, device=device, threads=half, build=runtime == "native")
     still = functools.partial(detector, fallback=True)
@@ -71,9 +101,9 @@ def load(
 def _detector(
     boxes: str | Path, runner: PoseRuntime, *, device: str, threads: int, build: bool
 ) -> Detector:
-    """The detector where the pose model runs; beside posekit's own path on the GPU by a plan too.
+    """The detector where the pose model runs; on posekit's own path on the GPU an engine too.
 
-    Where that cannot be, ONNX Runtime runs it, on the CPU at worst: the summary tells.
+    Where that cannot be, ONNX Runtime runs it, on the CPU at worst: the summary names it.
     Raises BundleError, DeviceError, InputError, MissingExtraError.
     """
     if isinstance(runner, Runtime) or Path(boxes).suffix.lower() == ".onnx":
@@ -85,7 +115,7 @@ def _detector(
     index = providers.Device.of(device).index
     graph, notes = None, []
     try:
-        if found.kind == "detector":  # Detector refuses what is none
+        if found.kind == "detector":  # Detector refuses other bundles
             graph = open_detector(found, index=index, build=build)
     except (DeviceError, EngineError, MissingExtraError) as error:
         notes.append(f"the detector is not on posekit's own path on the GPU: {error}")
@@ -99,10 +129,10 @@ def _runtime(
     device: str,
     threads: int | None,
     *,
-    look: TtaOptions,
+    tta: TtaOptions,
     runtime: providers.Choice,
 ) -> PoseRuntime:
-    """What runs the model: what was asked for, or for auto the first that can, with a note.
+    """What runs the model: what was requested, or for auto the first that can, with a note.
 
     Raises DeviceError, EngineError, MissingExtraError, BundleError, InputError.
     """
@@ -112,7 +142,7 @@ def _runtime(
 
         try:
             build = runtime == "native"
-            return open_runtime(pose, index=on.index, look=look, build=build)
+            return open_runtime(pose, index=on.index, tta=tta, build=build)
         except (DeviceError, EngineError, MissingExtraError) as error:
             if runtime == "native":
                 raise
@@ -120,7 +150,7 @@ def _runtime(
     tensorrt = runtime == "ort-tensorrt"
     named = "cuda" if tensorrt and on.kind == "auto" else device
     try:
-        plain = _by_onnxruntime(pose, named, threads, look=look, tensorrt=tensorrt)
+        plain = _by_onnxruntime(pose, named, threads, tta=tta, tensorrt=tensorrt)
     except DeviceError as error:
         raise DeviceError("; ".join([str(error), *notes])) from error
     plain.notes[:0] = notes
@@ -128,17 +158,17 @@ def _runtime(
 
 
 def _by_onnxruntime(
-    pose: bundle.Bundle, device: str, threads: int | None, *, look: TtaOptions, tensorrt: bool
+    pose: bundle.Bundle, device: str, threads: int | None, *, tta: TtaOptions, tensorrt: bool
 ) -> Runtime:
     """What runs the model on ONNX Runtime. Raises InputError, DeviceError, BundleError."""
-    if look.views is None:
-        return Runtime(pose, device=device, threads=threads, flip=look.flip, tensorrt=tensorrt)
+    if tta.views is None:
+        return Runtime(pose, device=device, threads=threads, flip=tta.flip, tensorrt=tensorrt)
     if tensorrt:
         raise InputError(
-            f"--views {look.views} runs natively or on ONNX Runtime's own CUDA provider: leave out "
+            f"--views {tta.views} runs natively or on ONNX Runtime's own CUDA provider: leave out "
             "--runtime ort-tensorrt"
         )
-    return TtaRuntime(pose, views=look.views, device=device, threads=threads)
+    return TtaRuntime(pose, views=tta.views, device=device, threads=threads)
 
 
 def convert(
@@ -162,70 +192,78 @@ def convert(
     return convert.convert(source, output, overrides, storage=storage, overwrite=overwrite)
 
 
-def export(model: str | Path, output: str | Path, **options: Any) -> dict[str, Any]:
+def export(
+    model: str | Path,
+    output: str | Path,
+    *,
+    options: ExportOptions | None = None,
+    **common: Unpack[ExportKeywords],
+) -> dict[str, Any]:
     """A bundle or checkpoint to a deployable file; returns the parity report that lies beside it.
 
-    options: fields of `posekit_engines.options.ExportOptions`; needs `posekit[export]`.
+    common: fields of `options` that are often given; they take precedence. Needs `posekit[export]`.
     Raises BundleError, CheckpointError, ExportError, InputError, ParityError, SourceError,
     MissingExtraError, DeviceError.
     """
+    chosen = replace(options or _options("ExportOptions")(), **common)
     path = model if _is_checkpoint(model) else bundle.find(model)
     if Path(path).suffix.lower() == ".onnx":
         raise BundleError(f"{path}: is an export already; give the bundle or checkpoint it is of")
     named = "tensorrt" if Path(output).suffix.lower() == ".plan" else None
-    if (options.get("to") or named) == "tensorrt":
+    if (chosen.to or named) == "tensorrt":
         from posekit_engines.trt.library import check_ready
 
-        check_ready(options.get("library", "auto"))  # before torch is loaded
+        check_ready(chosen.library)  # before torch is loaded
     with _making("export"):
         from posekit_engines import convert
         from posekit_engines.export import export as write
         from posekit_engines.export import outputs_of
-        from posekit_engines.options import ExportOptions
-    check_apart(outputs_of(Path(output)), [path, options.get("check"), options.get("calibrate")])
+    check_apart(outputs_of(Path(output)), [path, chosen.check, chosen.calibrate])
     source = convert.read_checkpoint(path) if _is_checkpoint(path) else bundle.Bundle.open(path)
-    return write(source, output, ExportOptions(**options))
+    return write(source, output, chosen)
 
 
 def build(
     model: str | Path,
     output: str | Path | None = None,
     *,
+    options: BuildOptions | None = None,
     device: str = "cuda",
     overwrite: bool = False,
-    **options: Any,
+    **common: Unpack[BuildKeywords],
 ) -> list[dict[str, Any]]:
-    """A bundle's TensorRT plans for this machine's GPU: found or built, and what they are.
+    """A bundle's TensorRT engines for this machine's GPU: found or built, and what they are.
 
-    They are kept in the cache, and with `output` in a new bundle.  options: other fields of
-    `posekit_engines.build.BuildOptions`; building needs `posekit[tensorrt]` and `posekit[export]`.
+    They are kept in the cache, and with `output` in a new bundle.  common: fields of `options` that
+    are often given. Building needs `posekit[tensorrt]` and `posekit[export]`.
     Raises BundleError, DeviceError, EngineError, InputError, MissingExtraError, SourceError.
     """
-    from posekit_engines.build import BuildOptions, build, to_dict
+    from posekit_engines.build import build, to_dict
 
     on = providers.Device.of(device)
     if on.kind != "cuda":
-        raise InputError(f"--device {device}: plans are for a GPU; wanted cuda or cuda:N")
-    wanted = BuildOptions(device=on.index, **options)
+        raise InputError(f"--device {device}: engines are for a GPU; wanted cuda or cuda:N")
+    chosen = replace(options or _options("BuildOptions")(), device=on.index, **common)
     target, path = None if output is None else Path(output), bundle.find(model)
     check_apart([target], [path])
     source = bundle.Bundle.open(path)
-    return [to_dict(each) for each in build(source, target, wanted, overwrite=overwrite)]
+    return [to_dict(each) for each in build(source, target, chosen, overwrite=overwrite)]
 
 
 def gpu_check(
     model: str | Path = "movenet-thunder",
     *,
+    options: GpuCheckOptions | None = None,
     device: str = "cuda",
     json_file: Path | None = None,
     overwrite: bool = False,
-    tell: Callable[[str], object] = str,
-    **options: Any,
+    on_part: Callable[[str], object] = str,
+    **common: Unpack[GpuCheckKeywords],
 ) -> dict[str, Any]:
     """Check kernels and engines on a GPU, then time them; written to `json_file` where given.
 
-    tell: is called with a line before each part.  options: `only`, `driver`, `persons`, `seconds`
-    of `posekit_engines.gpu_check.check`, whose `raise_failures` is for the result.
+    common: fields of `options` that are often given.  on_part: is called with a line before each
+    part.  `gpu_verdict` raises where a part of the result failed.
     Raises DeviceError, MissingExtraError, InputError, BundleError, SourceError.
     """
     on = providers.Device.of(device)
@@ -238,11 +276,11 @@ def gpu_check(
         )
     from posekit_engines.gpu_check import check
 
-    wanted = check.CheckOptions.of(index=on.index, **options)
+    chosen = replace(options or check.GpuCheckOptions(), index=on.index, **common)
     path = bundle.find(model)
     check_apart([json_file], [path])
     with AtomicFiles([json_file], overwrite=overwrite) as files:
-        result = check.check(bundle.Bundle.open(path), wanted, tell=tell)
+        result = check.check(bundle.Bundle.open(path), chosen, on_part=on_part)
         if json_file is not None:
             check.save(result, files.place(json_file))
     return result
@@ -276,13 +314,13 @@ def _opened(model: str | Path) -> bundle.Bundle:
 
 
 @contextlib.contextmanager
-def _making(what: str) -> Iterator[None]:
-    """Around imports that need the extra export. Raises MissingExtraError."""
+def _making(what: str, extra: str = "export") -> Iterator[None]:
+    """Around imports that need an extra. Raises MissingExtraError."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"{what} needs {error.name}: pip install 'posekit[export]'"
+            f"{what} needs {error.name}: pip install 'posekit[{extra}]'"
         ) from error
 
 
@@ -291,36 +329,28 @@ def adapt(
     unlabeled: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
-    hooks: Mapping[str, Callable[..., Any]] | None = None,
-    **options: Any,
+    options: AdaptOptions | None = None,
+    hooks: AdaptHooks | None = None,
+    **common: Unpack[AdaptKeywords],
 ) -> Adapted:
-    """Adapt a model to pictures without labels; it is written only if the gate finds it no worse.
+    """Adapt a model to images without labels; it is written only if the gate finds it no worse.
 
     The result says adapted, refused, forced or nothing to learn, why, and what was written: `out`,
-    and the report beside it as `.html` and `.json`.  options: fields of `posekit_finetune.job.Job`.
-    hooks: on_stage, on_count, on_reading, stopped, deferred, as in `posekit_finetune.adapt.Hooks`.
-    Needs `posekit[adapt]`.  Raises DataError, RecipeError, CollapsedError, DivergedError,
+    and the report beside it as `.html` and `.json`.  common: fields of `options` that are often
+    given.  Needs `posekit[adapt]`.  Raises DataError, RecipeError, CollapsedError, DivergedError,
     BundleError, ParityError, SourceError, InputError, MissingExtraError.
     """
-    providers.check_threads(options.get("threads"))
+    chosen = replace(options or _options("AdaptOptions")(), **common)
+    providers.check_threads(chosen.threads)
     source = bundle.Bundle.open(path := bundle.find(model))
-    try:
+    with _making("adapt", "adapt"):
         from posekit_engines.bundles.refresh import refresh_bundle
         from posekit_finetune import job
-        from posekit_finetune.options import Hooks as AdaptHooks
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"adapt needs {error.name}: pip install 'posekit[adapt]'"
-        ) from error
+        from posekit_finetune.run_options import AdaptHooks as AdaptHooks
     paths = [unlabeled] if isinstance(unlabeled, str | Path) else unlabeled
-    given = [options.get(name) for name in job.PATHS]
-    for name in ("teacher", "second"):
-        if isinstance(options.get(name), str | Path):
-            given.append(found := bundle.find(options[name]))
-            options[name] = bundle.Bundle.open(found)
-    check_apart(job.outputs_of(Path(out), options.get("work")), [path, *paths, *given])
-    calls = AdaptHooks(**(hooks or {}))
-    return job.run(source, paths, out, job=job.Job(**options), finish=refresh_bundle, hooks=calls)
+    check_apart(job.outputs_of(Path(out), chosen.work), [path, *paths, *chosen.files()])
+    calls = hooks or AdaptHooks()
+    return job.run(source, paths, out, options=chosen, finish=refresh_bundle, hooks=calls)
 
 
 def infer(

@@ -74,7 +74,7 @@ def bench(
 ) -> dict[str, Any]:
     """Milliseconds by stage and number of persons, throughput, peak memory, machine.
 
-    source: a video; None for a generated one of 640 x 360, whose content is no real picture.
+    source: a video; None for a generated one of 640 x 360, whose content is synthetic.
     Stages without persons stand in the column "any". Raises SourceError, InputError.
     """
     started = time.perf_counter()
@@ -145,7 +145,7 @@ def _frames(path: str, options: BenchOptions) -> tuple[list[Frame], list[float]]
                 kept.append(Frame(frame.image.copy(), frame.index, frame.time_s))
             if index + 1 >= options.frames:
                 break
-        # The first picture waits for the container to be opened.
+        # The first frame waits for the container to be opened.
         return kept, reader.decode_s[1:] or reader.decode_s
 
 
@@ -316,7 +316,7 @@ def _cpu_name() -> str:
 
 
 def _peak_memory_mb() -> float | None:
-    """The most that this process has held, MB; None where the system does not tell."""
+    """Peak resident memory of this process, MB; None on systems without a figure."""
     if sys.platform == "win32":
         return None
     with contextlib.suppress(OSError):

@@ -1,14 +1,14 @@
-"""One file that says what it is: network, graphs, conventions, licences and where it came from.
+"""A self-describing file: network, graphs, conventions, licenses and provenance.
 
 A bundle is a zip whose entries are stored, not compressed, with fixed dates: the same content is
 the same bytes. Nothing in it is ever unpickled, and every part is checked against the manifest's
 sha256 when the file is opened, which finds damage, not forgery: pin a file's own hash for that.
 
-    manifest.json           schema, name, kind, spec, sha256 of each part, licences, provenance
+    manifest.json           schema, name, kind, spec, sha256 of each part, licenses, provenance
     weights.safetensors     the state dict, each tensor once
     graphs/<name>.onnx      flip, plain, maps (pose) or detect; weights are external, by name
-    reference.safetensors   check crops and the source network's answer
-    calibration.json        what scores are worth, by graph, and the data that told it; optional
+    reference.safetensors   check crops and the source network's output
+    calibration.json        scores as probabilities, by graph, and the data behind it; optional
     parity.json, adapt.json, engines/<key>.plan   optional
 """
 
@@ -31,6 +31,7 @@ from posekit.atomic import write_atomic
 from posekit.calibration import Calibration
 from posekit.errors import BundleError, InputError, PosekitError
 from posekit.onnx_scan import check_supplied
+from posekit.parsing import parse_json, printable, shown
 from posekit.types import DetectorSpec, ModelSpec
 
 SCHEMA = 1
@@ -42,6 +43,9 @@ _PART = re.compile(
     r"|graphs/[a-z]+\.onnx|engines/[\w.-]+\.plan"
 )
 _FILE_HEADER = 30  # bytes before an entry's name
+_LARGEST_JSON = 1 << 24
+_LARGEST_FILE = 1 << 34
+_MANIFEST = {"name": str, "spec": dict, "parts": dict, "licences": dict, "provenance": dict}
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 Weights = Mapping[str, NDArray[Any]]
@@ -90,15 +94,21 @@ class Bundle:
         if part is None:
             return None
         try:
-            graphs = json.loads(part)["graphs"]
-            return Calibration.from_dict(graphs[graph]) if graph in graphs else None
+            graphs = parse_json(part, name="calibration.json", max_bytes=_LARGEST_JSON)["graphs"]
+            found = Calibration.from_dict(graphs[graph]) if graph in graphs else None
         except (InputError, KeyError, TypeError, ValueError) as error:
             raise BundleError(
                 f"{self.name}: calibration.json is not a calibration ({error})"
             ) from error
+        if found is not None and len(found.probabilities) != len(self.pose_spec.skeleton):
+            raise BundleError(
+                f"{self.name}: calibration.json is of {len(found.probabilities)} keypoints, the "
+                f"model of {len(self.pose_spec.skeleton)}"
+            )
+        return found
 
     def manifest(self) -> dict[str, Any]:
-        """What manifest.json says, sha256 of each part included."""
+        """The contents of manifest.json, sha256 of each part included."""
         return {
             "schema": SCHEMA,
             "name": self.name,
@@ -161,9 +171,13 @@ class Bundle:
 def read_whole(path: Path) -> bytes:
     """A model file's bytes. Raises BundleError: not there, empty, or a pointer to a file."""
     try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise BundleError(f"{path}: larger than {_LARGEST_FILE:,} bytes; no model here is")
         data = path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, MemoryError) as error:  # a NUL in the name; larger than memory
+        raise BundleError(f"{shown(str(path))}: cannot be read: {error}") from error
     if not data:
         raise BundleError(f"{path}: is empty (0 bytes); fetch it again")
     if data.startswith(b"version https://git-lfs"):
@@ -206,23 +220,26 @@ def check_entries(
 
 def _check_manifest(parts: dict[str, bytes], path: Path) -> dict[str, Any]:
     """The manifest, after its schema and the sha256 of every part were checked."""
-    try:
-        manifest = json.loads(parts["manifest.json"])
-        schema, listed = manifest["schema"], dict(manifest["parts"])
-        if not isinstance(schema, int) or schema > SCHEMA:
-            raise BundleError(
-                f"{path}: bundle schema {schema}; this posekit reads up to {SCHEMA}: update posekit"
-            )
-        wanted = {key: manifest[key] for key in ("name", "spec", "licences", "provenance")}
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"{path}: manifest.json is not a bundle's ({error!r})") from error
+    where = f"{path}: manifest.json"
+    data = parts["manifest.json"]
+    manifest = parse_json(data, name=where, error=BundleError, max_bytes=_LARGEST_JSON)
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise BundleError(
+            f"{path}: bundle schema {shown(schema)}; this posekit reads up to {SCHEMA}: update "
+            "posekit"
+        )
+    wrong = [key for key, kind in _MANIFEST.items() if not isinstance(manifest.get(key), kind)]
+    if wrong:
+        raise BundleError(f"{where} is not a bundle's: {wrong[0]} is missing or of another type")
+    listed = manifest["parts"]
     if set(listed) != set(parts) - {"manifest.json"} or "weights.safetensors" not in listed:
         odd = sorted(set(listed) ^ (set(parts) - {"manifest.json"}))
         raise BundleError(f"{path}: parts and manifest differ: {odd or 'no weights'}")
     for name, digest in listed.items():
         if _sha256(parts[name]) != digest:
             raise BundleError(f"{path}: {name} is damaged (its sha256 is not the manifest's)")
-    return {**manifest, **wanted}
+    return {**manifest, "name": printable(manifest["name"])}
 
 
 def _spec(manifest: Mapping[str, Any], path: Path) -> ModelSpec | DetectorSpec:
@@ -232,9 +249,9 @@ def _spec(manifest: Mapping[str, Any], path: Path) -> ModelSpec | DetectorSpec:
             return ModelSpec.from_dict(manifest["spec"])
         if kind == "detector":
             return DetectorSpec.from_dict(manifest["spec"])
-    except (InputError, TypeError, ValueError) as error:
+    except InputError as error:
         raise BundleError(f"{path}: its spec is wrong: {error}") from error
-    raise BundleError(f"{path}: holds a {kind!r}; this posekit reads pose and detector")
+    raise BundleError(f"{path}: holds a {shown(kind)}; this posekit reads pose and detector")
 
 
 def _load_tensors(data: bytes, where: object) -> dict[str, NDArray[Any]]:
@@ -245,7 +262,7 @@ def _load_tensors(data: bytes, where: object) -> dict[str, NDArray[Any]]:
         return {}
     try:
         return load(data)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:  # also an unknown type
         raise BundleError(f"{where}: tensors cannot be read ({error})") from error
 
 

@@ -1,6 +1,6 @@
-"""Keypoints to heatmaps and back, in plain numpy: the truth for the graphs and the kernels.
+"""Keypoints to heatmaps and back, in plain numpy: the reference for the graphs and the kernels.
 
-Heatmaps are float32 (N, K, h, w). A place on a map is in cells, x then y, the centre of the first
+Heatmaps are float32 (N, K, h, w). A place on a map is in cells, x then y, the center of the first
 cell (0, 0); in the crop it lies at the spec's own `x_crop = a * x_map + b`.
 
 What holds for each way to decode, here and in the points graph:
@@ -26,7 +26,7 @@ from posekit.types import Float32, ModelSpec
 
 Ints = NDArray[np.int64]
 
-# Cells: a peak's top lies in its vicinity. The peers have no bound (HRNet, DARK, mmpose).
+# Cells: a peak's top lies near its cell. HRNet, DARK and mmpose have no bound.
 MAX_STEP = 1.0
 # A Hessian whose determinant is below FLAT (a Gaussian wider than 56 cells) or below THIN times its
 # squared trace (one axis 30 times as wide as the other) is rounding: no peak to climb.
@@ -58,7 +58,7 @@ def merge_flip(
 ) -> Float32:
     """Mean of the maps and of those of the mirrored crops, mirrored back, float32 (N, K, h, w).
 
-    mirror: keypoint k of a mirrored picture is mirror[k].  shift: cells by which the mirrored
+    mirror: keypoint k of a mirrored image is mirror[k].  shift: cells by which the mirrored
     maps move right (negative: left), in fractions too (linear between two columns); beyond a map
     its edge column stands. MSRA code shifts by 1 where 0.75 is exact.  Raises InputError.
     """
@@ -123,7 +123,8 @@ def _add_backwards(own: Float32, reverse: Float32, shift: float, *, out: Float32
 def _blend(maps: Float32, part: float) -> Float32:
     """Rows `maps` (R, w) moved left by `part` (-1 to 1) of a column, edges repeated.
 
-    The neighbour's share is added along the flat array; what crosses a row's end is mended.
+    The neighbor's share is added along the flat array; edge cells, which would read the next row,
+    are restored.
     """
     share = np.float32(abs(part))
     blended: Float32 = maps * (1 - share)
@@ -155,7 +156,7 @@ def decode(
 
     heatmaps: (N, K, h, w).  mirrored: the maps of the mirrored crops; their merge is decoded.
     `spec.decode` refines the peak's cell: argmax not at all, quarter and quarter-axis by a quarter
-    cell towards the higher neighbour, dark and udp by a Newton step.  Ties, edges, NaN: see the
+    cell towards the higher neighbor, dark and udp by a Newton step.  Ties, edges, NaN: see the
     module.
     Raises InputError.
     """
@@ -205,7 +206,7 @@ def _step(
 
 
 def _quarter_step(maps: Float32, rows: Ints, columns: Ints, *, apart: bool) -> Float32:
-    """A quarter of a cell towards the higher neighbour, away from the borders.
+    """A quarter of a cell towards the higher neighbor, away from the borders.
 
     Along both axes where 1 < x < w - 1 and 1 < y < h - 1; `apart`: along x where the first of
     these and 0 < y hold, along y where the second and 0 < x.

@@ -1,4 +1,4 @@
-"""What this machine can do, by trying it: nothing is believed because it is listed.
+"""What this machine can do, by trying it: being listed or installed is not enough.
 
 Each check is a function of its own that imports what it needs inside, so that a broken package
 is a line of the report and not a crash.
@@ -56,13 +56,13 @@ class Check:
     """One finding.
 
     status: ok; absent (an optional part that is not there); warning (it works, but);
-    failed (posekit cannot run on the CPU like this).  mend: what to do, or "".
+    failed (posekit cannot run on the CPU like this).  fix: what to do, or "".
     """
 
     name: str
     status: Status
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,11 +154,11 @@ def _opencv() -> Check:
     try:
         import cv2
     except ImportError as error:
-        mend = "pip install --force-reinstall opencv-python-headless (it needs no display library)"
-        return Check("OpenCV", "failed", f"{listed or 'not installed'}: {error}", mend)
+        fix = "pip install --force-reinstall opencv-python-headless (it needs no display library)"
+        return Check("OpenCV", "failed", f"{listed or 'not installed'}: {error}", fix)
     if len(found) > 1:
-        mend = f"pip uninstall -y {' '.join(found)}; then pip install opencv-python-headless"
-        return Check("OpenCV", "warning", f"{listed}: they overwrite each other's files", mend)
+        fix = f"pip uninstall -y {' '.join(found)}; then pip install opencv-python-headless"
+        return Check("OpenCV", "warning", f"{listed}: they overwrite each other's files", fix)
     return Check("OpenCV", "ok", f"{cv2.__version__} ({listed or 'not installed by pip'})")
 
 
@@ -168,8 +168,8 @@ def _extras() -> list[Check]:
         versions = {name: _version(name) for name in names}
         missing = [name for name, version in versions.items() if version is None]
         if missing:
-            mend = "" if extra in ("cpu", "gpu") else f"pip install 'posekit[{extra}]'"
-            checks.append(Check(f"extra {extra}", "absent", f"no {', '.join(missing)}", mend))
+            fix = "" if extra in ("cpu", "gpu") else f"pip install 'posekit[{extra}]'"
+            checks.append(Check(f"extra {extra}", "absent", f"no {', '.join(missing)}", fix))
         else:
             listed = ", ".join(f"{name} {version}" for name, version in versions.items())
             checks.append(Check(f"extra {extra}", "ok", listed))
@@ -179,8 +179,8 @@ def _extras() -> list[Check]:
 def _onnxruntime() -> Check:
     problem = onnxruntime_conflict()
     if problem is not None:
-        found, _, mend = problem.partition("; ")
-        return Check("ONNX Runtime", "failed", found, mend)
+        found, _, fix = problem.partition("; ")
+        return Check("ONNX Runtime", "failed", found, fix)
     listed = ", ".join(f"{name} {version}" for name, version in providers.installed().items())
     return Check("ONNX Runtime", "ok", listed or "not installed by pip")
 
@@ -219,12 +219,12 @@ def _provider(name: str) -> Check:
     if problem is None:
         return Check(f"provider {short}", "ok", "a session ran on it")
     status: Status = "failed" if short == "CPU" else "warning"
-    mend = "pip install --force-reinstall onnxruntime"
+    fix = "pip install --force-reinstall onnxruntime"
     if short == "CUDA":
-        mend = "needs an NVIDIA driver, CUDA 13 and cuDNN 9; until then use --device cpu"
+        fix = "needs an NVIDIA driver, CUDA 13 and cuDNN 9; until then use --device cpu"
     elif short != "CPU":
-        mend = "its libraries are missing; posekit runs without it"
-    return Check(f"provider {short}", status, problem, mend)
+        fix = "its libraries are missing; posekit runs without it"
+    return Check(f"provider {short}", status, problem, fix)
 
 
 def try_provider(name: str) -> str | None:
@@ -244,14 +244,14 @@ def try_provider(name: str) -> str | None:
     failures = (state.Fail, state.InvalidArgument, state.EPFail, state.NotImplemented)
     try:
         session = onnxruntime.InferenceSession(TINY_GRAPH, options, providers=[name])
-        (answer,) = session.run(None, {"x": np.array([1.5, -2.0], np.float32)})
+        (output,) = session.run(None, {"x": np.array([1.5, -2.0], np.float32)})
     except (*failures, state.RuntimeException, RuntimeError, ValueError) as error:
         return f"a session cannot be opened or run ({str(error).splitlines()[0]})"
-    return None if answer.tolist() == [3.0, -4.0] else f"1.5 + 1.5 gives {answer[0]}"
+    return None if output.tolist() == [3.0, -4.0] else f"1.5 + 1.5 gives {output[0]}"
 
 
 def _gpu() -> Check:
-    """Ask the NVIDIA driver itself, which needs no package."""
+    """Query the NVIDIA driver itself, which needs no package."""
     library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         cuda = ctypes.CDLL(library)
@@ -260,28 +260,28 @@ def _gpu() -> Check:
     count, version = ctypes.c_int(0), ctypes.c_int(0)
     code = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
     if code != 0 or count.value == 0:
-        found = f"a driver, but no GPU answers (CUDA error {code})"
-        return Check("NVIDIA GPU", "warning", found, "see whether nvidia-smi lists one")
+        found = f"a driver, but no GPU responds (CUDA error {code})"
+        return Check("NVIDIA GPU", "warning", found, "check whether nvidia-smi lists one")
     cuda.cuDriverGetVersion(ctypes.byref(version))
     name = ctypes.create_string_buffer(128)
     cuda.cuDeviceGetName(name, len(name), 0)
     supported = f"{version.value // 1000}.{version.value % 1000 // 10}"
     found = f"{name.value.decode()}, {count.value} in all, driver for CUDA {supported}"
     if "onnxruntime-gpu" not in providers.installed():
-        mend = "to use it: pip uninstall -y onnxruntime; pip install 'posekit[gpu]'"
-        return Check("NVIDIA GPU", "warning", f"{found}; not used", mend)
+        fix = "to use it: pip uninstall -y onnxruntime; pip install 'posekit[gpu]'"
+        return Check("NVIDIA GPU", "warning", f"{found}; not used", fix)
     return Check("NVIDIA GPU", "ok", found)
 
 
 def _encoders() -> list[Check]:
-    """Each codec encodes one picture."""
+    """Each codec encodes one image."""
     try:
         import av
 
         from posekit import video
     except ImportError as error:
-        mend = "pip install --force-reinstall av opencv-python-headless"
-        return [Check("video", "failed", str(error), mend)]
+        fix = "pip install --force-reinstall av opencv-python-headless"
+        return [Check("video", "failed", str(error), fix)]
     checks = [Check("video", "ok", f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}")]
     for codec in ("h264", "vp9", "av1"):
         with tempfile.TemporaryDirectory() as folder:
@@ -302,9 +302,9 @@ def _encoder(codec: Any, path: Path) -> Check:
         writer.close()
     except PosekitError as error:
         problem = str(error).replace(str(path), path.name)
-        mend = "choose another --codec, or pass --no-video"
-        return Check(f"encoder {codec}", "warning", problem, mend)
-    return Check(f"encoder {codec}", "ok", "a picture was encoded")
+        fix = "choose another --codec, or pass --no-video"
+        return Check(f"encoder {codec}", "warning", problem, fix)
+    return Check(f"encoder {codec}", "ok", "an image was encoded")
 
 
 def _models() -> list[Check]:
@@ -318,11 +318,11 @@ def _models() -> list[Check]:
         try:
             shifts = verify.verify(bundle.Bundle.open(path))
         except PosekitError as error:
-            mend = "pip install --force-reinstall posekit"
-            checks.append(Check(f"model {name}", "failed", str(error), mend))
+            fix = "pip install --force-reinstall posekit"
+            checks.append(Check(f"model {name}", "failed", str(error), fix))
         else:
-            strays = f", {max(shifts.values()):.3f} px from its reference" if shifts else ""
-            checks.append(Check(f"model {name}", "ok", f"sound{strays}"))
+            deviation = f", {max(shifts.values()):.3f} px from its reference" if shifts else ""
+            checks.append(Check(f"model {name}", "ok", f"sound{deviation}"))
     missing = Check("models", "failed", "none embedded", "pip install --force-reinstall posekit")
     return checks or [missing]
 
@@ -333,6 +333,6 @@ def _disk(name: str, folder: Path) -> Check:
     if not os.access(folder, os.W_OK):
         return Check(f"disk, {name}", "warning", f"{folder} is read-only", "pass -o FOLDER")
     if free < _FREE_BYTES:
-        mend = "free some space; an hour of 1080p overlay takes about 2 GiB"
-        return Check(f"disk, {name}", "warning", found, mend)
+        fix = "free some space; an hour of 1080p overlay takes about 2 GiB"
+        return Check(f"disk, {name}", "warning", found, fix)
     return Check(f"disk, {name}", "ok", found)

@@ -1,4 +1,4 @@
-"""Poses on a picture: left blue, right orange, the rest white; a colour a track for its box."""
+"""Poses on an image: left blue, right orange, the rest white; a color a track for its box."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from posekit.types import Float32, Poses, Skeleton, UInt8
 Color = tuple[int, int, int]
 Float64 = NDArray[np.float64]
 
-# Blue and orange stay apart for every kind of colour blindness (Okabe and Ito).
+# Blue and orange stay apart for every kind of color blindness (Okabe and Ito).
 LEFT: Color = (30, 165, 255)
 RIGHT: Color = (255, 138, 20)
 MIDDLE: Color = (240, 240, 240)
@@ -33,10 +33,10 @@ _ROUND = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1)
 
 @dataclass(frozen=True)
 class DrawStyle:
-    """How poses look.
+    """How poses are drawn.
 
     min_score: a keypoint scored lower is not drawn, nor a bone that ends there.
-    width: of a bone, as a share of the person's height in the picture; the picture's diagonal
+    width: of a bone, as a share of the person's height in the image; the image's diagonal
         bounds it from both sides.  boxes: draw them.  ids: draw their tags.
     """
 
@@ -52,7 +52,7 @@ def draw(
     """`image` uint8 (H, W, 3) RGB with boxes, bones and points on it; a copy unless `out` is given.
 
     out: C-contiguous, of the same shape, maybe `image` itself. Points that are not finite or under
-    `style.min_score` are left out, those outside the picture are cut. Raises InputError.
+    `style.min_score` are left out, those outside the image are cut. Raises InputError.
     """
     canvas = _canvas(image, out)
     if not len(poses):
@@ -68,15 +68,15 @@ def draw(
 
 @functools.lru_cache(4096)
 def color_of(identity: int) -> Color:
-    """RGB colour of a track id: the same one each time, and far from its neighbours' hues."""
+    """RGB color of a track id: the same one each time, and far from its neighbors' hues."""
     hue = 0.12 + 0.618034 * identity  # the golden ratio spreads any run of numbers evenly
     red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, 0.62, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
 @dataclass(frozen=True, eq=False)
-class _Look:
-    """What a skeleton's names and sigmas say about its drawing.
+class _Shapes:
+    """What is drawn for a skeleton, by its names and sigmas.
 
     bones: (B, 2) indices.  weights, sizes: share of the full width, per bone and per keypoint.
     rimmed: (B,) which bones have a dark rim.  bone_colors, point_colors: of their sides.
@@ -91,18 +91,18 @@ class _Look:
 
 
 @functools.lru_cache(16)
-def _look(skeleton: Skeleton) -> _Look:
+def _shapes(skeleton: Skeleton) -> _Shapes:
     bones = np.array(skeleton.bones, np.int64).reshape(-1, 2)
     # small sigmas belong to small parts: eyes, fingers; they get thin lines
     sizes = np.clip(np.array(skeleton.sigmas) / 0.06, 0.4, 1.0)
     colors = tuple(_color(skeleton, k) for k in range(len(skeleton)))
     bone_colors = tuple(colors[a] if colors[a] == colors[b] else MIDDLE for a, b in skeleton.bones)
     weights = sizes[bones].min(1, initial=1.0)
-    return _Look(bones, weights, sizes, weights >= _DELICATE, bone_colors, colors)
+    return _Shapes(bones, weights, sizes, weights >= _DELICATE, bone_colors, colors)
 
 
 def _color(skeleton: Skeleton, k: int) -> Color:
-    """By name; where it does not tell, the earlier one of a mirror pair is left, as in COCO."""
+    """By name; else the earlier one of a mirror pair is left, as in COCO."""
     name, pair = skeleton.keypoints[k].lower(), skeleton.mirror[k]
     if pair == k:
         return MIDDLE
@@ -127,34 +127,34 @@ def _canvas(image: UInt8, out: UInt8 | None) -> UInt8:
 
 def _draw_skeletons(canvas: UInt8, poses: Poses, style: DrawStyle) -> None:
     """Person by person: rims of the bones, so that none cuts another bone, bones, points."""
-    look = _look(poses.skeleton)
+    shapes = _shapes(poses.skeleton)
     near: NDArray[np.bool_] = np.abs(poses.points).max(2) < _FAR  # false for NaN
     shown = near & (poses.scores >= style.min_score)
     points = np.where(shown[:, :, None], poses.points, 0).astype(np.float64)
     width = _widths(canvas, poses, shown, share=style.width)
     rim = np.maximum(1.0, width * _RIM)
-    halves = width[:, None] * look.weights / 2
-    start, end = points[:, look.bones[:, 0]], points[:, look.bones[:, 1]]
-    drawn = shown[:, look.bones[:, 0]] & shown[:, look.bones[:, 1]]
+    halves = width[:, None] * shapes.weights / 2
+    start, end = points[:, shapes.bones[:, 0]], points[:, shapes.bones[:, 1]]
+    drawn = shown[:, shapes.bones[:, 0]] & shown[:, shapes.bones[:, 1]]
     bones = _quads(start, end, halves)
     rims = _quads(start, end, halves + rim[:, None])
-    radii = 0.85 * width[:, None] * look.sizes
+    radii = 0.85 * width[:, None] * shapes.sizes
     dots, dot_rims = _dots(points, radii), _dots(points, radii + rim[:, None])
     for n in range(len(poses)):
-        for b in np.flatnonzero(drawn[n] & look.rimmed).tolist():
+        for b in np.flatnonzero(drawn[n] & shapes.rimmed).tolist():
             cv2.fillConvexPoly(canvas, rims[n, b], _EDGE, cv2.LINE_AA, _SHIFT)
         for b in np.flatnonzero(drawn[n]).tolist():
-            cv2.fillConvexPoly(canvas, bones[n, b], look.bone_colors[b], cv2.LINE_AA, _SHIFT)
+            cv2.fillConvexPoly(canvas, bones[n, b], shapes.bone_colors[b], cv2.LINE_AA, _SHIFT)
         for k in np.flatnonzero(shown[n]).tolist():
             cv2.fillConvexPoly(canvas, dot_rims[n, k], _EDGE, cv2.LINE_AA, _SHIFT)
-            cv2.fillConvexPoly(canvas, dots[n, k], look.point_colors[k], cv2.LINE_AA, _SHIFT)
+            cv2.fillConvexPoly(canvas, dots[n, k], shapes.point_colors[k], cv2.LINE_AA, _SHIFT)
 
 
 def _widths(canvas: UInt8, poses: Poses, shown: NDArray[np.bool_], *, share: float) -> Float64:
     """Width (N,) of each person's bones, px: by the extent of the drawn points, else of the box."""
-    seen = shown[:, :, None]
-    low = np.where(seen, poses.points, np.inf).min(1)
-    high = np.where(seen, poses.points, -np.inf).max(1)
+    drawn = shown[:, :, None]
+    low = np.where(drawn, poses.points, np.inf).min(1)
+    high = np.where(drawn, poses.points, -np.inf).max(1)
     boxes = poses.boxes.xyxy
     extent = np.where(shown.sum(1)[:, None] > 1, high - low, boxes[:, 2:] - boxes[:, :2])
     diagonal = math.hypot(*canvas.shape[:2])
@@ -196,7 +196,7 @@ def _draw_boxes(canvas: UInt8, poses: Poses) -> None:
 
 
 def _draw_tag(canvas: UInt8, text: str, box: Float32, *, color: Color) -> None:
-    """The id on its colour, above the box's corner, or within the picture where it would leave."""
+    """The id on its color, above the box's corner, or within the image where it would leave."""
     height, width = canvas.shape[:2]
     scale = min(max(math.hypot(width, height) / 3000, 0.35), 1.6)
     font, bold = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(scale * 1.6))

@@ -6,16 +6,16 @@ PosekitError
 ├── CheckpointError                       not a checkpoint we know, or it does not fit strictly
 ├── BundleError                           missing, damaged, tampered with, or of another version
 ├── MissingExtraError (also ImportError)  says which extra to install
-├── DeviceError                           the device or provider asked for is not there
+├── DeviceError                           the requested device or provider is not there
 ├── EngineError
 │   ├── ExportError                       a network or graph cannot be exported
-│   ├── ParityError                       an export deviates from its source; carries how far, in px
+│   ├── ParityError                       an export deviates from its source; carries how far, px
 │   └── KernelError                       a CUDA kernel does not compile, load or launch
 └── AdaptError
     ├── RecipeError                       a recipe names something that does not exist
     ├── DataError                         too few images, or too uniform
     ├── DivergedError                     the loss is no longer finite
-    ├── CollapsedError                    the network has stopped answering
+    ├── CollapsedError                    the network gives no peaks any more
     └── RejectedError                     the gate found the result no better than the source
 
 A message says what went wrong, where, what was got, what was wanted and what to do.
@@ -52,7 +52,7 @@ class MissingExtraError(PosekitError, ImportError):
 
 
 class DeviceError(PosekitError):
-    """The device or provider asked for is not there."""
+    """The requested device or provider is not there."""
 
     exit_code = 3
 
@@ -103,7 +103,7 @@ class DivergedError(AdaptError):
 
 
 class CollapsedError(AdaptError):
-    """The network has stopped answering; the old weights stand."""
+    """The network gives no peaks any more; the old weights stand."""
 
     exit_code = 5
 

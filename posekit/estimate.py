@@ -173,7 +173,7 @@ class Estimator:
                 frame_size = batch[0].size
                 if due:
                     next_detection = count * size + self.options.detect_every
-                self.runtime.ahead([frame.pixels for frame in batch])
+                self.runtime.prefetch([frame.pixels for frame in batch])
                 waiting.append((batch, pool.submit(self._detect, batch[0]) if due else None))
                 if len(waiting) > ahead:
                     yield _with_result(*waiting.popleft())

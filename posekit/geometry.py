@@ -1,8 +1,8 @@
 """Boxes, crops and the way back; IoU and OKS. The pixel convention, once:
 
-the centre of the first pixel is (0, 0), x points right, y points down, so a picture of width W
+the center of the first pixel is (0, 0), x points right, y points down, so an image of width W
 covers x from -0.5 to W - 0.5. A box [x0, y0, x1, y1] is in the same coordinates. Every module
-of posekit speaks it, and a round-trip test holds them to it.
+of posekit uses it, which a round-trip test checks.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Warp:
         """The upright crop of each box: grown to the crop's aspect, then by `spec.padding`.
 
         Boxes may lie partly or wholly outside the frame; a side under one pixel counts as one.
-        The enlarged box spans W - crop_shrink px and its centre lies at W/2 - crop_center
+        The enlarged box spans W - crop_shrink px and its center lies at W/2 - crop_center
         (MSRA: simple baselines' get_affine_transform; UDP: Huang et al., CVPR 2020).
         """
         width, height = spec.input_size

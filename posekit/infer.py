@@ -28,7 +28,7 @@ from posekit.types import Frame
 from posekit.version import __version__
 from posekit.write import Header
 
-_WAKE_S = 0.2  # between two looks whether a run is to stop, or is done
+_WAKE_S = 0.2  # between two checks whether a run is to stop, or is done
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class InferOptions:
 
 @dataclass
 class SourceSummary:
-    """What became of one source; `outputs` are names in the output folder.
+    """The result for one source; `outputs` are names in the output folder.
 
     decoder: what decoded it: PyAV, OpenCV or the GPU's, by name.  unreadable: images left out.
     error: why it could not be read, or not to its end; None: it was.
@@ -69,7 +69,7 @@ class SourceSummary:
 
 @dataclass(frozen=True)
 class Hooks:
-    """How a caller follows a run: on_frame after each frame, on_show with the address to look at,
+    """How a caller follows a run: on_frame after each frame, on_show with the address to open,
     on_error with the reason why one of several sources could not be read.
 
     When `stop` is set, the frame in hand is finished and what was done is kept.
@@ -322,7 +322,11 @@ class _Job:
 
     def _whole_images(self, before: int) -> list[str]:
         count = getattr(self.estimator.find, "whole_images", 0) - before
-        return [f"{count} images without a found person were looked at whole"] if count else []
+        return (
+            [f"{count} images in which no person was found were estimated as a whole"]
+            if count
+            else []
+        )
 
     def _header(self, reader: video.Reader) -> Header:
         bundle = self.estimator.runtime.bundle

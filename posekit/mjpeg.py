@@ -1,4 +1,4 @@
-"""The newest picture in a browser: MJPEG from this machine, for whoever watches."""
+"""The newest image in a browser: MJPEG, served from this machine."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from posekit.types import UInt8
 
 _PAGE = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>posekit</title>
 <style>body{margin:0;background:#111}img{width:100vw;height:100vh;object-fit:contain}</style>
-<img src="/stream.mjpg" alt="the newest picture"></html>
+<img src="/stream.mjpg" alt="the newest image"></html>
 """
-_BOUNDARY = "posekit-picture"
-_QUALITY = (cv2.IMWRITE_JPEG_QUALITY, 80)  # a look at it, not a record
-_STALLED_S = 10.0  # a watcher that takes nothing for so long is let go
+_BOUNDARY = "posekit-image"
+_QUALITY = (cv2.IMWRITE_JPEG_QUALITY, 80)  # a preview, not a record
+_STALLED_S = 10.0  # a viewer that takes nothing for so long is disconnected
 _WAKE_S = 1.0
 
 
 class _Newest:
-    """The newest picture; made a JPEG at most once, and only when a watcher asks."""
+    """The newest image; encoded as JPEG at most once, and only for a viewer."""
 
     def __init__(self) -> None:
         self._state = threading.Condition()
@@ -45,7 +45,7 @@ class _Newest:
             self._state.notify_all()
 
     def after(self, version: int) -> tuple[int, bytes] | None:
-        """(version, JPEG) of a picture newer than `version`, waiting for it; None when closed."""
+        """(version, JPEG) of an image newer than `version`, waiting for it; None when closed."""
         with self._state:
             while self._version <= version and not self.closed:
                 self._state.wait(_WAKE_S)
@@ -65,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Send the page or the stream; other names and other hosts get an error."""
-        if not self._asked_for_us():
+        if not self._is_addressed_to_us():
             self.send_error(403, "this name is not served here")
         elif self.path == "/":
             self._send_page()
@@ -74,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_error(404)
 
-    def _asked_for_us(self) -> bool:
+    def _is_addressed_to_us(self) -> bool:
         """False where another site's name was pointed at this machine (DNS rebinding)."""
         host = self.headers.get("Host", "").rpartition(":")[0].strip("[]").lower()
         local = self.server.server_address[0] in ("127.0.0.1", "::1")
@@ -93,15 +93,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
         version = 0
-        while (picture := self.server.newest.after(version)) is not None:
-            version, jpeg = picture
+        while (newest := self.server.newest.after(version)) is not None:
+            version, jpeg = newest
             head = (
                 f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
             )
             self.wfile.write(head.encode() + jpeg + b"\r\n")
 
     def handle(self) -> None:
-        """One watcher; that it leaves is no error."""
+        """One viewer; a disconnection is not an error."""
         try:
             super().handle()
         except OSError:  # gone, or stalled
@@ -109,12 +109,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         """Let `close` end this connection too."""
-        self.server.watchers.add(self.request)
+        self.server.viewers.add(self.request)
         super().setup()
 
     def finish(self) -> None:
         """The connection ends."""
-        self.server.watchers.discard(self.request)
+        self.server.viewers.discard(self.request)
         super().finish()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base's name
@@ -122,18 +122,18 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # so that closing waits for the watchers' threads
+    daemon_threads = False  # so that closing waits for the viewers' threads
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.newest = _Newest()
-        self.watchers: set[socket.socket] = set()
+        self.viewers: set[socket.socket] = set()
         super().__init__(address, _Handler)
 
 
 class MjpegServer:
-    """Shows pushed pictures at `url` until it is closed; port 0 takes a free one.
+    """Shows pushed images at `url` until it is closed; port 0 takes a free one.
 
-    Only this machine can look unless `host` says otherwise. Raises SourceError where the port is
+    Only this machine can connect unless `host` says otherwise. Raises SourceError where the port is
     taken.
     """
 
@@ -152,21 +152,21 @@ class MjpegServer:
         self._thread.start()
 
     def push(self, image: UInt8) -> None:
-        """Show uint8 (H, W, 3) RGB; never waits, and watchers may skip pictures.
+        """Show uint8 (H, W, 3) RGB; never waits, and viewers may skip images.
 
         The array is read later: do not change it.
         """
         self._server.newest.push(image)
 
     def close(self) -> None:
-        """Let all watchers go and free the port. Safe to call twice."""
+        """Disconnect all viewers and free the port. Safe to call twice."""
         self._server.newest.close()
         self._server.shutdown()
         self._thread.join()
-        for watcher in list(self._server.watchers):
+        for viewer in list(self._server.viewers):
             try:
-                watcher.shutdown(socket.SHUT_RDWR)
-            except OSError:  # it has left by itself
+                viewer.shutdown(socket.SHUT_RDWR)
+            except OSError:  # it has disconnected by itself
                 continue
         self._server.server_close()
 

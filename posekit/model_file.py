@@ -1,19 +1,19 @@
 """What `-m` names: a bundle, or an `.onnx` that `posekit export` wrote, weights inside or beside.
 
-ONNX itself is not needed: what the file says of itself comes from ONNX Runtime, and weights that
-stand beside it are a safetensors file, which is handed to ONNX Runtime as a bundle's weights are.
+ONNX itself is not needed: its metadata is read by ONNX Runtime, and weights that
+stand beside it are a safetensors file, which ONNX Runtime gets as it gets a bundle's weights.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from posekit.bundle import Bundle, Weights, read_whole
 from posekit.errors import BundleError, InputError
 from posekit.onnx_scan import external_initializers
+from posekit.parsing import parse_json, printable
 from posekit.session import open_session
 from posekit.types import ModelSpec
 
@@ -32,13 +32,15 @@ def open_model(path: Path) -> Bundle:
         return Bundle.open(path)
     graph = read_whole(path)
     weights, sha256 = _beside(path, graph)
-    said = _metadata(path, graph, weights)
+    metadata = _metadata(path, graph, weights)
     try:
-        spec = ModelSpec.from_dict(json.loads(said["spec"]))
-    except (InputError, KeyError, TypeError, ValueError) as error:
+        spec = ModelSpec.from_dict(parse_json(metadata["spec"], name="spec", max_bytes=_BLOCK))
+    except (InputError, KeyError) as error:
         raise BundleError(f"{path}: its metadata is damaged ({error})") from error
-    name = "flip" if said.get("flip") == "true" else "plain"
-    return Bundle(said.get("name", path.stem), spec, weights, {name: graph}, sha256=sha256)
+    name = "flip" if metadata.get("flip") == "true" else "plain"
+    return Bundle(
+        printable(metadata.get("name", path.stem)), spec, weights, {name: graph}, sha256=sha256
+    )
 
 
 def _beside(path: Path, graph: bytes) -> tuple[Weights, str]:
@@ -76,10 +78,10 @@ def _metadata(path: Path, graph: bytes, weights: Weights) -> Mapping[str, str]:
     except BundleError as error:
         reason = str(error).splitlines()[0]
         raise BundleError(f"{path}: not a whole ONNX file: {reason}") from error
-    said: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
-    if said.get("outputs") != "points":
-        found = f"outputs {said['outputs']}" if "outputs" in said else "no posekit metadata"
+    metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
+    if metadata.get("outputs") != "points":
+        found = f"outputs {metadata['outputs']}" if "outputs" in metadata else "no posekit metadata"
         raise BundleError(
             f"{path}: holds {found}; infer runs what `posekit export --outputs points` writes"
         )
-    return said
+    return metadata

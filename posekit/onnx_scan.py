@@ -59,7 +59,7 @@ def external_initializers(graph: bytes, name: str) -> frozenset[str]:
     """Names of the graph's initializers whose values are not in it, but in a bundle or `.data`.
 
     name: begins a message. Raises BundleError: not an ONNX graph; a tensor that refers to another
-    file, or that is no initializer of the main graph; loops; functions nested beyond a limit.
+    file, or that is not an initializer of the main graph; loops; functions nested beyond a limit.
     """
     try:
         return (_scan_small if len(graph) < _SMALL else _scanned)(graph)
@@ -149,7 +149,7 @@ class _Scan:
         if not own or "/" in location or "\\" in location:
             raise _MalformedError(f"tensor {name!a} refers to the file {location!a}; refused")
         if not is_initializer or name in self.external:
-            raise _MalformedError(f"tensor {name!a} refers to a file and is no weight; refused")
+            raise _MalformedError(f"tensor {name!a} refers to a file and is not a weight; refused")
         self.external.add(name)
 
     def _location(self, entries: list[tuple[int, int]]) -> str:

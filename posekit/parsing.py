@@ -19,7 +19,16 @@ import numpy as np
 
 from posekit.errors import InputError, PosekitError
 
-__all__ = ["number", "numbers", "parse_json", "parse_toml", "read_json", "read_toml", "shown"]
+__all__ = [
+    "number",
+    "numbers",
+    "parse_json",
+    "parse_toml",
+    "printable",
+    "read_json",
+    "read_toml",
+    "shown",
+]
 
 JSON_BYTES = 1 << 29  # COCO's train2017 keypoint annotations are 2**28
 TOML_BYTES = 1 << 20
@@ -159,6 +168,11 @@ def shown(value: object) -> str:
         return f"an integer of {value.bit_length()} bits"
     text = ascii(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."
+
+
+def printable(text: str) -> str:
+    """A text whose control characters are escaped: no name moves a terminal's cursor."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _is_nested(value: object) -> bool:

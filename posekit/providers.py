@@ -1,9 +1,9 @@
 """Which ONNX Runtime is installed, what it may run on, and what it really runs on.
 
-The first is asked of the installer's records, without importing it: every ONNX Runtime wheel
+The first is taken from the installer's records, without importing it: every ONNX Runtime wheel
 (onnxruntime, onnxruntime-gpu, …) fills the same folder, so two of them leave a mixture that fails
 late and obscurely; here it is one sentence before anything is loaded. The last is compared with
-what was asked for: ONNX Runtime falls back to the CPU without a word.
+what was requested: ONNX Runtime falls back to the CPU silently.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def check_onnxruntime() -> None:
         names = " ".join(found)
         extra = "gpu" if "onnxruntime-gpu" in found else "cpu"
         raise DeviceError(
-            f"{listed} are both installed and overwrite each other's files; mend it with: "
+            f"{listed} are both installed and overwrite each other's files; fix it with: "
             f"pip uninstall -y {names}; then pip install 'posekit[{extra}]'"
         )
     if not found and importlib.util.find_spec("onnxruntime") is None:
@@ -145,7 +145,7 @@ class Device:
 
 
 def lacking_gpu() -> str:
-    """Why no GPU can be had here, or "" where an NVIDIA driver answers; takes milliseconds."""
+    """Why no GPU can be had here, or "" where an NVIDIA driver responds; takes milliseconds."""
     library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         cuda = ctypes.CDLL(library)
@@ -153,27 +153,27 @@ def lacking_gpu() -> str:
         return f"no NVIDIA driver on this machine ({library})"
     count = ctypes.c_int(0)
     code = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
-    return f"an NVIDIA driver, but no GPU answers (CUDA error {code})" if not count.value else ""
+    return f"an NVIDIA driver, but no GPU responds (CUDA error {code})" if not count.value else ""
 
 
 def check_device(device: str, runtime: Choice = "auto") -> Device:
-    """What is asked for, when it can be had at all: before anything heavy is loaded.
+    """The requested device, where it can be had at all: before anything heavy is loaded.
 
-    Raises InputError, DeviceError (a GPU is asked for by name, and there is none).
+    Raises InputError, DeviceError (a GPU is requested by name, and there is none).
     """
-    asked = Device.of(device)
+    requested = Device.of(device)
     if runtime not in get_args(Choice):
         raise InputError(f"--runtime {runtime}: wanted {', '.join(get_args(Choice))}")
-    if asked.kind == "cpu" and runtime in ("native", "ort-tensorrt"):
+    if requested.kind == "cpu" and runtime in ("native", "ort-tensorrt"):
         raise InputError(f"--runtime {runtime} runs on a GPU; leave out --device cpu")
-    named = asked.kind == "cuda" or runtime in ("native", "ort-tensorrt")
+    named = requested.kind == "cuda" or runtime in ("native", "ort-tensorrt")
     if named and (why := lacking_gpu()):
-        wish = f"--device {device}" if asked.kind == "cuda" else f"--runtime {runtime}"
+        option = f"--device {device}" if requested.kind == "cuda" else f"--runtime {runtime}"
         raise DeviceError(
-            f"{wish}: {why}; install NVIDIA's driver, then pip install 'posekit[gpu]' in place of "
-            "posekit[cpu]; or use --device cpu"
+            f"{option}: {why}; install NVIDIA's driver, then pip install 'posekit[gpu]' in place "
+            "of posekit[cpu]; or use --device cpu"
         )
-    return asked
+    return requested
 
 
 def check_threads(threads: int | None) -> None:
@@ -204,7 +204,7 @@ def wanted(device: Device, available: Sequence[str], *, tensorrt: bool = False) 
 
 
 @contextlib.contextmanager
-def loading(asked: Sequence[Any]) -> Iterator[None]:
+def loading(requested: Sequence[Any]) -> Iterator[None]:
     """Around opening a session: CUDA's libraries are found in wheels too, and nothing is printed.
 
     ONNX Runtime reports a provider that does not load to both standard streams; `check_used` says
@@ -212,7 +212,7 @@ def loading(asked: Sequence[Any]) -> Iterator[None]:
     """
     import onnxruntime
 
-    if len(asked) == 1:  # the CPU's
+    if len(requested) == 1:  # the CPU's
         yield
         return
     onnxruntime.set_default_logger_severity(4)
@@ -225,19 +225,19 @@ def loading(asked: Sequence[Any]) -> Iterator[None]:
         onnxruntime.set_default_logger_severity(2)
 
 
-def check_used(device: Device, asked: Sequence[Any], used: str, *, said: str = "") -> str:
-    """Compare what ONNX Runtime really uses with what it was asked for: it falls back silently.
+def check_used(device: Device, requested: Sequence[Any], used: str, *, reason: str = "") -> str:
+    """Compare what ONNX Runtime really uses with what was requested: it falls back silently.
 
-    said: the reason, where it gave one. Returns the sentence to tell where `auto` fell back, else
+    reason: where it gave one. Returns the note where `auto` fell back, else
     "". Raises DeviceError.
     """
-    first = asked[0] if isinstance(asked[0], str) else asked[0][0]
+    first = requested[0] if isinstance(requested[0], str) else requested[0][0]
     if used == first:
         return ""
     also = ", cuDNN 9 or TensorRT" if first == TENSORRT else " or cuDNN 9"
     why = (
         f"ONNX Runtime has the {_short(first)} provider but cannot start it here "
-        f"({said or 'driver, CUDA' + also + ' missing'})"
+        f"({reason or 'driver, CUDA' + also + ' missing'})"
     )
     if device.kind == "auto":
         return f"{why}: {_short(used)} in its place"

@@ -11,10 +11,17 @@ import numpy as np
 
 from posekit.bundle import Bundle
 from posekit.calibration import Calibration
-from posekit.errors import BundleError, InputError
+from posekit.errors import BundleError, EngineError, InputError
 from posekit.geometry import Warp
 from posekit.providers import CPU, Device, run_bound
-from posekit.session import open_session, usable_threads
+from posekit.session import (
+    filled,
+    first_line,
+    fixed_batch,
+    open_session,
+    resolve_threads,
+    session_errors,
+)
 from posekit.types import Float32, ModelSpec, UInt8
 
 if TYPE_CHECKING:
@@ -28,9 +35,9 @@ _MOST_GPU = 64
 class PoseRuntime(Protocol):
     """What an Estimator needs: `Runtime` here, or posekit_engines.runtime.runtime.GpuRuntime.
 
-    What `crops` gives is the runtime's own affair; `infer` takes it.
-    provider, device: what really runs it, and where.  notes: what is not as asked, a sentence each.
-    decoders: of its GPU, for videos whose pictures `crops` can take where they lie.
+    What `crops` gives is the runtime's own type; `infer` takes it.
+    provider, device: what really runs it, and where.  notes: deviations from the request.
+    decoders: of its GPU, for videos whose images `crops` can take where they lie.
     """
 
     bundle: Bundle
@@ -43,12 +50,12 @@ class PoseRuntime(Protocol):
     notes: list[str]
     decoders: SurfaceDecoders | None
 
-    def ahead(self, images: Sequence[UInt8]) -> None:
-        """These pictures come next: what can be done with them now may be done."""
+    def prefetch(self, images: Sequence[UInt8]) -> None:
+        """Images that `crops` will get next: a runtime may start uploading them."""
         ...
 
     def crop(self, image: UInt8, warp: Warp) -> Any:
-        """The persons of one picture."""
+        """The persons of one image."""
         ...
 
     def crops(self, images: Sequence[UInt8], warps: Sequence[Warp]) -> Any:
@@ -67,7 +74,7 @@ class Runtime:
     threads: of the CPU, None for all that this process may use.  flip: run each crop mirrored too
     and merge the heatmaps.  graph: which one of the bundle's, None for flip or plain.
     tensorrt: on a GPU by ONNX Runtime's TensorRT provider.  `provider` is what ONNX Runtime really
-    uses, `calibration` turns scores into chances. Raises BundleError, DeviceError.
+    uses, `calibration` turns scores into probabilities. Raises BundleError, DeviceError.
     """
 
     decoders: SurfaceDecoders | None = None
@@ -86,7 +93,7 @@ class Runtime:
         self.spec: ModelSpec = bundle.pose_spec
         self.flip = flip
         self.calibration = bundle.calibration(graph or ("flip" if flip else "plain"))
-        self.threads = threads or usable_threads()
+        self.threads = resolve_threads(threads)
         self._graph = _graph(bundle, graph or ("flip" if flip else "plain"))
         self._device = device
         # Whole crops on single-threaded sessions use two cores better than one crop split
@@ -95,6 +102,7 @@ class Runtime:
             self._graph, bundle.weights, device=device, threads=1, tensorrt=tensorrt
         )
         self._wide = self._narrow
+        self._batch = fixed_batch(self._narrow)
         self.provider: str = self._narrow.get_providers()[0]
         self._on = (
             Device("cpu") if self.provider == CPU else Device("cuda", Device.of(device).index)
@@ -113,7 +121,7 @@ class Runtime:
         return self.crops([image], [warp])
 
     def crops(self, images: Sequence[UInt8], warps: Sequence[Warp]) -> UInt8:
-        """The same of several pictures: one warp each, all persons in one array."""
+        """The same of several images: one warp each, all persons in one array."""
         width, height = self.spec.input_size
         count = sum(len(warp.matrix) for warp in warps)
         crops = np.empty((count, height, width, 3), np.uint8)
@@ -124,40 +132,52 @@ class Runtime:
                 cv2.warpAffine(image, matrix, (width, height), dst=out, flags=cv2.INTER_LINEAR)
         return crops
 
-    def ahead(self, images: Sequence[UInt8]) -> None:
-        """Nothing can be done before the boxes are known: the crops are cut on the CPU."""
+    def prefetch(self, images: Sequence[UInt8]) -> None:
+        """Nothing to do: the crops are made on the CPU once the boxes are known."""
 
     def infer(self, crops: UInt8) -> tuple[Float32, Float32]:
         """uint8 (N, h, w, 3) RGB to points float32 (N, K, 2), crop px, and scores (N, K).
 
-        On a CPU the crops are shared out among the threads. Raises InputError.
+        On a CPU the crops are shared among the threads. Raises InputError, EngineError.
         """
         if len(crops) == 0:
             count = len(self.spec.skeleton)
             return np.zeros((0, count, 2), np.float32), np.zeros((0, count), np.float32)
-        points, scores = self.answer(crops)
+        points, scores = self.run(crops)
         return points, scores
 
-    def answer(self, crops: UInt8) -> list[Float32]:
-        """The graph's outputs for one crop or more, as `infer` takes them. Raises InputError."""
+    def run(self, crops: UInt8) -> list[Float32]:
+        """The graph's outputs for one crop or more, as `infer` takes them.
+
+        Raises InputError, EngineError (the graph cannot be run), DeviceError.
+        """
         width, height = self.spec.input_size
         if crops.dtype != np.uint8 or crops.shape[1:] != (height, width, 3):
             wanted = f"uint8 (N, {height}, {width}, 3)"
             raise InputError(f"crops: wanted {wanted}, got {crops.dtype} {crops.shape}")
-        if self._on.kind == "cuda":
-            parts = np.array_split(crops, -(-len(crops) // _MOST_GPU))
-            results = [run_bound(self._wide, "crops", part, device=self._on) for part in parts]
-        elif self._pool is None or len(crops) < self.threads:
-            parts = np.array_split(crops, -(-len(crops) // _MOST))
-            results = [self._wide.run(None, {"crops": part}) for part in parts]
+        spread = 1 if self._pool is None or len(crops) < self.threads else self.threads
+        if self._batch is None:
+            most = _MOST_GPU if self._on.kind == "cuda" else _MOST
+            parts = np.array_split(crops, max(spread, -(-len(crops) // most)))
         else:
-            parts = np.array_split(crops, max(self.threads, -(-len(crops) // _MOST)))
-            run = self._narrow.run
-            results = list(self._pool.map(lambda part: run(None, {"crops": part}), parts))
-        if len(results) == 1:
-            whole: list[Float32] = results[0]
-            return whole
-        return [np.concatenate(outputs) for outputs in zip(*results, strict=True)]
+            parts = filled(crops, self._batch)
+        try:
+            if self._on.kind == "cuda":
+                results = [run_bound(self._wide, "crops", part, device=self._on) for part in parts]
+            elif self._pool is None or spread == 1:
+                results = [self._wide.run(None, {"crops": part}) for part in parts]
+            else:
+                run = self._narrow.run
+                results = list(self._pool.map(lambda part: run(None, {"crops": part}), parts))
+        except session_errors() as error:
+            reason = f"ONNX Runtime could not run it: {first_line(error)}"
+            raise EngineError(f"{self.bundle.name}: {reason}") from error
+        joined = (
+            results[0]
+            if len(results) == 1
+            else [np.concatenate(each) for each in zip(*results, strict=True)]
+        )
+        return [output[: len(crops)] for output in joined]
 
 
 def _graph(bundle: Bundle, name: str) -> bytes:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from posekit.bundle import Weights
-from posekit.errors import BundleError
+from posekit.errors import BundleError, EngineError
 from posekit.onnx_scan import check_supplied
+from posekit.parsing import number
 from posekit.providers import (
     CPU,
     Device,
@@ -21,9 +23,12 @@ from posekit.providers import (
     loading,
     wanted,
 )
+from posekit.types import UInt8
 
 if TYPE_CHECKING:
     import onnxruntime
+
+MOST_THREADS = 1024
 
 
 def usable_threads() -> int:
@@ -33,6 +38,46 @@ def usable_threads() -> int:
         count = len(os.sched_getaffinity(0))
     granted = cgroup_cpus()
     return count if granted is None else min(count, math.ceil(granted))
+
+
+def resolve_threads(threads: int | None) -> int:
+    """The requested number of CPU threads, for None all usable ones. Raises InputError."""
+    if threads is None:
+        return usable_threads()
+    return int(number(threads, name="threads", low=1, high=MOST_THREADS, whole=True))
+
+
+def fixed_batch(session: onnxruntime.InferenceSession) -> int | None:
+    """How many crops the graph takes at a time, where it takes no other number."""
+    count = session.get_inputs()[0].shape[0]
+    return count if isinstance(count, int) else None
+
+
+def filled(crops: UInt8, batch: int) -> list[UInt8]:
+    """Crops (N, H, W, 3) in parts of exactly `batch`, the last one filled up with black."""
+    missing = np.zeros((-len(crops) % batch, *crops.shape[1:]), np.uint8)
+    whole = np.concatenate([crops, missing]) if len(missing) else crops
+    return np.split(whole, len(whole) // batch)
+
+
+def run_graph(session: onnxruntime.InferenceSession, crops: UInt8) -> list[NDArray[Any]]:
+    """The session's outputs for one crop or more, (N, H, W, 3), its only input.
+
+    Raises EngineError: it cannot be run, such as for lack of memory.
+    """
+    name, batch = session.get_inputs()[0].name, fixed_batch(session)
+    parts = [crops] if batch is None else filled(crops, batch)
+    try:
+        results = [session.run(None, {name: part}) for part in parts]
+    except session_errors() as error:
+        raise EngineError(f"ONNX Runtime could not run the graph: {first_line(error)}") from error
+    joined = [np.concatenate(outputs) for outputs in zip(*results, strict=True)]
+    return [output[: len(crops)] for output in joined]
+
+
+def first_line(error: Exception) -> str:
+    """Why ONNX Runtime stopped: its messages go on for many lines."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def open_session(
@@ -47,7 +92,7 @@ def open_session(
 
     An explicit device that ONNX Runtime would silently replace is an error; auto takes what is
     available, and the session's `notes` name what it fell back from.
-    Raises DeviceError, BundleError, MissingExtraError.
+    Raises DeviceError, BundleError, InputError (threads), MissingExtraError.
     """
     options = session_options(threads)
     import onnxruntime
@@ -76,7 +121,7 @@ def session_options(
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or usable_threads()
+    options.intra_op_num_threads = resolve_threads(threads)
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -114,18 +159,18 @@ def _start(
                 graph, options, providers=requested, enable_fallback=0
             )
         return session, check_used(on, requested, session.get_providers()[0])
-    except _load_errors() as error:
+    except session_errors() as error:
         if requested == [CPU]:
             raise BundleError(f"graph: ONNX Runtime cannot load it ({error})") from error
         session, _ = _start(graph, options, on=Device("cpu"), requested=[CPU])
         reason = str(error).splitlines()[0].rpartition(") ")[2]
-        return session, check_used(on, requested, CPU, said=reason)
+        return session, check_used(on, requested, CPU, reason=reason)
 
 
-def _load_errors() -> tuple[type[Exception], ...]:
-    """ONNX Runtime's errors for a graph or provider that it cannot start; no common parent."""
+def session_errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises for a graph that it cannot start or run; no common parent."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     unfit = (state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf)
-    broken = (state.EPFail, state.RuntimeException, RuntimeError, ValueError)
+    broken = (state.EPFail, state.RuntimeException, RuntimeError, ValueError, MemoryError)
     return (state.Fail, state.NotImplemented, *unfit, *broken)

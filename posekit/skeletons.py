@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from posekit.errors import InputError
+from posekit.parsing import numbers, read_json, read_toml, shown
 from posekit.types import Skeleton
 
+_LARGEST = 1 << 20  # bytes of a file
 # What a skeleton file without sigmas gets; near the middle of COCO's.
 DEFAULT_SIGMA = 0.06
 
@@ -215,13 +216,7 @@ def find(name: str | Path) -> Skeleton:
 def read(path: str | Path) -> Skeleton:
     """A custom skeleton from a TOML or JSON file; see `parse` for its fields. Raises InputError."""
     path = Path(path)
-    try:
-        text = path.read_text("utf-8")
-        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # what both parsers and the decoder raise
-        raise InputError(f"{path}: not valid {path.suffix[1:].upper()}: {error}") from error
+    data = read_json(path, max_bytes=_LARGEST) if path.suffix == ".json" else read_toml(path)
     if not isinstance(data, dict):
         raise InputError(f"{path}: wanted a table of keypoints, mirror, bones and sigmas")
     try:
@@ -239,21 +234,20 @@ def parse(data: Mapping[str, Any]) -> Skeleton:
     known = {"name", "keypoints", "mirror", "bones", "sigmas"}
     names = data.get("keypoints")
     if strange := sorted(set(data) - known):
-        raise InputError(f"skeleton: unknown fields {strange}; known are {sorted(known)}")
+        raise InputError(f"skeleton: unknown fields {shown(strange)}; known are {sorted(known)}")
     if not _is_list(names) or not names or not all(isinstance(n, str) and n for n in names):
-        raise InputError(f"skeleton: keypoints must be a list of names, got {names!r}")
+        raise InputError(f"skeleton: keypoints must be a list of names, got {shown(names)}")
     if len(set(names)) != len(names):
         raise InputError("skeleton: two keypoints have the same name")
     sigmas = data.get("sigmas", DEFAULT_SIGMA)
     values = list(sigmas) if _is_list(sigmas) else [sigmas] * len(names)
-    if not all(isinstance(v, int | float) and 0 < v < 1 for v in values):
-        raise InputError(f"skeleton: sigmas must lie between 0 and 1, got {sigmas!r}")
+    values = numbers(values, name="skeleton: sigmas", low=1e-6, high=1)
     return Skeleton(
         name=str(data.get("name", "custom")),
         keypoints=tuple(names),
         bones=tuple(_pairs(data.get("bones", []), names, "bones")),
         mirror=_mirror(_pairs(data.get("mirror", []), names, "mirror"), len(names)),
-        sigmas=tuple(float(v) for v in values),
+        sigmas=tuple(values),
     )
 
 
@@ -264,7 +258,7 @@ def _is_list(value: object) -> bool:
 def _pairs(pairs: Any, names: Sequence[str], field: str) -> list[tuple[int, int]]:
     """Pairs of names or indices as pairs of indices."""
     if not _is_list(pairs) or not all(_is_list(pair) and len(pair) == 2 for pair in pairs):
-        raise InputError(f"skeleton: {field} must be a list of pairs, got {pairs!r}")
+        raise InputError(f"skeleton: {field} must be a list of pairs, got {shown(pairs)}")
     return [(_index(a, names, field), _index(b, names, field)) for a, b in pairs]
 
 
@@ -273,7 +267,7 @@ def _index(end: Any, names: Sequence[str], field: str) -> int:
         return names.index(end)
     if isinstance(end, int) and not isinstance(end, bool) and 0 <= end < len(names):
         return end
-    raise InputError(f"skeleton: {field} names {end!r}, which is no keypoint")
+    raise InputError(f"skeleton: {field} names {shown(end)}, which is no keypoint")
 
 
 def _mirror(pairs: list[tuple[int, int]], count: int) -> tuple[int, ...]:
@@ -284,3 +278,8 @@ def _mirror(pairs: list[tuple[int, int]], count: int) -> tuple[int, ...]:
             raise InputError(f"skeleton: mirror pairs a keypoint twice, at {(a, b)}")
         mirror[a], mirror[b] = b, a
     return tuple(mirror)
+
+
+def plain(name: str) -> str:
+    """A keypoint's name in lower case with underscores: `Head top` is `head_top`."""
+    return re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_")

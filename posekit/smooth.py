@@ -1,4 +1,4 @@
-"""Less trembling, hardly later: the one-euro filter over the keypoints of tracked persons."""
+"""Less jitter with little lag: the one-euro filter over the keypoints of tracked persons."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ Float64 = NDArray[np.float64]
 @dataclass(frozen=True)
 class SmoothOptions:
     """How much to smooth. Speeds are in body sizes a second, size = square root of the box's area,
-    so the same numbers serve small and large persons. `benchmarks/smoothing.py` shows the trade.
+    so the same numbers fit small and large persons; `benchmarks/accuracy/smoothing.py` has the
+    trade-off.
     """
 
     min_cutoff_hz: float = 0.8
-    """Cutoff of the low-pass on a point that moves as expected; lower trembles less."""
+    """Cutoff of the low-pass on a point that moves as expected; lower means less jitter."""
     beta_hz: float = 11.0
-    """Cutoff gained per body size a second of unexpected speed; higher lags less."""
+    """Cutoff gained per body size a second of unexpected speed; higher means less lag."""
     speed_cutoff_hz: float = 5.0
     """Cutoff of the low-pass on both speeds, the expected and the unexpected one."""
     trusted: float = 0.6
-    """From this score on a point is taken at its word."""
+    """From this score on a point is fully trusted."""
     distrusted: float = 0.1
     """Up to this score a point goes along with its body, and at a twentieth of the cutoff to where
     it is detected; in between the cutoff grows with the score.
     """
     restart_s: float = 0.5
-    """A person missing for longer is forgotten, and starts anew from the raw points."""
+    """The state of a person missing for longer is dropped; it starts anew from the raw points."""
 
     def __post_init__(self) -> None:
         values = dataclasses.asdict(self)
@@ -63,7 +64,7 @@ class OneEuro:
     def __call__(self, poses: Poses, time_s: float) -> Poses:
         """The poses with smoothed points; what came in is kept as `raw_points`.
 
-        Raises InputError where poses have no ids, or the time is no number.
+        Raises InputError where poses have no ids, or the time is not finite.
         """
         if poses.ids is None:
             raise InputError("smoothing: got poses without ids, wanted those of a Tracker")
@@ -99,9 +100,9 @@ class OneEuro:
         known = np.where(old["count"][:, None, None] > 1, old["speed"], new["speed"])
         expected = old["points"] + known * step_s[..., None]
         missed = fresh["raw"] - expected
-        surprise = trust[..., None] * missed / step_s[..., None]
-        new["surprise"] = old["surprise"] + gain[..., None] * (surprise - old["surprise"])
-        unexpected = np.linalg.norm(new["surprise"], axis=2) / _size(poses)[:, None]
+        residual = trust[..., None] * missed / step_s[..., None]
+        new["residual"] = old["residual"] + gain[..., None] * (residual - old["residual"])
+        unexpected = np.linalg.norm(new["residual"], axis=2) / _size(poses)[:, None]
         cutoff = trust * (options.min_cutoff_hz + options.beta_hz * unexpected)
         new["points"] = expected + _gain(step_s, cutoff)[..., None] * missed
         return new
@@ -109,7 +110,7 @@ class OneEuro:
 
 def _layout(count: int) -> np.dtype[np.void]:
     """One row of state a track, for skeletons of `count` keypoints."""
-    pairs = [(name, np.float64, (count, 2)) for name in ("points", "raw", "speed", "surprise")]
+    pairs = [(name, np.float64, (count, 2)) for name in ("points", "raw", "speed", "residual")]
     return np.dtype([("id", np.int64), ("time_s", np.float64), ("count", np.int64), *pairs])
 
 

@@ -31,13 +31,13 @@ class TrackOptions:
     """
 
     keep_strength: float = 0.25
-    """A weaker pose is no person. MoveNet on empty ground: median 0.12-0.19; on persons: > 0.55."""
+    """A weaker pose is not a person. MoveNet: empty ground, median 0.12-0.19; persons, > 0.55."""
     start_strength: float = 0.4
     """A person earns an id with a pose this strong (empty ground: 90th percentile 0.36-0.42)."""
     confident_strength: float = 0.5
     """A pose this strong needs no further proof (empty ground: 95th percentile 0.41-0.52)."""
     visible: float = 0.2
-    """Keypoints scored below this say nothing about where the body ends."""
+    """Keypoints scored below this do not count for the body's extent."""
     min_hits: int = 3
     """Frames in which a person of lower strength must be found before it gets an id."""
     max_age_s: float = 1.0
@@ -151,7 +151,7 @@ class Tracker:
 
         poses: what was found in `boxes(time_s, ...)`, or in any other boxes.
         detected: whether a detection took part in these boxes; tracks that it missed fade.
-        Poses that are no person, duplicates and persons still without an id are left out.
+        Poses that are not a person, duplicates and persons still without an id are left out.
         Raises InputError for another skeleton or a time that is not finite.
         """
         if poses.skeleton.keypoints != self.skeleton.keypoints:
@@ -358,7 +358,7 @@ def _others(rows: Int64, count: int) -> Bools:
 
 
 def _non_duplicates(similarity: Float32, candidates: Bools, limit: float) -> Bools:
-    """Which rows to keep: all that are no candidates, and candidates unlike any kept before."""
+    """Which rows to keep: all that are not candidates, and candidates unlike any kept before."""
     kept = ~candidates
     for row in np.flatnonzero(candidates):
         kept[row] = not (similarity[kept, row] >= limit).any()

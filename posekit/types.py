@@ -1,24 +1,34 @@
 """The nouns: frozen dataclasses of arrays, checked once when they are made.
 
-Pixel convention (stated in full in `posekit.geometry`): the centre of the first pixel is
+Pixel convention (stated in full in `posekit.geometry`): the center of the first pixel is
 (0, 0), x points right, y points down.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from posekit.errors import InputError, MissingExtraError
+from posekit.spec import Color, Decode, DetectorSpec, ModelSpec, Skeleton
 
-Color = Literal["rgb", "bgr"]
-Decode = Literal["argmax", "quarter", "quarter-axis", "dark", "udp"]
+__all__ = [
+    "Boxes",
+    "Color",
+    "Decode",
+    "DetectorSpec",
+    "Float32",
+    "Frame",
+    "Int64",
+    "ModelSpec",
+    "Poses",
+    "Skeleton",
+    "UInt8",
+]
+
 Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
@@ -122,57 +132,6 @@ class Boxes:
         return Boxes(self.xyxy[rows], self.scores[rows])
 
 
-@dataclass(frozen=True)
-class Skeleton:
-    """What the keypoints are and how they hang together.
-
-    keypoints: K names.  bones: pairs of indices.
-    mirror: K indices; keypoint k of a mirrored picture is keypoint mirror[k].
-    sigmas: K OKS constants, as a share of the person's size (COCO: sigma, not 2 sigma).
-    """
-
-    name: str
-    keypoints: tuple[str, ...]
-    bones: tuple[tuple[int, int], ...]
-    mirror: tuple[int, ...]
-    sigmas: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        count = len(self.keypoints)
-        if len(self.mirror) != count or len(self.sigmas) != count:
-            raise InputError(
-                f"skeleton {self.name}: {count} keypoints, {len(self.mirror)} mirror indices and "
-                f"{len(self.sigmas)} sigmas; wanted as many of each"
-            )
-        if sorted(self.mirror) != list(range(count)) or any(
-            self.mirror[self.mirror[k]] != k for k in range(count)
-        ):
-            raise InputError(f"skeleton {self.name}: mirror must pair keypoints, got {self.mirror}")
-        if any(not 0 <= end < count for bone in self.bones for end in bone):
-            raise InputError(f"skeleton {self.name}: a bone names keypoints beyond {count - 1}")
-
-    def __len__(self) -> int:
-        return len(self.keypoints)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, for JSON."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`. Raises InputError."""
-        try:
-            return cls(
-                name=str(data["name"]),
-                keypoints=tuple(str(name) for name in data["keypoints"]),
-                bones=tuple((int(a), int(b)) for a, b in data["bones"]),
-                mirror=tuple(int(k) for k in data["mirror"]),
-                sigmas=tuple(float(s) for s in data["sigmas"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"skeleton: {error!r} in {sorted(data)}") from error
-
-
 @dataclass(frozen=True, eq=False)
 class Poses:
     """Keypoints of N persons in one frame.
@@ -274,123 +233,3 @@ def _rounded(values: NDArray[Any], digits: int = 2) -> list[Any]:
     """Nested lists with `digits` decimals: short lines, and equal on every machine."""
     rounded: list[Any] = np.round(values.astype(np.float64), digits).tolist()
     return rounded
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """All that the arithmetic around a network needs, as data; conventions are numbers.
-
-    architecture: what `posekit.nets.build` makes.
-    input_size: (W, H) of a crop, px.  heatmap_size: (w, h), cells.
-    color: channel order that the network takes.  mean, std: per channel, in 0..255 units.
-    padding: a box is enlarged by this factor before it is cropped.
-    crop_shrink: the enlarged box spans W - crop_shrink crop px (MSRA 0, UDP 1, half-pixel 0).
-    crop_center: the box's centre lies at W/2 - crop_center (MSRA 0, UDP 0.5, half-pixel 0.5).
-    map_scale, map_offset: x_crop = a * x_map + b per axis (x, y)
-        (MSRA 4, 0; UDP (W-1)/(w-1), 0; half-pixel 4, 1.5).
-    flip_shift: cells by which the mirrored view's maps, mirrored back, are moved right before
-        the merge; `mirror_shift` derives it from a and b.
-    sigma: of the heatmaps, cells.  decode: how a peak is refined; quarter-axis is mmpose 1.x's
-        quarter, which differs from the others' (quarter) for peaks near a border.
-    blur: odd side of the Gaussian that DARK and UDP blur with, cells; 1 is none.
-    gate: strength of MoveNet's centre gate, 0 is none; other networks ignore it.
-    """
-
-    architecture: str
-    input_size: tuple[int, int]
-    heatmap_size: tuple[int, int]
-    skeleton: Skeleton
-    color: Color = "rgb"
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    padding: float = 1.25
-    crop_shrink: float = 0.0
-    crop_center: float = 0.0
-    map_scale: tuple[float, float] = (4.0, 4.0)
-    map_offset: tuple[float, float] = (0.0, 0.0)
-    flip_shift: float = 0.75
-    sigma: float = 2.0
-    decode: Decode = "dark"
-    blur: int = 11
-    gate: float = 0.0
-
-    def __post_init__(self) -> None:
-        sizes = (*self.input_size, *self.heatmap_size)
-        if any(not isinstance(n, int) or n < 1 for n in sizes):
-            raise InputError(f"spec: input_size and heatmap_size must be positive, got {sizes}")
-        if self.color not in ("rgb", "bgr"):
-            raise InputError(f"spec: color must be rgb or bgr, got {self.color!r}")
-        if self.decode not in (ways := get_args(Decode)):
-            raise InputError(f"spec: decode {self.decode!r}; wanted one of {', '.join(ways)}")
-        if self.blur < 1 or self.blur % 2 == 0:
-            raise InputError(f"spec: blur must be odd and positive, got {self.blur}")
-        positive = (*self.std, *self.map_scale, self.padding, self.sigma)
-        numbers = (*positive, *self.mean, *self.map_offset, self.flip_shift, self.gate)
-        if not all(math.isfinite(v) for v in numbers) or min(positive) <= 0 or self.gate < 0:
-            raise InputError(f"spec: numbers must be finite, scales above 0, got {numbers}")
-
-    @property
-    def mirror_shift(self) -> float:
-        """The flip shift that a, b and the sizes imply, in cells.
-
-        A joint at crop x lies at W - 1 - x in the mirrored crop; writing both in cells and
-        mirroring the map back leaves this distance: MSRA 0.75, UDP 0, half-pixel 0.
-        """
-        a, b = self.map_scale[0], self.map_offset[0]
-        return (self.input_size[0] - 1 - 2 * b) / a - (self.heatmap_size[0] - 1)
-
-    def cells_to_crop(self, cells: NDArray[Any]) -> NDArray[Any]:
-        """Crop px (..., 2), x then y, of places in heatmap cells; float32 stays float32."""
-        scale, offset = self._map_numbers(cells)
-        return np.asarray(cells * scale + offset)
-
-    def crop_to_cells(self, points: NDArray[Any]) -> NDArray[Any]:
-        """Places in heatmap cells (..., 2), x then y, of crop px; float32 stays float32."""
-        scale, offset = self._map_numbers(points)
-        return np.asarray((points - offset) / scale)
-
-    def _map_numbers(self, places: NDArray[Any]) -> NDArray[Any]:
-        """map_scale and map_offset, (2, 2), in the float type to compute in."""
-        return np.array([self.map_scale, self.map_offset], np.result_type(places, np.float32))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, for JSON."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`: each field present, none unknown. Raises InputError."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        if names != set(data):
-            raise InputError(f"spec: fields that differ: {sorted(names ^ set(data))}")
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
-        }
-        values["skeleton"] = Skeleton.from_dict(data["skeleton"])
-        return cls(**values)
-
-
-@dataclass(frozen=True)
-class DetectorSpec:
-    """What a person detector's graph takes: uint8 (1, H, W, 3) RGB, letterboxed top left.
-
-    Its graph gives boxes float32 (1, A, 4), xyxy in input px, and scores float32 (1, A).
-    input_size: (W, H), px.  fill: grey value of the letterbox's empty part.
-    """
-
-    architecture: str
-    input_size: tuple[int, int]
-    fill: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, for JSON."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`. Raises InputError."""
-        try:
-            width, height = data["input_size"]
-            return cls(str(data["architecture"]), (int(width), int(height)), int(data["fill"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"detector spec: {error!r} in {dict(data)}") from error

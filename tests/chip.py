@@ -21,7 +21,7 @@ class Chip:
         self._context = context
 
     def decode(self, data: bytes, pts: int) -> list[tuple[int, UInt8]]:
-        """Time stamps and (H 3 / 2, W) of the pictures that are ready; no data: of all."""
+        """Time stamps and (H 3 / 2, W) of the images that are ready; no data: of all."""
         packet = None
         if data:
             packet = Packet(data)

@@ -1,4 +1,4 @@
-"""Small videos made when a test runs; each picture carries its own number."""
+"""Small videos made when a test runs; each image carries its own number."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -14,7 +14,7 @@ MS = Fraction(1, 1000)
 
 
 def numbered(index: int, size: tuple[int, int] = (160, 96)) -> NDArray[np.uint8]:
-    """A grey picture (H, W, 3) whose bars spell `index`; survives lossy coding."""
+    """A gray image (H, W, 3) whose bars spell `index`; survives lossy coding."""
     width, height = size
     image = np.full((height, width, 3), 128, np.uint8)
     for bit in range(BITS):
@@ -76,7 +76,7 @@ def make_clip(
 
 
 def make_sound(path: Path) -> Path:
-    """A file with sound and no picture."""
+    """A file with sound and no image."""
     with av.open(str(path), "w") as out:
         track: Any = out.add_stream("aac", rate=16000, layout="mono")
         _add_sound(out, track, seconds=0.5)

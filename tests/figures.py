@@ -1,7 +1,7 @@
-"""Drawn persons whose joints are discs of pure colours, and a model that finds the discs.
+"""Drawn persons whose joints are discs of pure colors, and a model that finds the discs.
 
-The two joints of a pair have one colour, as real ones do: which is left must be told from the
-picture. The model is right in every view by construction, so what is done to it is what is seen.
+The two joints of a pair have one color, as real ones do: which is left must be found from the
+image. The model is right in every view by construction, so every deviation is a test's own.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _joints(random: np.random.Generator) -> Float32:
     heights = _HEIGHTS + random.uniform(-0.04, 0.04, 5)
     points = [middle + side * np.array([0.0, heights[0]])]
     for n in range(1, 5):
-        for sign in (1, -1):  # a person who faces us has the left hand on the picture's right
+        for sign in (1, -1):  # a person who faces us has the left hand on the image's right
             width = sign * (_WIDTHS[n] + random.uniform(-0.02, 0.02))
             points.append(middle + side * np.array([width, heights[n] + random.normal(0, 0.01)]))
     return np.array(points, np.float32)
@@ -81,7 +81,7 @@ def _draw(points: Float32, random: np.random.Generator) -> UInt8:
 
 
 def drawn_model(crops: UInt8) -> Float32:
-    """The model: heatmaps (n, 9, 24, 24) of where each colour is, left and right told apart."""
+    """The model: heatmaps (n, 9, 24, 24) of where each color is, left and right apart."""
     return np.stack([_maps(crop) for crop in crops])
 
 
@@ -103,12 +103,12 @@ def _maps(crop: UInt8) -> Float32:
 
 
 def unsteady(share: float, *, seed: int = 0) -> Predict:
-    """The model, but of each joint in each picture a `share` is elsewhere, by chance."""
+    """The model, but of each joint in each image a `share` is elsewhere, at random."""
 
     def predict(crops: UInt8) -> Float32:
         maps = drawn_model(crops)
         for crop, each in zip(crops, maps, strict=True):
-            # by the picture, so that the same one always has the same answer
+            # by the image, so that the same one always gives the same output
             random = np.random.default_rng((seed, int(crop[::5, ::5].sum())))
             for k in np.flatnonzero(random.random(len(each)) < share):
                 each[k] = np.roll(each[k], tuple(random.integers(6, 18, 2)), (0, 1))

@@ -62,7 +62,7 @@ def values(converted: Converted) -> dict[str, float]:
     return {name: float(value.flat[0]) for name, value in converted.weights.items()}
 
 
-def said(state: State) -> dict[str, float]:
+def first_values(state: State) -> dict[str, float]:
     return {k: float(v.flatten()[0]) for k, v in state.items() if v.is_floating_point()}
 
 

@@ -24,8 +24,8 @@ _SDP = (
 )
 
 
-def h264_pictures(start: int = 0) -> Iterator[bytes]:
-    """Endless H.264 access units (Annex B) of numbered pictures, each one a key frame."""
+def h264_images(start: int = 0) -> Iterator[bytes]:
+    """Endless H.264 access units (Annex B) of numbered images, each one a key frame."""
     encoder: Any = av.CodecContext.create("libx264", "w")
     encoder.width, encoder.height, encoder.pix_fmt = 160, 96, "yuv420p"
     encoder.time_base = Fraction(1, RATE)
@@ -59,9 +59,9 @@ def _rtp_packets(unit: bytes, sequence: int, stamp: int) -> list[bytes]:
 
 
 class RtspCamera:
-    """Serves numbered pictures over RTSP with RTP in the same connection (TCP).
+    """Serves numbered images over RTSP with RTP in the same connection (TCP).
 
-    cut_after: pictures until the connection is cut, one number per connection; the last number
+    cut_after: images until the connection is cut, one number per connection; the last number
     stands for all later ones; None never cuts. `connections` counts those that played.
     """
 
@@ -92,7 +92,7 @@ class RtspCamera:
             with peer, peer.makefile("rb") as requests:
                 while True:
                     method, headers = _request(requests)
-                    peer.sendall(_answer(method, headers))
+                    peer.sendall(_response(method, headers))
                     if method == "PLAY":
                         self._play(peer)
                         return
@@ -103,7 +103,7 @@ class RtspCamera:
         limit = self.cut_after[min(self.connections, len(self.cut_after) - 1)]
         self.connections += 1
         sequence, began = 0, time.monotonic()
-        for number, unit in enumerate(h264_pictures()):
+        for number, unit in enumerate(h264_images()):
             if number == limit:
                 peer.shutdown(socket.SHUT_RDWR)
                 return
@@ -135,7 +135,7 @@ def _request(requests: Any) -> tuple[str, dict[str, str]]:
     return method[0], headers
 
 
-def _answer(method: str, headers: dict[str, str]) -> bytes:
+def _response(method: str, headers: dict[str, str]) -> bytes:
     lines = ["RTSP/1.0 200 OK", f"CSeq: {headers.get('cseq', 0)}"]
     body = ""
     match method:
@@ -152,13 +152,13 @@ def _answer(method: str, headers: dict[str, str]) -> bytes:
 
 
 @contextmanager
-def http_server(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    """A server on 127.0.0.1 that answers every GET with `answer`; gives its URL."""
+def http_server(respond: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
+    """A server on 127.0.0.1 that calls `respond` for every GET; gives its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             try:
-                answer(self)
+                respond(self)
             except OSError:  # the reader has left
                 self.close_connection = True
 
@@ -177,7 +177,7 @@ def http_server(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[st
 
 
 def send_file(handler: BaseHTTPRequestHandler, path: Path) -> None:
-    """Answer with a file, or with the part that the Range header asks for."""
+    """Send a file, or the part that the Range header requests."""
     data = path.read_bytes()
     start = 0
     if match := re.match(r"bytes=(\d+)-", handler.headers.get("Range", "")):
@@ -195,7 +195,7 @@ def send_file(handler: BaseHTTPRequestHandler, path: Path) -> None:
 def send_transport_stream(
     handler: BaseHTTPRequestHandler, count: int | None, rate: float = RATE
 ) -> None:
-    """Answer with a live MPEG-TS of numbered pictures, cut after `count`; None: endless."""
+    """Send a live MPEG-TS of numbered images, cut after `count`; None: endless."""
     handler.send_response(200)
     handler.send_header("Content-Type", "video/mp2t")
     handler.end_headers()

@@ -103,7 +103,7 @@ def test_flip_shift_agrees_with_a_and_b(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES[:2])
-def test_graphs_give_the_stored_answer(name: str) -> None:
+def test_graphs_give_the_stored_output(name: str) -> None:
     """The reference is rounded to 1/8 px along x and y, so that far is equality; ORT adds 0.001."""
     bundle = opened(name)
     parity = json.loads(bundle.extras["parity.json"])

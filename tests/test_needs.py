@@ -93,7 +93,7 @@ def test_where_all_is_hidden_what_is_there_is_missing_and_a_needless_marker_fail
     assert "test_needless is marked ['tools'] and passes without tools and assets" in output
 
 
-def test_only_one_module_looks_for_tools_and_assets() -> None:
+def test_only_one_module_searches_for_tools_and_assets() -> None:
     """Other skips are of the platform, of permissions, or of the choice of tests."""
     words = ("importorskip", ".toolchain", REQUIRE, "shutil.which", '"shared" /')
     for path in (ROOT / "tests").rglob("*.py"):

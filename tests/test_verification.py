@@ -1,4 +1,4 @@
-"""The tables of what was verified how say what the record says, and the record what tests mark."""
+"""The tables show the record, and the record has the marks of the tests."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tests import verification
 from tests.verification import COLUMNS, PIECES, Record
 
 
-def test_tables_are_made_of_the_record() -> None:
-    made = verification.table(verification.read_record(), verification.gpu_results())
+def test_tables_show_the_record() -> None:
+    table = verification.table(verification.read_record(), verification.gpu_results())
     for page in verification.TABLES:
         text = page.read_text(encoding="utf-8")
         assert len(verification.BLOCK.findall(text)) == 1, f"{page}: one block for the table"
-        assert text == verification.with_table(text, made), f"{page}: run scripts/verification"
+        assert text == verification.with_table(text, table), f"{page}: run scripts/verification"
 
 
 def test_the_record_has_every_mark_and_no_other(request: pytest.FixtureRequest) -> None:
-    """Of the test files that this run has collected whole."""
+    """For the test files that this run has collected completely."""
     if request.config.option.keyword or any("::" in each for each in request.config.args):
         pytest.skip("only some tests are collected")
     items = request.session.items
@@ -59,25 +59,25 @@ def test_no_gpu_is_named_without_a_gpus_result(tmp_path: Path) -> None:
         (tmp_path / f"{name}.json").write_text(json.dumps(result))
     results = verification.gpu_results(tmp_path)
     assert results == [real]
-    said = {piece: verification.on_gpu(piece, results) for piece in PIECES}
-    assert said["decode_flip.cu"] == said["driver_pycuda.py"] == "A GPU: passed"
-    assert said["driver_bindings.py"] == said["gpu_runtime.py"] == "not measured"
+    shown = {piece: verification.on_gpu(piece, results) for piece in PIECES}
+    assert shown["decode_flip.cu"] == shown["pycuda_driver.py"] == "A GPU: passed"
+    assert shown["bindings_driver.py"] == shown["GPU runtime"] == "not measured"
     assert {verification.on_gpu(piece, []) for piece in PIECES} == {"not measured"}
 
 
-def test_a_cell_counts_what_became_of_its_tests() -> None:
-    def said(counts: dict[str, int]) -> str:
+def test_a_cell_counts_the_outcomes_of_its_tests() -> None:
+    def shown(counts: dict[str, int]) -> str:
         record: Record = {"nvrtc.py": {"host code driven": {"a": counts, "b": {"passed": 1}}}}
         return verification.cell(record, "nvrtc.py", "host code driven")
 
-    assert said({"passed": 3}) == "4 passed"
-    assert said({"skipped": 2}) == "1 passed, 2 skipped"
-    assert said({"failed": 1, "passed": 9}) == "**1 FAILED**"
+    assert shown({"passed": 3}) == "4 passed"
+    assert shown({"skipped": 2}) == "1 passed, 2 skipped"
+    assert shown({"failed": 1, "passed": 9}) == "**1 FAILED**"
     assert verification.cell({}, "nvrtc.py", "compiled") == "n/a"
-    assert verification.cell({}, "TensorRT plans", "built ahead of time") == "no"
+    assert verification.cell({}, "TensorRT engines", "built ahead of time") == "no"
 
 
-def test_a_run_replaces_what_was_recorded_of_its_tests() -> None:
+def test_a_run_replaces_the_record_of_its_tests() -> None:
     old: Record = {"nvrtc.py": {"host code driven": {"a": {"passed": 1}, "b": {"failed": 1}}}}
     new: Record = {"gpu-check": {"emulated": {"b": {"passed": 2}}}}
     assert verification.merged(old, new) == {
@@ -86,10 +86,10 @@ def test_a_run_replaces_what_was_recorded_of_its_tests() -> None:
     }
 
 
-def test_a_mark_that_is_gone_is_forgotten() -> None:
+def test_a_removed_mark_is_dropped() -> None:
     old: Record = {"nvrtc.py": {"host code driven": {"a": {"passed": 1}, "b": {"passed": 1}}}}
-    left = verification.without(old, {"a", "c"}, {("nvrtc.py", "host code driven", "c")})
-    assert left == {"nvrtc.py": {"host code driven": {"b": {"passed": 1}}}}
+    rest = verification.without(old, {"a", "c"}, {("nvrtc.py", "host code driven", "c")})
+    assert rest == {"nvrtc.py": {"host code driven": {"b": {"passed": 1}}}}
 
 
 MARKED = """

@@ -44,7 +44,7 @@ def test_wheel_holds_three_packages_and_nothing_else(names: list[str]) -> None:
     assert not [name for name in names if "test" in name or "__pycache__" in name]
 
 
-def test_wheel_holds_types_models_and_licences(names: list[str]) -> None:
+def test_wheel_holds_types_models_and_licenses(names: list[str]) -> None:
     for package in ("posekit", "posekit_engines", "posekit_finetune"):
         assert f"{package}/py.typed" in names
     models = [path.name for path in (ROOT / "posekit/models").iterdir() if path.is_file()]

@@ -1,8 +1,8 @@
-"""What has been verified how: tests say it with a mark, a run records it, tables are made of that.
+"""What has been verified and how: tests are marked, a run is recorded, tables show the record.
 
-`@pytest.mark.verifies(piece, column)` on a test; `pytest --record` adds what ran to
-engines/verification.json; `scripts/verification` writes the tables. A GPU's column is made of
-committed results of `posekit gpu-check` alone.
+`@pytest.mark.verifies(piece, column)` marks a test; `pytest --record` adds a run's results to
+engines/verification.json; `scripts/verification` writes the tables. The GPU's column shows only
+committed results of `posekit gpu-check`.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ PIECES = {
     "crop_normalize.cu": "kernels",
     "fuse_views.cu": "kernels",
     "nvrtc.py": "kernels",
-    "driver_bindings.py": "kernels",
-    "driver_pycuda.py": "kernels",
-    "TensorRT plans": "engines",
-    "gpu_runtime.py": "end-to-end",
+    "bindings_driver.py": "kernels",
+    "pycuda_driver.py": "kernels",
+    "TensorRT engines": "engines",
+    "GPU runtime": "end-to-end",
     "nvdec.py": "",
-    "engine_detect.py": "",
+    "detector_engine.py": "",
     "gpu-check": "kernels",
 }
-"""Each piece, and the part of gpu-check that runs it on a GPU, or ""."""
+"""Each piece (a file or a feature), and the part of gpu-check that runs it on a GPU, or ""."""
 _HOST = [piece for piece in PIECES if not piece.endswith(".cu")]
 NOT_APPLICABLE = {
     *((piece, "compiled") for piece in _HOST),
     *((piece, "emulated") for piece in _HOST if piece != "gpu-check"),
-    *((piece, "built ahead of time") for piece in PIECES if piece != "TensorRT plans"),
+    *((piece, "built ahead of time") for piece in PIECES if piece != "TensorRT engines"),
 }
-"""Kernels are compiled for the user's GPU at their first use; the rest is Python."""
+"""Kernels are compiled for the user's GPU on first use; the rest is Python."""
 
 Cell = tuple[str, str]
 Record = dict[str, dict[str, dict[str, dict[str, int]]]]
-"""Piece, column, test function, how many of its cases passed, failed or were skipped."""
+"""Piece, column, test function, number of its cases by outcome (passed, failed, skipped)."""
 
 
 def function_of(nodeid: str) -> str:
@@ -72,7 +72,7 @@ def cells_of(item: pytest.Item) -> Iterator[Cell]:
 
 
 class Recorder:
-    """A pytest plugin: at the end, what ran replaces what the record said of those tests."""
+    """A pytest plugin: at the end of a run its results replace those of the same tests."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -107,7 +107,7 @@ class Recorder:
 
 
 def without(record: Record, functions: set[str], marked: set[tuple[str, str, str]]) -> Record:
-    """The record without the marks that tests no longer have."""
+    """The record without marks that were removed from tests."""
     kept: Record = {}
     for piece, cells in record.items():
         for column, tests in cells.items():
@@ -118,7 +118,7 @@ def without(record: Record, functions: set[str], marked: set[tuple[str, str, str
 
 
 def merged(old: Record, new: Record) -> Record:
-    """The new record over the old one; of a test that ran, the old one is forgotten."""
+    """The new record and, for tests that did not run, the old one."""
     ran = {test for cells in new.values() for tests in cells.values() for test in tests}
     both: Record = {}
     for record, kept in ((old, lambda test: test not in ran), (new, lambda _: True)):
@@ -131,12 +131,12 @@ def merged(old: Record, new: Record) -> Record:
 
 
 def read_record(path: Path = RECORD) -> Record:
-    """What is recorded, or nothing."""
+    """The record, or an empty one."""
     return json.loads(path.read_text(encoding="utf-8"))["tests"] if path.exists() else {}
 
 
 def write_record(record: Record, path: Path = RECORD) -> None:
-    """In the order of PIECES and COLUMNS."""
+    """Write the record in the order of PIECES and COLUMNS."""
     ordered = {
         piece: {
             column: dict(sorted(record[piece][column].items()))
@@ -150,7 +150,7 @@ def write_record(record: Record, path: Path = RECORD) -> None:
 
 
 def cell(record: Record, piece: str, column: str) -> str:
-    """What the table says of a piece: how many tests passed, failed or were skipped."""
+    """A cell of the table: how many tests passed, failed or were skipped."""
     tests = record.get(piece, {}).get(column, {})
     if not tests:
         return "n/a" if (piece, column) in NOT_APPLICABLE else "no"
@@ -164,19 +164,19 @@ def cell(record: Record, piece: str, column: str) -> str:
 
 
 def gpu_results(folder: Path = RESULTS) -> list[dict[str, Any]]:
-    """Committed results of gpu-check that a GPU gave."""
+    """Committed results of gpu-check on a GPU."""
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("gpu-check*.json"))]
     return [each for each in found if each["emulated"] is False]
 
 
 def on_gpu(piece: str, results: Sequence[dict[str, Any]]) -> str:
-    """The GPUs on which gpu-check ran a piece, and how it ended."""
-    driver = {"driver_bindings.py": "cuda-bindings", "driver_pycuda.py": "pycuda"}.get(piece)
+    """The GPUs on which gpu-check ran a piece, with its status."""
+    driver = {"bindings_driver.py": "cuda-bindings", "pycuda_driver.py": "pycuda"}.get(piece)
     found = []
     for each in results:
         part = each["parts"][PIECES[piece]] if PIECES[piece] else {"status": "not run"}
-        whole = part["status"] in ("passed", "failed", "measured") and not part.get("brief")
-        if whole and driver in (None, each["through"]):
+        complete = part["status"] in ("passed", "failed", "measured") and not part.get("brief")
+        if complete and driver in (None, each["through"]):
             found.append(f"{each['gpu']['name']}: {part['status']}")
     return "; ".join(found) or "not measured"
 
@@ -192,6 +192,6 @@ def table(record: Record, results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(each)} |" for each in lines)
 
 
-def with_table(text: str, made: str) -> str:
-    """A page with the table in its place."""
-    return BLOCK.sub(lambda found: f"{found[1]}{made}\n{found[2]}", text)
+def with_table(text: str, new: str) -> str:
+    """A page with the table replaced."""
+    return BLOCK.sub(lambda found: f"{found[1]}{new}\n{found[2]}", text)

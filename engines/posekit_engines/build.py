@@ -1,4 +1,4 @@
-"""What `posekit build` does: a bundle's TensorRT plans for this machine, kept and handed out."""
+"""`posekit build`: a bundle's TensorRT engines for this machine's GPU, cached and written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from posekit.errors import InputError
 from posekit_engines.trt.build import build_and_keep, plan_for
 from posekit_engines.trt.cache import with_plans
 from posekit_engines.trt.library import Library, gpu_context, library
-from posekit_engines.trt.plan import DETECT, USUAL, Kind, PlanFile, PlanOptions
+from posekit_engines.trt.plan import DEFAULT_PROFILES, DETECT, Kind, PlanFile, PlanOptions
 
 KINDS: tuple[Kind, ...] = ("raw", "points")
 
@@ -21,9 +21,10 @@ KINDS: tuple[Kind, ...] = ("raw", "points")
 class BuildOptions:
     """kind: raw (posekit's own GPU runtime), points (other runtimes) or both.
 
-    persons: the most at a time; None: 64 for raw, 32 for points.  flip: with the flip test, which
-    doubles the images of raw.  library: see `engine_cache.library`.  device: number of the GPU.
-    rebuild: even where a plan that fits is there.
+    persons: maximum at a time; None: 64 for raw, 32 for points.  flip: with the flip test, which
+    doubles the images of raw.  library: see `trt.library.library`.  device: number of the GPU.
+    refit, version_compatible: see `trt.builder.BuilderSettings`.  rebuild: even where a matching
+    one exists.
     """
 
     kind: Literal["raw", "points", "both"] = "both"
@@ -37,7 +38,7 @@ class BuildOptions:
     rebuild: bool = False
 
     def plans(self, source: Bundle) -> list[PlanOptions]:
-        """One for each kind; of a person detector its one. Raises InputError."""
+        """One for each kind; for a person detector its only one. Raises InputError."""
         if source.kind == "detector":
             return [replace(DETECT, refit=self.refit, version_compatible=self.version_compatible)]
         if self.persons is not None and self.persons < 1:
@@ -58,14 +59,14 @@ class BuildOptions:
     def _profile(self, kind: Kind) -> tuple[int, int, int] | None:
         if self.persons is None:
             return None
-        most = self.persons * (2 if kind == "raw" and self.flip else 1)
-        return 1, min(USUAL[kind][1], most), most
+        maximum = self.persons * (2 if kind == "raw" and self.flip else 1)
+        return 1, min(DEFAULT_PROFILES[kind][1], maximum), maximum
 
 
 def build(
     source: Bundle, output: Path | None, options: BuildOptions, *, overwrite: bool = False
 ) -> list[PlanFile]:
-    """The plans of a bundle for this machine's GPU, kept in the cache; in `output` as a bundle too.
+    """Plan files of a bundle for this machine's GPU, cached; with `output` in a new bundle too.
 
     Raises MissingExtraError, DeviceError, ExportError, EngineError, ParityError, InputError,
     SourceError (output exists or cannot be written).
@@ -84,7 +85,7 @@ def build(
 
 
 def to_dict(plan: PlanFile) -> dict[str, Any]:
-    """What a summary says of a plan: its metadata, where it comes from and where it is."""
+    """A plan's entry in a summary: its metadata, its origin and its path."""
     path = None if plan.path is None else str(plan.path)
     found = {"key": plan.key, "origin": plan.origin, "path": path, "notes": list(plan.notes)}
     return {**plan.metadata, **found}

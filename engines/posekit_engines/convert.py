@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from posekit import checkpoints
 from posekit.atomic import AtomicFile, explained
 from posekit.bundle import Bundle, check_name
-from posekit.checkpoints import Converted, Item, Overrides, hub
+from posekit.checkpoints import Converted, Overrides, ResolvedField, hub
 from posekit_engines.bundles.assemble import bundle_of_checkpoint, pack
 from posekit_engines.graphs.weights import Storage
 
@@ -53,7 +53,7 @@ def _load(source: str | Path, overrides: Overrides, storage: Storage | None) -> 
     converted = checkpoints.load(source, overrides)
     if storage is None:
         return converted
-    flag = Item("storage", "float16" if storage == "fp16" else "float32", "flag")
+    flag = ResolvedField("storage", "float16" if storage == "fp16" else "float32", "flag")
     items = tuple(flag if each.name == flag.name else each for each in converted.items)
     return replace(converted, items=items)
 

@@ -1,1 +1,1 @@
-"""Label-free adaptation: unlabelled images in, weights out."""
+"""Label-free adaptation: unlabeled images and videos in, better weights out."""

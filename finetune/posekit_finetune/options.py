@@ -1,56 +1,54 @@
-"""What an adaptation is given, and how a caller follows it."""
+"""The options of `posekit adapt` and of `posekit.api.adapt`; loads no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from posekit.bundle import Bundle
-from posekit_finetune.assess.label_check import Checker
-from posekit_finetune.assess.monitor import MonitorReading
-from posekit_finetune.data.find import FindOptions
-from posekit_finetune.data.labeled import LabeledPersons
-from posekit_finetune.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class AdaptOptions:
-    """What is learned from, how, and within what.
+    """The options of `posekit adapt`; see its --help.
 
-    unlabeled: images, folders, patterns, videos.  work: a folder for what can be made again.
-    find: which persons of the pictures.  budget_s: of wall time for learning, or None for the
-    recipe's steps.  teacher: another model that teaches instead of the source's own views.
-    second: what the second of two networks begins as.  labeled: persons to learn from as well.
-    resume: go on where a run with the same inputs stopped.  threads: CPU threads.
-    checks: compare source and adapted with labels; they decide too.
+    settings: name=value, override the recipe.  check, source: COCO JSON with labels of the new and
+    the old domain, and their images.  labeled: COCO JSON or MPII's list of persons to train on as
+    well, and its images; labeled_first: only the first ones, in the file's order.
+    teacher, second: other models, opened; see `RunOptions`.  boxes: a detector, "full" or a
+    file.  limit: maximum number of persons.  budget_s: instead of the recipe's steps.
+    work: folder for intermediate files, None for one beside the output that is removed at the end.
+    force: write a refused model too, marked as refused.  tensorboard: folder for event files.
+    pictures: whether the report contains images of persons.
     """
 
-    unlabeled: tuple[str, ...]
-    work: Path
-    recipe: Recipe = Recipe()
-    recipe_name: str = "default"
-    find: FindOptions = FindOptions()
-    seed: int = 0
+    recipe: str = "default"
+    settings: Sequence[str] = ()
+    check: str | Path | None = None
+    check_images: str | Path | None = None
+    source: str | Path | None = None
+    source_images: str | Path | None = None
+    labeled: str | Path | None = None
+    labeled_images: str | Path | None = None
+    labeled_first: int | None = None
+    teacher: str | Path | Bundle | None = None
+    second: str | Path | Bundle | None = None
+    boxes: str = "nanodet-person"
+    limit: int = 2000
     budget_s: float | None = None
-    teacher: Bundle | None = None
-    second: Bundle | None = None
-    labeled: LabeledPersons | None = None
+    seed: int = 0
+    threads: int | None = None
+    work: str | Path | None = None
     resume: bool = False
-    threads: int = 1
-    checks: tuple[Checker, ...] = ()
+    force: bool = False
+    tensorboard: str | Path | None = None
+    pictures: bool = True
+    overwrite: bool = False
 
-
-@dataclass(frozen=True)
-class Hooks:
-    """How a caller follows a run: `on_stage` with a sentence, `on_count` with done and all,
-    `on_reading` after each look at the held-out persons; `stopped` is asked between the steps of
-    learning, which run within `deferred()`: anything else may be interrupted at any time.
-    """
-
-    on_stage: Callable[[str], None] = lambda _: None
-    on_count: Callable[[int, int], None] = lambda _done, _all: None
-    on_reading: Callable[[MonitorReading, float], None] = lambda _reading, _seconds: None
-    stopped: Callable[[], bool] = lambda: False
-    deferred: Callable[[], AbstractContextManager[None]] = nullcontext
+    def files(self) -> list[str | Path | None]:
+        """What may name a file that is read, which no output may replace."""
+        models = [each for each in (self.teacher, self.second) if not isinstance(each, Bundle)]
+        labels = [self.check, self.source, self.labeled]
+        images = [self.check_images, self.source_images, self.labeled_images]
+        return [self.recipe, self.boxes, *labels, *images, *models]

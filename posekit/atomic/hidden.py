@@ -43,12 +43,16 @@ def create_file(path: Path) -> tuple[int, Path]:
 
     Never one that is there already, and no link is followed.  Raises OSError.
     """
-    place = unique(path, PARTIAL)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
     flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
-    number = os.open(place, flags, 0o666)
-    _under_way.add(place)
-    return number, place
+    while True:
+        place = unique(path, PARTIAL)
+        try:
+            number = os.open(place, flags, 0o666)
+        except FileExistsError:
+            continue
+        _under_way.add(place)
+        return number, place
 
 
 def create_folder(path: Path, ending: str = PARTIAL) -> Path:

@@ -31,7 +31,7 @@ class Lock:
     """An empty file that is held from here to `release`, which removes it.
 
     was_left: it was there already, of a process that was killed. On a file system without locks
-    it keeps nobody out.  Raises SourceError that says `refusal` where another process holds it,
+    it keeps no one out.  Raises SourceError that says `refusal` where another process holds it,
     OSError where it cannot be made.
     """
 

@@ -28,7 +28,7 @@ class _Atomic:
         self._locks: list[Lock] = []
         self._new: list[Path] = []
         existed = {path: os.path.lexists(path) for path in outputs}
-        # what appeared since then is another run's and is not replaced, unless that was asked for
+        # what appeared since then is another run's and is not replaced, unless that was requested
         self._replaced = existed if overwrite is None else dict.fromkeys(outputs, overwrite)
         try:
             for path in outputs:
@@ -67,7 +67,7 @@ class _Atomic:
             self.abort()
             raise
         self._open = False
-        self._release(committed=True)
+        self._release()
 
     def abort(self) -> None:
         """Remove what was written, without complaint; what had the name before stays.
@@ -81,12 +81,11 @@ class _Atomic:
                 self._discard()
             self._release()
 
-    def _release(self, *, committed: bool = False) -> None:
+    def _release(self) -> None:
         for lock in self._locks:
             lock.release()
         self._locks.clear()
-        if not committed:
-            hidden.remove_empty(self._new)
+        hidden.remove_empty(self._new)
 
     def __enter__(self) -> Self:
         return self
@@ -134,7 +133,7 @@ class _AtomicOne(_Atomic):
             self.abort()
             raise
         self._open = False
-        self._release(committed=True)
+        self._release()
         return path
 
     def _close(self) -> None:

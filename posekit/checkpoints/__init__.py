@@ -1,8 +1,8 @@
 """Any public checkpoint of a top-down heatmap network -> (ModelSpec, weights), strictly.
 
-The names and shapes of the tensors tell the layout, the network and its joints. What they cannot
-tell comes from flags, a config beside the file or in it, the file's name, then the family's
-default, in this order; each is an `Item` that says so.
+The names and shapes of the tensors determine the layout, the network and its joints. The rest
+comes from flags, a config beside the file or in it, the file's name, then the family's
+default, in this order; each is a `ResolvedField` with its source.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 
 from posekit.checkpoints import configs, files, layouts, movenet, weight_sets
 from posekit.checkpoints.layouts import UNION, Canonical, Choice, Head, Network
-from posekit.checkpoints.resolve import Facts, Item, Source, resolve
+from posekit.checkpoints.resolve import ResolvedField, Source, SpecHints, resolve
 from posekit.errors import CheckpointError
 from posekit.nets import build, check_name
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
 
-__all__ = ["Converted", "Facts", "Item", "Overrides", "backbone", "load"]
+__all__ = ["Converted", "Overrides", "ResolvedField", "SpecHints", "backbone", "load"]
 
 _OPTIONAL = "num_batches_tracked"  # old files lack it, and nothing but training uses it
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overrides(Facts):
-    """What the user says, before all else; None: find out.
+class Overrides(SpecHints):
+    """The user's own values, which come first; None: not given.
 
     weights: which of several sets in the file.  architecture: must agree with the tensors.
     network: of a dual file (1, 2 or student).  head: which joints of a 24-joint union head.
@@ -48,7 +48,7 @@ class Overrides(Facts):
 
 @dataclass(frozen=True, eq=False)
 class Converted:
-    """A checkpoint understood: its spec, its weights by posekit's names, and who said what.
+    """A converted checkpoint: its spec, weights by posekit's names, and the source of each field.
 
     weights: the floating entries of the network's state dict, float32 or float16 as in the file.
     parity: of the bundle made of it, how far each graph deviates from the file's own weights.
@@ -56,12 +56,12 @@ class Converted:
 
     spec: ModelSpec
     weights: dict[str, NDArray[Any]]
-    items: tuple[Item, ...]
+    items: tuple[ResolvedField, ...]
     parity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def load(path: str | Path, overrides: Overrides = Overrides()) -> Converted:
-    """Read, recognise and check a checkpoint; nothing in it is ever run.
+    """Read, recognize and check a checkpoint; nothing in it is ever run.
 
     path: a PyTorch or safetensors file, MoveNet's tfjs .json, or a Hugging Face folder.
     Raises CheckpointError: unreadable, of an unknown layout, or a tensor that is missing,
@@ -69,12 +69,12 @@ def load(path: str | Path, overrides: Overrides = Overrides()) -> Converted:
     """
     path = Path(path)
     checkpoint = files.read(path)
-    config, said = _sources(path, checkpoint.meta, overrides)
+    config, hints = _sources(path, checkpoint.meta, overrides)
     try:
         chosen = weight_sets.choose(checkpoint.content, overrides.weights, layouts.is_known)
-        found = layouts.canonical(files.arrays(chosen.tensors), _choice(overrides, said))
+        found = layouts.canonical(files.arrays(chosen.tensors), _choice(overrides, hints))
         name = _architecture(found, overrides)
-        converted = _converted(name, found, config=config, said=said)
+        converted = _converted(name, found, config=config, hints=hints)
         return replace(converted, items=(*chosen.items, *converted.items))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -82,14 +82,14 @@ def load(path: str | Path, overrides: Overrides = Overrides()) -> Converted:
 
 def _sources(
     path: Path, meta: Mapping[str, Any], overrides: Overrides
-) -> tuple[Path | None, dict[Source, Facts]]:
-    """The config's path, and what each source says, in the order in which it is believed."""
+) -> tuple[Path | None, dict[Source, SpecHints]]:
+    """The config's path, and the hints of each source, in order of precedence."""
     config, beside = configs.find(path, overrides.config)
     inside = configs.mmpose(str(meta.get("cfg") or meta.get("config") or ""))
     data = meta.get("dataset_meta")
     if isinstance(data, dict) and (skeleton := configs.dataset(data).skeleton):
         inside = replace(inside, skeleton=skeleton)
-    flags = Facts(**{f.name: getattr(overrides, f.name) for f in fields(Facts)})
+    flags = SpecHints(**{f.name: getattr(overrides, f.name) for f in fields(SpecHints)})
     name = configs.from_name(path)
     return config, {
         "flag": flags,
@@ -99,19 +99,19 @@ def _sources(
     }
 
 
-def _choice(overrides: Overrides, said: Mapping[Source, Facts]) -> Choice:
+def _choice(overrides: Overrides, hints: Mapping[Source, SpecHints]) -> Choice:
     """The network, head and experts to take; a data set that a source names chooses the head."""
-    head, source = overrides.head, next(iter(said))
+    head, source = overrides.head, next(iter(hints))
     heads = {skeleton.name: name for name, (skeleton, _) in UNION.items()}
-    for where, facts in said.items():
-        if head is None and facts.skeleton is not None and facts.skeleton.name in heads:
-            head, source = heads[facts.skeleton.name], where
+    for where, one in hints.items():
+        if head is None and one.skeleton is not None and one.skeleton.name in heads:
+            head, source = heads[one.skeleton.name], where
     insist = overrides.head is not None
     return Choice(overrides.network, head, overrides.experts, insist, source)
 
 
 def _architecture(found: Canonical, overrides: Overrides) -> str:
-    """What the tensors are. Raises CheckpointError where --architecture says otherwise."""
+    """What the tensors are. Raises CheckpointError where --architecture differs."""
     name = layouts.architecture(found.state)
     wanted = overrides.architecture
     if wanted is not None and check_name(wanted) != name:
@@ -120,26 +120,26 @@ def _architecture(found: Canonical, overrides: Overrides) -> str:
 
 
 def _converted(
-    name: str, found: Canonical, *, config: Path | None, said: dict[Source, Facts]
+    name: str, found: Canonical, *, config: Path | None, hints: dict[Source, SpecHints]
 ) -> Converted:
     """The spec and the checked weights of canonical tensors. Raises CheckpointError."""
     final = found.state.get("head.final_layer.weight", found.state.get(movenet.HEAD))
     if final is None or final.ndim != 4:
         raise CheckpointError("has no head.final_layer.weight (out, in, h, w): no heatmaps")
     if found.skeleton is not None:  # the cut has settled it; only a flag may name another
-        flags, others = said["flag"], said
-        said = {source: replace(facts, skeleton=None) for source, facts in others.items()}
-        said["flag"] = flags
-    said = {**said, "weights": Facts(skeleton=found.skeleton, input_size=_grid(found))}
+        flags, others = hints["flag"], hints
+        hints = {source: replace(one, skeleton=None) for source, one in others.items()}
+        hints["flag"] = flags
+    hints = {**hints, "weights": SpecHints(skeleton=found.skeleton, input_size=_grid(found))}
     if found.family == "movenet":
-        said["family default"] = movenet.facts(name)
-    spec, items = resolve(name, found.family, len(final), said=said)
+        hints["family default"] = movenet.spec_hints(name)
+    spec, items = resolve(name, found.family, len(final), hints=hints)
     if found.family == "movenet":
         spec = replace(spec, gate=movenet.GATE)
     weights = _fitting(found.state, spec, found.origin)
-    first = [Item("config", config.name, "config beside it")] if config else []
-    stored = Item("storage", _storage(found.state, weights), "weights")
-    known = [*found.items, Item("architecture", name, "weights"), stored]
+    first = [ResolvedField("config", config.name, "config beside it")] if config else []
+    stored = ResolvedField("storage", _storage(found.state, weights), "weights")
+    known = [*found.items, ResolvedField("architecture", name, "weights"), stored]
     return Converted(spec, weights, (*first, *known, *items))
 
 

@@ -1,4 +1,4 @@
-"""What configs and file names say. A config is parsed, never run: its literal values alone count.
+"""Hints in configs and file names. A config is parsed, never run: its literal values alone count.
 
 mmpose's .py (0.x and 1.x), Microsoft's and HRNet's .yaml, Hugging Face's .json.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 from posekit import skeletons
 from posekit.checkpoints.files import read_json
-from posekit.checkpoints.resolve import Convention, Facts
+from posekit.checkpoints.resolve import Convention, SpecHints
 from posekit.errors import CheckpointError, InputError
 from posekit.parsing import number
 from posekit.types import Decode, Skeleton
@@ -25,28 +25,37 @@ _KNOWN = {
     "aic": skeletons.AIC_14,
 }
 # Data sets with as many keypoints as COCO, MPII or AIC, but other ones.
-_FOREIGN = ("crowdpose", "ap10k", "apt36k", "h36m", "animalpose", "jhmdb", "posetrack", "wholebody")
+_UNKNOWN_DATA_SETS = (
+    "crowdpose",
+    "ap10k",
+    "apt36k",
+    "h36m",
+    "animalpose",
+    "jhmdb",
+    "posetrack",
+    "wholebody",
+)
 _CONFIGS = (".py", ".yaml", ".yml")
 _LARGEST = 1 << 20  # bytes of a config
 _LONGEST = 1 << 16  # characters of a value that others name: names of names double it each time
 
 
-def find(path: Path, given: Path | None) -> tuple[Path | None, Facts]:
-    """The config that goes with a checkpoint, and what it says.
+def find(path: Path, given: Path | None) -> tuple[Path | None, SpecHints]:
+    """The config that goes with a checkpoint, and its hints.
 
     `given`, else one whose name begins the checkpoint's, else the only one in its folder.
     Raises CheckpointError.
     """
     config = given or (path / "config.json" if path.is_dir() else _beside(path))
     if config is None:
-        return None, Facts()
+        return None, SpecHints()
     if config.suffix == ".json":
         return config, _hugging_face(config)
     text = _text(config)
-    facts = mmpose(text) if config.suffix == ".py" else _microsoft(text)
-    if facts == Facts() and given:
-        raise CheckpointError(f"{config}: says nothing that a pose model's config says")
-    return (config if facts != Facts() else None), facts
+    hints = mmpose(text) if config.suffix == ".py" else _microsoft(text)
+    if hints == SpecHints() and given:
+        raise CheckpointError(f"{config}: holds nothing of a pose model's config")
+    return (config if hints != SpecHints() else None), hints
 
 
 def _text(config: Path) -> str:
@@ -70,8 +79,8 @@ def _beside(path: Path) -> Path | None:
     return configs[0] if len(configs) == 1 else None
 
 
-def from_name(path: Path) -> Facts:
-    """What a file's name says: 256x192 (H x W; the larger is the height), udp, dark, data set.
+def from_name(path: Path) -> SpecHints:
+    """Hints in a file's name: 256x192 (H x W; the larger is the height), udp, dark, data set.
 
     Raises CheckpointError for a variant that the network does not cover.
     """
@@ -82,32 +91,32 @@ def from_name(path: Path) -> Facts:
     size = re.search(r"(?<![0-9])([1-9]\d{1,3})x([1-9]\d{1,3})(?![0-9])", name)
     sides = sorted((int(size[1]), int(size[2]))) if size else None
     sets = set(re.findall(r"(?<![a-z])(coco|mpii|aic)", name))
-    facts = Facts(skeleton=_KNOWN[sets.pop()] if len(sets) == 1 else None)
-    if any(word in name for word in _FOREIGN):
-        facts = Facts(skeleton=Skeleton(_foreign(name), (), (), (), ()))
+    hints = SpecHints(skeleton=_KNOWN[sets.pop()] if len(sets) == 1 else None)
+    if any(word in name for word in _UNKNOWN_DATA_SETS):
+        hints = SpecHints(skeleton=Skeleton(_unknown_data_set(name), (), (), (), ()))
     if sides:
-        facts = replace(facts, input_size=(sides[0], sides[1]))
+        hints = replace(hints, input_size=(sides[0], sides[1]))
     if "udp" in words:
-        return replace(facts, convention="udp")
-    return replace(facts, decode="dark") if "dark" in words else facts
+        return replace(hints, convention="udp")
+    return replace(hints, decode="dark") if "dark" in words else hints
 
 
-def _foreign(name: str) -> str:
-    """The data set's name; its empty skeleton fits no head, so that --skeleton is asked for."""
-    return next(word for word in _FOREIGN if word in name)
+def _unknown_data_set(name: str) -> str:
+    """The data set's name; its empty skeleton fits no head, so that --skeleton is required."""
+    return next(word for word in _UNKNOWN_DATA_SETS if word in name)
 
 
-def mmpose(text: str) -> Facts:
-    """Facts of an mmpose config, 0.x or 1.x, from its text; empty where it is another file."""
+def mmpose(text: str) -> SpecHints:
+    """Hints of an mmpose config, 0.x or 1.x, from its text; empty where it is another file."""
     values = _literals(text)
     if isinstance(values.get("codec"), dict):
         return _mmpose_1(values)
     if isinstance(values.get("data_cfg"), dict):
         return _mmpose_0(values, text)
-    return Facts()
+    return SpecHints()
 
 
-def dataset(meta: Mapping[str, Any]) -> Facts:
+def dataset(meta: Mapping[str, Any]) -> SpecHints:
     """The skeleton that an mmpose 1.x checkpoint carries in its `dataset_meta`, if it does."""
     try:
         names = meta["keypoint_id2name"]
@@ -119,12 +128,12 @@ def dataset(meta: Mapping[str, Any]) -> Facts:
             sigmas=tuple(float(s) for s in meta["sigmas"]),
         )
     except (KeyError, TypeError, ValueError, OverflowError, InputError):
-        return Facts()
+        return SpecHints()
     same = [known for known in _KNOWN.values() if known.keypoints == skeleton.keypoints]
-    return Facts(skeleton=same[0] if same else skeleton)
+    return SpecHints(skeleton=same[0] if same else skeleton)
 
 
-def _mmpose_1(values: Mapping[str, Any]) -> Facts:
+def _mmpose_1(values: Mapping[str, Any]) -> SpecHints:
     codec, model = values["codec"], _table(values, "model")
     processor, test = _table(model, "data_preprocessor"), _table(model, "test_cfg")
     convention: Convention = "udp" if codec.get("type") == "UDPHeatmap" else "msra"
@@ -133,7 +142,7 @@ def _mmpose_1(values: Mapping[str, Any]) -> Facts:
             f"config: codec {codec.get('type')}; wanted MSRAHeatmap or UDPHeatmap (one map a joint)"
         )
     plain: Decode = "dark" if codec.get("unbiased") else "quarter-axis"
-    return Facts(
+    return SpecHints(
         input_size=_pair(codec.get("input_size")),
         skeleton=_by_dataset(values.get("dataset_type")),
         color="rgb" if processor.get("bgr_to_rgb") else "bgr" if processor else None,
@@ -147,7 +156,7 @@ def _mmpose_1(values: Mapping[str, Any]) -> Facts:
     )
 
 
-def _mmpose_0(values: Mapping[str, Any], text: str) -> Facts:
+def _mmpose_0(values: Mapping[str, Any], text: str) -> SpecHints:
     test, data = _table(_table(values, "model"), "test_cfg"), values["data_cfg"]
     convention: Convention = "udp" if test.get("use_udp") else "msra"
     plain: Decode = "dark" if test.get("post_process") == "unbiased" else "quarter"
@@ -155,7 +164,7 @@ def _mmpose_0(values: Mapping[str, Any], text: str) -> Facts:
     target = next((s for s in steps if s.get("type") == "TopDownGenerateTarget"), {})
     scale = next((s for s in steps if s.get("type") == "NormalizeTensor"), {})
     named = re.search(r"TopDown(Coco|Mpii|Aic)Dataset", text)
-    return Facts(
+    return SpecHints(
         input_size=_pair(data.get("image_size")),
         skeleton=_KNOWN[named[1].lower()] if named else None,
         mean=_triple(scale.get("mean"), 255),
@@ -168,18 +177,18 @@ def _mmpose_0(values: Mapping[str, Any], text: str) -> Facts:
     )
 
 
-def _microsoft(text: str) -> Facts:
+def _microsoft(text: str) -> SpecHints:
     """SimpleBaseline's, HRNet's, DarkPose's and Semi_Human_Pose's experiment files."""
     values = yaml_values(text)
     model, data, test = (_table(values, name) for name in ("MODEL", "DATASET", "TEST"))
     if not model:
-        return Facts()
+        return SpecHints()
     named = data.get("TEST_DATASET", data.get("DATASET"))
     blur = _odd(test.get("BLUR_KERNEL"))
-    # Their test code shifts by a whole cell when told to; else 0.75 is the exact value.
+    # Their test code shifts by a whole cell if its config says so; else 0.75 is the exact value.
     shifted = test.get("SHIFT_HEATMAP")
     shift = (1.0 if shifted else 0.75) if isinstance(shifted, bool) else None
-    return Facts(
+    return SpecHints(
         input_size=_pair(model.get("IMAGE_SIZE")),
         skeleton=_KNOWN.get(str(named)),
         color="rgb" if data.get("COLOR_RGB") is True else "bgr",
@@ -193,7 +202,7 @@ def _microsoft(text: str) -> Facts:
 _HEADS = {384: 12, 768: 12, 1024: 16, 1280: 16}
 
 
-def _hugging_face(config: Path) -> Facts:
+def _hugging_face(config: Path) -> SpecHints:
     """config.json and preprocessor_config.json of a VitPose folder. Raises CheckpointError."""
     values = read_json(config)
     if values.get("model_type") != "vitpose":
@@ -219,13 +228,13 @@ def _hugging_face(config: Path) -> Facts:
             f"{config}: {heads} attention heads at {width} channels; wanted one of {_HEADS}"
         )
     size = _pair(backbone.get("image_size", [256, 192]))
-    facts = Facts(input_size=size and (size[1], size[0]), color="rgb", convention="udp")
+    hints = SpecHints(input_size=size and (size[1], size[0]), color="rgb", convention="udp")
     other = config.with_name("preprocessor_config.json")
     if not other.is_file():
-        return facts
+        return hints
     prepare = read_json(other)
     mean, std = (_triple(prepare.get(name), 255) for name in ("image_mean", "image_std"))
-    return replace(facts, mean=mean, std=std)
+    return replace(hints, mean=mean, std=std)
 
 
 def _table(values: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -1,26 +1,34 @@
-"""hf://OWNER/NAME to files on disk: the one thing that posekit downloads, and only when asked."""
+"""hf://OWNER/NAME to files on disk: the one thing that posekit downloads, and only on request."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from posekit.errors import CheckpointError, MissingExtraError
+from posekit.parsing import number, shown
 
 SCHEME = "hf://"
 _ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:/([^@]+))?(?:@([\w./-]+))?")
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MOST_LISTED, _MOST_FILES, _MOST_BYTES = 20_000, 64, 1 << 34
+_TIMEOUT_S = 20.0
+# What huggingface_hub raises for a response that is JSON of another shape, or none.
+_UNEXPECTED = (AttributeError, LookupError, TypeError, ValueError, RecursionError, OverflowError)
 _SINGLE = (".pth", ".pt", ".tar", ".ckpt", ".bin")
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """path: what to read, a file or a Hugging Face folder.  address: as it was asked for.
+    """path: what to read, a file or a Hugging Face folder.  address: as it was given.
 
     revision: the commit.  sha256: of each file, by name.
     """
@@ -40,7 +48,8 @@ def fetch(address: str, folder: Path) -> Fetched:
 
     address: hf://OWNER/NAME, or hf://OWNER/NAME/FILE where it holds several checkpoints; @REVISION
     behind it for another than the newest.  The server is that of HF_ENDPOINT where it is set.
-    Raises CheckpointError (not there, no weights, no network), MissingExtraError.
+    Raises CheckpointError (not there, no weights, no network, too much, a sha256 that differs),
+    MissingExtraError.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None:
@@ -52,23 +61,101 @@ def fetch(address: str, folder: Path) -> Fetched:
         raise MissingExtraError(
             f"{address} needs {error.name}: pip install 'posekit[hub]'"
         ) from error
-    endpoint = os.environ.get("HF_ENDPOINT") or None
-    try:
-        found = huggingface_hub.HfApi(endpoint).model_info(repository, revision=revision)
-        names = [each.rfilename for each in found.siblings or []]
-        wanted = _wanted(names, file, address)
-        commit = str(found.sha)
-        root = folder / repository.partition("/")[2]
-        for name in wanted:
-            huggingface_hub.hf_hub_download(
-                repository, name, revision=commit, local_dir=root, endpoint=endpoint
+    hub = _Repository(huggingface_hub, address, repository)
+    names, commit = hub.listed(revision)
+    wanted = _wanted(names, file, address)
+    root = folder / repository.partition("/")[2]
+    announced = hub.announced(wanted, commit)
+    for name in wanted:
+        hub.download(name, commit, root)
+    digests = {name: _sha256(root / name) for name in wanted}
+    for name, digest in digests.items():
+        if announced.get(name, digest) != digest:
+            raise CheckpointError(
+                f"{address}: {name} has sha256 {digest}, but the server announced "
+                f"{announced[name]}: damaged or changed on the way; fetch it again"
             )
-    except _network_errors() as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise CheckpointError(f"{address}: cannot be fetched: {reason}") from error
     single = [name for name in wanted if name.endswith(_SINGLE)]
-    path = root / single[0] if single else root
-    return Fetched(path, address, commit, {name: _sha256(root / name) for name in wanted})
+    return Fetched(root / single[0] if single else root, address, commit, digests)
+
+
+@dataclass(frozen=True)
+class _Repository:
+    """A model repository of the server of HF_ENDPOINT, whose responses may be anything."""
+
+    client: Any
+    address: str
+    name: str
+    endpoint: str | None = field(default_factory=lambda: os.environ.get("HF_ENDPOINT") or None)
+
+    def listed(self, revision: str | None) -> tuple[list[str], str]:
+        """The names of its files, and the commit. Raises CheckpointError."""
+        with self._explained():
+            api = self.client.HfApi(self.endpoint)
+            found = api.model_info(self.name, revision=revision, timeout=_TIMEOUT_S)
+            names = [each.rfilename for each in found.siblings or []]
+            commit = str(found.sha)
+        if not _COMMIT.fullmatch(commit) or not all(isinstance(each, str) for each in names):
+            raise CheckpointError(f"{self.address}: the server's list of files is none")
+        if len(names) > _MOST_LISTED:
+            raise CheckpointError(f"{self.address}: {len(names)} files; no model has as many")
+        strange = [each for each in names if not _is_plain(each)]
+        if strange:
+            raise CheckpointError(f"{self.address}: holds {shown(strange[0])}, no plain file name")
+        return names, commit
+
+    def announced(self, names: list[str], commit: str) -> dict[str, str]:
+        """The sha256 of files for which the server says it. Raises CheckpointError: too large."""
+        found, total = {}, 0
+        for name in names:
+            with self._explained():
+                url = self.client.hf_hub_url(
+                    self.name, name, revision=commit, endpoint=self.endpoint
+                )
+                metadata = self.client.get_hf_file_metadata(url, timeout=_TIMEOUT_S)
+                tag, size = str(metadata.etag).strip('"'), metadata.size
+            number(
+                size,
+                name=f"{self.address}: size of {name}",
+                low=0,
+                whole=True,
+                error=CheckpointError,
+            )
+            total += int(size)
+            if _SHA256.fullmatch(tag):
+                found[name] = tag
+        if total > _MOST_BYTES:
+            raise CheckpointError(
+                f"{self.address}: {total:,} bytes to fetch; posekit takes up to {_MOST_BYTES:,}"
+            )
+        return found
+
+    def download(self, name: str, commit: str, folder: Path) -> None:
+        """One file into the folder. Raises CheckpointError."""
+        with self._explained():
+            self.client.hf_hub_download(
+                self.name, name, revision=commit, local_dir=folder, endpoint=self.endpoint
+            )
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Around calls of huggingface_hub, which trusts its server."""
+        try:
+            yield
+        except _network_errors() as error:
+            reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+            raise CheckpointError(f"{self.address}: cannot be fetched: {reason}") from error
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a file of that name stays in its folder on every system."""
+    parts = name.split("/")
+    return (
+        name.isprintable()
+        and "\\" not in name
+        and ":" not in name
+        and not {"", ".", ".."} & set(parts)
+    )
 
 
 def _wanted(names: list[str], file: str | None, address: str) -> list[str]:
@@ -79,6 +166,10 @@ def _wanted(names: list[str], file: str | None, address: str) -> list[str]:
             raise CheckpointError(f"{address}: no such file; it holds {_listed(names)}")
         return [file]
     tensors = [name for name in names if name.endswith(".safetensors") and "/" not in name]
+    if len(tensors) > _MOST_FILES:
+        raise CheckpointError(
+            f"{address}: {len(tensors)} .safetensors files; posekit takes up to {_MOST_FILES}"
+        )
     if tensors and configs:
         return [*configs, *tensors]
     others = [name for name in names if name.endswith(_SINGLE) and "/" not in name]
@@ -98,7 +189,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def _network_errors() -> tuple[type[Exception], ...]:
     """What huggingface_hub raises; which HTTP library it uses depends on its version."""
-    found: list[type[Exception]] = [OSError]
+    found: list[type[Exception]] = [OSError, *_UNEXPECTED]
     for module, name in (
         ("huggingface_hub.errors", "HfHubHTTPError"),
         ("huggingface_hub.errors", "HFValidationError"),

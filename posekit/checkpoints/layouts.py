@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from posekit.checkpoints import movenet
 from posekit.checkpoints.files import State
-from posekit.checkpoints.resolve import Family, Item, Source
+from posekit.checkpoints.resolve import Family, ResolvedField, Source
 from posekit.errors import CheckpointError
 from posekit.nets import ARCHITECTURES
 from posekit.skeletons import AIC_14, COCO_17, MPII_16
@@ -103,7 +103,7 @@ class Canonical:
     family: Family
     state: State
     origin: dict[str, str]
-    items: list[Item] = field(default_factory=list)
+    items: list[ResolvedField] = field(default_factory=list)
     skeleton: Skeleton | None = None
 
 
@@ -115,7 +115,7 @@ def canonical(state: State, choice: Choice) -> Canonical:
     if movenet.is_one(state):
         return Canonical("MoveNet (tfjs)", "movenet", *movenet.canonical(state))
     layout, family, rules = _recognize(state)
-    items = [Item("layout", layout, "weights")]
+    items = [ResolvedField("layout", layout, "weights")]
     prefix = ""
     if family == "semi":
         prefix, item = _network(state, choice.network)
@@ -179,7 +179,7 @@ def _refuse_others(names: set[str], starts: set[str]) -> None:
         )
 
 
-def _network(state: State, wanted: Network | None) -> tuple[str, list[Item]]:
+def _network(state: State, wanted: Network | None) -> tuple[str, list[ResolvedField]]:
     """The prefix of the network to take, and an item where there was a choice."""
     there = {
         name: prefix
@@ -192,7 +192,7 @@ def _network(state: State, wanted: Network | None) -> tuple[str, list[Item]]:
     if len(there) == 1 and wanted is None:
         return there[name], []
     source: Source = "flag" if wanted else "family default"
-    return there[name], [Item("network", name, source, assumed=wanted is None)]
+    return there[name], [ResolvedField("network", name, source, assumed=wanted is None)]
 
 
 def _renamed(state: State, prefix: str, rules: Names) -> tuple[State, dict[str, str]]:
@@ -236,7 +236,7 @@ def _add_token(state: State, *, missing: bool) -> None:
         state["backbone.pos_embed"] = np.concatenate([first, embedding], 1)
 
 
-def _merge_experts(state: State, wanted: int | None) -> list[Item]:
+def _merge_experts(state: State, wanted: int | None) -> list[ResolvedField]:
     """ViTPose++: the chosen expert's rows joined to the shared ones, the others dropped."""
     found = {int(m[1]) for name in state if (m := re.search(r"\.mlp\.experts\.(\d{1,3})\.", name))}
     if not found:
@@ -256,7 +256,7 @@ def _merge_experts(state: State, wanted: int | None) -> list[Item]:
         del state[name]
     _choose_head(state, index)
     source: Source = "family default" if wanted is None else "flag"
-    return [Item("experts", index, source, assumed=wanted is None)]
+    return [ResolvedField("experts", index, source, assumed=wanted is None)]
 
 
 def _choose_head(state: State, index: int) -> None:
@@ -272,7 +272,7 @@ def _choose_head(state: State, index: int) -> None:
 
 
 def _cut_union(
-    state: State, items: list[Item], family: Family, *, choice: Choice
+    state: State, items: list[ResolvedField], family: Family, *, choice: Choice
 ) -> Skeleton | None:
     """Cut Semi_Human_Pose's 24-joint head to one data set's joints."""
     weight = state.get(_FINAL[0])
@@ -286,7 +286,7 @@ def _cut_union(
         if key in state and len(state[key]) == 24:
             state[key] = state[key][list(channels)]
     source: Source = choice.head_source if choice.head else "family default"
-    items.append(Item("head", f"{name} of 24", source, assumed=choice.head is None))
+    items.append(ResolvedField("head", f"{name} of 24", source, assumed=choice.head is None))
     return skeleton
 
 

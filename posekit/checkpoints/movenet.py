@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from posekit.checkpoints.resolve import Facts, Item
+from posekit.checkpoints.resolve import ResolvedField, SpecHints
 from posekit.errors import CheckpointError
 from posekit.nets.movenet import weights_from_tfjs
 from posekit.skeletons import COCO_17
@@ -27,7 +27,7 @@ def is_one(state: Iterable[str]) -> bool:
     return any(name.startswith(_GRAPH) for name in state)
 
 
-def canonical(state: State) -> tuple[State, dict[str, str], list[Item]]:
+def canonical(state: State) -> tuple[State, dict[str, str], list[ResolvedField]]:
     """The tensors by posekit's names, float16 as stored; no other names, and the layout's item.
 
     Raises CheckpointError for a tfjs graph that is not MoveNet's.
@@ -37,7 +37,7 @@ def canonical(state: State) -> tuple[State, dict[str, str], list[Item]]:
     except (CheckpointError, ValueError) as error:
         raise CheckpointError(f"a tfjs graph, but not MoveNet SinglePose ({error})") from error
     kept = {name: value for name, value in every.items() if not name.startswith(_UNUSED)}
-    return kept, {}, [Item("layout", "MoveNet (tfjs)", "weights")]
+    return kept, {}, [ResolvedField("layout", "MoveNet (tfjs)", "weights")]
 
 
 def architecture(state: Mapping[str, NDArray[Any]]) -> str:
@@ -46,14 +46,14 @@ def architecture(state: Mapping[str, NDArray[Any]]) -> str:
     return _BY_STEM.get(width, (f"movenet-{width}", 0))[0]
 
 
-def facts(name: str) -> Facts:
+def spec_hints(name: str) -> SpecHints:
     """What holds for both: there is one published network of each.
 
-    Source: benchmarks/conventions.py measured where cells lie and how peaks are refined.
+    Source: benchmarks/accuracy/conventions.py measured where cells lie and how peaks are refined.
     """
     side = dict(_BY_STEM.values())[name]
     grey = (127.5, 127.5, 127.5)
-    return Facts(
+    return SpecHints(
         input_size=(side, side),
         skeleton=COCO_17,
         mean=grey,

@@ -1,4 +1,4 @@
-"""What flags, configs, names and families say about a checkpoint, and who is believed."""
+"""The spec of a checkpoint from flags, configs, names and families, in order of precedence."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What a state dict cannot tell; None where this source is silent.
+class SpecHints:
+    """What a state dict does not contain; None where this source has no value.
 
     input_size: (W, H), px.  color: channel order of the network's input.
     mean, std: per channel, 0..255.  padding: a box grows by this factor.
@@ -51,8 +51,8 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Item:
-    """One thing that was decided, who said it, and whether nobody did (`assumed`)."""
+class ResolvedField:
+    """A decided field with its source; `assumed`: a default, since no source has it."""
 
     name: str
     value: Any
@@ -83,7 +83,7 @@ def _shown(value: Any) -> str:
 
 _IMAGENET_MEAN, _IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _BY_COUNT = {17: COCO_17, 16: MPII_16, 14: AIC_14}
-# BGR is no slip: these were trained on OpenCV's order, with the RGB means in place.
+# BGR is not a mistake: these were trained on OpenCV's order, with the RGB means in place.
 _COLORS: dict[Family, Color] = {
     "simple-baseline": "bgr",
     "hrnet": "rgb",
@@ -98,31 +98,31 @@ _UDP: tuple[Family, ...] = ("vitpose", "hugging face")
 
 
 class _Ledger:
-    """Asks the sources in order and writes down who answered."""
+    """Takes each field from the first source that has it, and records which."""
 
-    def __init__(self, said: Mapping[Source, Facts]) -> None:
-        self.said = said
-        self.items: list[Item] = []
+    def __init__(self, sources: Mapping[Source, SpecHints]) -> None:
+        self.sources = sources
+        self.items: list[ResolvedField] = []
 
     def take(self, name: str, default: Any) -> Any:
         """The first source's value of the field `name`, or the default, assumed."""
-        for source, facts in self.said.items():
-            value = getattr(facts, name)
+        for source, hints in self.sources.items():
+            value = getattr(hints, name)
             if value is not None:
-                self.items.append(Item(name, value, source))
+                self.items.append(ResolvedField(name, value, source))
                 return value
-        self.items.append(Item(name, default, "family default", assumed=True))
+        self.items.append(ResolvedField(name, default, "family default", assumed=True))
         return default
 
 
 def resolve(
-    architecture: str, family: Family, joints: int, *, said: Mapping[Source, Facts]
-) -> tuple[ModelSpec, list[Item]]:
+    architecture: str, family: Family, joints: int, *, hints: Mapping[Source, SpecHints]
+) -> tuple[ModelSpec, list[ResolvedField]]:
     """The spec that the sources give, in their order, and an item for each field.
 
     Raises CheckpointError where they contradict the weights or one another.
     """
-    ledger = _Ledger(said)
+    ledger = _Ledger(hints)
     skeleton = _skeleton(ledger, joints)
     size = ledger.take("input_size", (256, 256) if skeleton is MPII_16 else (192, 256))
     if min(size) < 4 or size[0] % 4 or size[1] % 4:
@@ -146,7 +146,7 @@ def _skeleton(ledger: _Ledger, joints: int) -> Skeleton:
     skeleton: Skeleton | None = ledger.take("skeleton", _BY_COUNT.get(joints))
     if skeleton is None:
         raise CheckpointError(
-            f"the head gives {joints} maps and nothing says what they are; give --skeleton FILE "
+            f"the head gives {joints} maps and no source names the skeleton; give --skeleton FILE "
             "(TOML or JSON: keypoints, mirror, bones, sigmas)"
         )
     if not len(skeleton):

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from posekit.checkpoints.resolve import Item, Source
+from posekit.checkpoints.resolve import ResolvedField, Source
 from posekit.errors import CheckpointError
 
 Tensors = dict[str, Tensor]
@@ -38,7 +38,7 @@ class Chosen:
     """One set of weights under bare names, and items that say what was beside it."""
 
     tensors: Tensors
-    items: tuple[Item, ...]
+    items: tuple[ResolvedField, ...]
 
 
 def choose(content: Mapping[Any, Any], wanted: str | None, is_known: IsKnown) -> Chosen:
@@ -56,7 +56,7 @@ def choose(content: Mapping[Any, Any], wanted: str | None, is_known: IsKnown) ->
         )
     known: dict[str, Tensors] = {}
     for name, tensors in every.items():
-        known |= _parts(name, tensors, is_known, 0)
+        known |= _parts(name, tensors, is_known)
     if not known:
         largest = max(every, key=lambda name: len(every[name]))
         known = {largest: every[largest]}
@@ -74,19 +74,19 @@ def _rank(name: str) -> tuple[bool, int]:
     return bool(_AVERAGES.search(name)), rank
 
 
-def _choice(name: str, order: list[str], wanted: str | None) -> list[Item]:
+def _choice(name: str, order: list[str], wanted: str | None) -> list[ResolvedField]:
     """Which set it is, where the file has several."""
     if len(order) == 1:
         return []
     source: Source = "family default" if wanted is None else "flag"
     others = ", ".join(each for each in order if each != name)
     value = f"{name}; --weights may name {others}"
-    return [Item("weights", value, source, assumed=wanted is None)]
+    return [ResolvedField("weights", value, source, assumed=wanted is None)]
 
 
 def _left_out(
     content: Mapping[Any, Any], every: Mapping[str, Tensors], known: Mapping[str, Tensors]
-) -> list[Item]:
+) -> list[ResolvedField]:
     """Tensors beside the network's own in the same dict."""
     taken = {id(value) for tensors in known.values() for value in tensors.values()}
     tops = {name.removesuffix(".ema") for name in every}
@@ -99,7 +99,7 @@ def _left_out(
     if not names or not taken:
         return []
     shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-    return [Item("left out", f"{len(names)} tensors of no layer: {shown}", "weights")]
+    return [ResolvedField("left out", f"{len(names)} tensors of no layer: {shown}", "weights")]
 
 
 def _level(content: Mapping[Any, Any], name: str) -> Mapping[Any, Any]:
@@ -135,7 +135,7 @@ def _bare(tensors: Tensors) -> Tensors:
     return bare
 
 
-def _parts(name: str, tensors: Tensors, is_known: IsKnown, depth: int) -> dict[str, Tensors]:
+def _parts(name: str, tensors: Tensors, is_known: IsKnown, *, depth: int = 0) -> dict[str, Tensors]:
     """The networks that posekit knows in tensors, whole or under prefixes of their names."""
     if is_known(tensors):
         return {name: tensors}
@@ -146,7 +146,7 @@ def _parts(name: str, tensors: Tensors, is_known: IsKnown, depth: int) -> dict[s
     found: dict[str, dict[str, Tensors]] = {}
     for first, part in groups.items():
         if depth < _DEEPEST and len(part) >= _LEAST:
-            found[first] = _parts(f"{name}.{first}", part, is_known, depth + 1)
+            found[first] = _parts(f"{name}.{first}", part, is_known, depth=depth + 1)
     several = sum(map(bool, found.values())) > 1
     return {
         label if several else name + label.removeprefix(f"{name}.{first}"): part

@@ -7,12 +7,15 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import typer
 
 from posekit.cli import signals
 from posekit.errors import InputError
+
+if TYPE_CHECKING:
+    from posekit.api import AdaptHooks
 
 _UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 
@@ -29,30 +32,20 @@ def seconds_of(budget: str | None) -> float | None:
 
 
 class Learning:
-    """A line a stage and a look, a bar with time left; Ctrl-C keeps what was learned."""
+    """A line for each stage and reading, a bar with time left; Ctrl-C keeps what was learned."""
 
     def __init__(self, silent: bool) -> None:
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
 
         self._quiet = silent
         self._stopped = False
         console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        self._bars = Progress(
-            *columns, console=console, disable=silent or not sys.stderr.isatty(), transient=True
-        )
+        columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        title = TextColumn("{task.description}")
+        hidden = silent or not sys.stderr.isatty()
+        self._bars = Bars(title, *columns, console=console, disable=hidden, transient=True)
         self._task: Any = None
 
     def __enter__(self) -> Self:
@@ -65,15 +58,17 @@ class Learning:
             typer.echo("posekit: stopped; the same command with --resume goes on", err=True)
             raise typer.Exit(signals.INTERRUPTED)
 
-    def hooks(self) -> dict[str, Any]:
-        """For `posekit.api.adapt`."""
-        return {
-            "on_stage": self._stage,
-            "on_count": self._count,
-            "on_reading": self._look,
-            "stopped": lambda: self._stopped,
-            "deferred": self._deferred,
-        }
+    def hooks(self) -> AdaptHooks:
+        """For `posekit.api.adapt`. Raises MissingExtraError."""
+        from posekit import api
+
+        return api.AdaptHooks(
+            on_stage=self._stage,
+            on_count=self._count,
+            on_reading=self._read,
+            stopped=lambda: self._stopped,
+            deferred=self._deferred,
+        )
 
     @contextmanager
     def _deferred(self) -> Iterator[None]:
@@ -101,8 +96,8 @@ class Learning:
         if self._task is not None:
             self._bars.update(self._task, completed=done, total=total)
 
-    def _look(self, reading: Any, seconds: float) -> None:
-        self._say(f"step {reading.step}, {seconds:.0f} s: {reading.told()}")
+    def _read(self, reading: Any, seconds: float) -> None:
+        self._say(f"step {reading.step}, {seconds:.0f} s: {reading.describe()}")
         losses = ", ".join(f"{name} {value:.4g}" for name, value in reading.losses.items())
         self._say(f"  loss {losses}; score {reading.score:+.3f}")
         for warning in reading.warnings:

@@ -1,4 +1,4 @@
-"""`posekit calibrate`: teach a bundle what its scores are worth, on labelled images."""
+"""`posekit calibrate`: fit a bundle's scores to probabilities, on labeled images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def command(
     as_json: Annotated[bool, Option("--json", help="Print the report as JSON.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
-    """Fit score -> P(nearer than 0.1 of the person size) by keypoint, and store it in the bundle."""
+    """Calibrate confidence to probabilities, P(nearer than 0.1 of the person size), by keypoint."""
     from posekit import api, bundle
     from posekit.atomic import AtomicFiles, check_apart
     from posekit.evaluate import calibrate, outcome, read_annotations
@@ -51,7 +51,7 @@ def command(
 
 
 def _samples(estimator: Estimator, labels: Annotations) -> Samples:
-    """Answers in the labelled boxes and whether they are right, with a bar on a terminal."""
+    """Predictions in the labeled boxes and whether they are right, with a bar on a terminal."""
     from posekit.cli.progress import counted
     from posekit.evaluate import predict, score
     from posekit.evaluate.calibrate import samples

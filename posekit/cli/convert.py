@@ -39,13 +39,13 @@ def command(
     as_json: Annotated[bool, Option("--json", help="Print what was decided as JSON.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
-    """Turn a checkpoint into a bundle, and say what was known and what was assumed."""
+    """Turn a checkpoint into a bundle, and print what was known and what was assumed."""
     from posekit import api, skeletons
     from posekit.checkpoints import Overrides
 
     chosen = skeletons.find(skeleton) if skeleton else None
-    said = Overrides(input_size=_size(input_size), skeleton=chosen, color=color, convention=convention, decode=decode, sigma=sigma, blur=blur, flip_shift=flip_shift, padding=padding, weights=weights, network=network, head=head, experts=experts, architecture=architecture, config=config)
-    _print(api.convert(file, output, said, storage=storage, overwrite=overwrite), output, as_json=as_json)
+    overrides = Overrides(input_size=_size(input_size), skeleton=chosen, color=color, convention=convention, decode=decode, sigma=sigma, blur=blur, flip_shift=flip_shift, padding=padding, weights=weights, network=network, head=head, experts=experts, architecture=architecture, config=config)
+    _print(api.convert(file, output, overrides, storage=storage, overwrite=overwrite), output, as_json=as_json)
 # fmt: on
 
 
@@ -69,7 +69,7 @@ def _print(converted: Converted, output: Path, *, as_json: bool) -> None:
         typer.echo(str(item))
     assumed = [item.name for item in converted.items if item.assumed]
     if assumed:
-        typer.echo(f"{len(assumed)} assumed: a wrong one costs accuracy; say it with a flag")
+        typer.echo(f"{len(assumed)} assumed: a wrong one costs accuracy; set it with a flag")
     for graph, parity in converted.parity.items():
         typer.echo(f"{graph}: from the checkpoint's own weights {_deviation(parity)}")
     typer.echo(f"{output}: written")

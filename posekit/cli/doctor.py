@@ -36,12 +36,14 @@ def command(
 
 
 def _print_json(report: Report) -> None:
-    import dataclasses
     import json
 
     from posekit.version import __version__
 
-    checks = [dataclasses.asdict(check) for check in report.checks]
+    checks = [
+        {"name": each.name, "status": each.status, "found": each.found, "mend": each.fix}
+        for each in report.checks
+    ]
     data = {"posekit": __version__, "works": report.works, "checks": checks}
     typer.echo(json.dumps(data, indent=1, ensure_ascii=False))
 
@@ -55,10 +57,10 @@ def _print_table(report: Report) -> None:
 
     table = Table("check", "", "found", title=f"posekit {__version__}", box=None)
     for check in report.checks:
-        mend = f"\n[bold]{escape(check.mend)}[/]" if check.mend else ""
-        table.add_row(check.name, _MARKS[check.status], escape(check.found) + mend)
+        fix = f"\n[bold]{escape(check.fix)}[/]" if check.fix else ""
+        table.add_row(check.name, _MARKS[check.status], escape(check.found) + fix)
     console = Console()
     console.print(table)
     problems = sum(check.status in ("warning", "failed") for check in report.checks)
     verdict = "posekit can run here" if report.works else "posekit cannot run here yet"
-    console.print(f"{verdict}; {problems} thing{'s' * (problems != 1)} to look at")
+    console.print(f"{verdict}; {problems} problem{'s' * (problems != 1)} found")

@@ -1,4 +1,4 @@
-"""`posekit eval`: accuracy on labelled images, with intervals, and against a second model."""
+"""`posekit eval`: accuracy on labeled images, with intervals, and against a second model."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Embedded name or .posekit file.")],
     images: Annotated[Path, Option(help="Folder of the images that the annotations name.")],
     annotations: Annotated[Path, Option(help="Labels: COCO's form or MPII's list.")],
-    boxes: Annotated[str, Option(help="gt: the labelled boxes; detector; or a COCO or JSONL file of boxes.")] = "gt",
+    boxes: Annotated[str, Option(help="gt: the labeled boxes; detector; or a COCO or JSONL file of boxes.")] = "gt",
     detector: Annotated[str, Option(help="With --boxes detector: name, .posekit or .onnx.")] = "nanodet-person",
     compare: Annotated[str | None, Option(metavar="MODEL", help="Second model: adds the first minus the second, paired.")] = None,
     device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto",
     threads: Annotated[int | None, Option(min=1, help="CPU threads; all by default.")] = None,
-    flip: Annotated[bool, Option(help="Look at the mirrored crop too: better, twice the work.")] = True,
-    views: Annotated[Literal["1", "2", "4", "8", "16"] | None, Option(help="Average this many turned and mirrored views instead of the flip test, at so many times the cost.")] = None,
+    flip: Annotated[bool, Option(help="Average with the mirrored crop: better, twice the work.")] = True,
+    views: Annotated[Literal["1", "2", "4", "8", "16"] | None, Option(help="Test-time augmentation: average this many rotations and flips instead of the flip test, at so many times the cost.")] = None,
     seed: Annotated[int, Option(help="Of the bootstrap's draws.")] = 0,
     json_to: Annotated[str | None, Option("--json", metavar="FILE|-", help="Write all figures as JSON; - prints them instead of the table.")] = None,
     html_file: Annotated[Path | None, Option("--html", metavar="FILE", help="Write a page: curves, bars, worst persons.")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace existing outputs.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
-    """Measure a model on labelled images: COCO AP, PCK, PCKh, AUC, NME, each with an interval."""
+    """Measure a model on labeled images: COCO AP, PCK, PCKh, AUC, NME, each with an interval."""
     from posekit import api
     from posekit.atomic import AtomicFiles, check_apart
     from posekit.estimate import EstimateOptions
@@ -47,11 +47,11 @@ def command(
     check_apart([json_file, html_file], [model, compare, images, annotations, boxes, detector])
     labels = read_annotations(annotations, images)
     source = {"gt": "full", "detector": detector}.get(boxes, boxes)
-    look = EstimateOptions(views=int(views) if views else None)
+    options = EstimateOptions(views=int(views) if views else None)
     if views:
         typer.echo(f"posekit: {views} views a person, {views} times the network's time", err=True)
     with AtomicFiles([json_file, html_file], overwrite=overwrite) as files:
-        runs = [_run(api.load(each, device, threads, flip=flip, boxes=source, options=look), labels, given=boxes == "gt", seed=seed) for each in (model, compare) if each]
+        runs = [_run(api.load(each, device, threads, flip=flip, boxes=source, options=options), labels, given=boxes == "gt", seed=seed) for each in (model, compare) if each]
         result = outcome.report(runs, boxes=boxes, annotations=annotations)
         outcome.save(result, runs[0], json_file=files.optional(json_file), html_file=files.optional(html_file))
     typer.echo(json.dumps(result, indent=1)) if json_to == "-" else _print(result)
@@ -97,7 +97,8 @@ def _print(result: Mapping[str, Any]) -> None:
     shown = [
         each for each in KEYPOINT_COLUMNS if any(row[each] is not None for row in rows.values())
     ]
-    keypoints = Table("", *shown, box=None)
+    titles = ["labeled" if each == "labelled" else each for each in shown]
+    keypoints = Table("", *titles, box=None)
     for name, row in rows.items():
         keypoints.add_row(name, *("-" if row[e] is None else f"{row[e]:.3g}" for e in shown))
     console.print(keypoints)

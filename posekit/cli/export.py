@@ -24,11 +24,11 @@ def command(
     calibrate: Annotated[str | None, Option(metavar="DIR|VIDEO", help="Persons to calibrate int8 on, not those that check it.")] = None,
     check: Annotated[str | None, Option(metavar="DIR|VIDEO", help="Persons to measure parity on; embedded crops by default.")] = None,
     budget: Annotated[float | None, Option(help="Largest mean shift from the source, crop px: 0.05, fp16 0.1, int8 0.5.")] = None,
-    force: Annotated[bool, Option("--force", help="Hand out what is over its budget too.")] = False,
-    profile: Annotated[str | None, Option(metavar="LEAST,USUAL,MOST", help="N of a TensorRT plan; 1,8,32, of raw 1,16,128.")] = None,
-    library: Annotated[Literal["auto", "tensorrt", "rtx"], Option(help="What builds a TensorRT plan; rtx also without a GPU.")] = "auto",
-    refit: Annotated[bool, Option("--refit", help="A TensorRT plan whose weights can be replaced.")] = False,
-    version_compatible: Annotated[bool, Option("--version-compatible", help="A plan for later TensorRT of the same major version too.")] = False,
+    force: Annotated[bool, Option("--force", help="Write the file even if it is over its budget.")] = False,
+    profile: Annotated[str | None, Option(metavar="LEAST,USUAL,MOST", help="N of a TensorRT engine; 1,8,32, of raw 1,16,128.")] = None,
+    library: Annotated[Literal["auto", "tensorrt", "rtx"], Option(help="What builds a TensorRT engine; rtx also without a GPU.")] = "auto",
+    refit: Annotated[bool, Option("--refit", help="A TensorRT engine whose weights can be replaced.")] = False,
+    version_compatible: Annotated[bool, Option("--version-compatible", help="An engine for later TensorRT of the same major version too.")] = False,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing output.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the parity report as JSON.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
@@ -36,7 +36,7 @@ def command(
     """Write a model for deployment and measure how far it deviates from its source."""
     from posekit import api
 
-    report = api.export(model, output, to=to, outputs=outputs, flip=flip, decode=decode, affine=affine, batch=batch, precision=precision, calibrate=calibrate, check=check, budget_px=budget, force=force, profile=_three(profile), library=library, refit=refit, version_compatible=version_compatible, overwrite=overwrite)
+    report = api.export(model, output, options=api.ExportOptions(to=to, outputs=outputs, flip=flip, decode=decode, affine=affine, batch=batch, precision=precision, calibrate=calibrate, check=check, budget_px=budget, force=force, profile=_three(profile), library=library, refit=refit, version_compatible=version_compatible, overwrite=overwrite))
     if as_json:
         typer.echo(json.dumps(report, indent=1))
     else:

@@ -28,7 +28,7 @@ def command(
 
     json_file = None if json_to == "-" else Path(json_to)
     names = tuple(each for each in only.split(",") if each)
-    result = api.gpu_check(model, device=device, driver=driver, only=names, persons=_counts(persons), seconds=seconds, json_file=json_file, overwrite=overwrite, tell=lambda line: typer.echo(line, err=True))
+    result = api.gpu_check(model, options=api.GpuCheckOptions(driver=driver, only=names, persons=_counts(persons), seconds=seconds), device=device, json_file=json_file, overwrite=overwrite, on_part=lambda line: typer.echo(line, err=True))
     typer.echo(json.dumps(result, indent=1)) if json_file is None else _print(result, json_file)
     api.gpu_verdict(result)
 # fmt: on
@@ -72,7 +72,7 @@ def _summary(part: Mapping[str, Any]) -> str:
     if "cases" in part:
         return f"{part['fine']} of {part['cases']} {'brief ' * part['brief']}cases as in numpy"
     if "tools" in part:
-        return ", ".join(f"{tool} {said}" for tool, said in part["tools"].items())
+        return ", ".join(f"{tool} {result}" for tool, result in part["tools"].items())
     if "raw" in part:
         means = [f"{kind} {part[kind]['mean_px']} px" for kind in ("raw", "points")]
         return f"mean shift on {part['crops']} crops: {', '.join(means)}"

@@ -1,4 +1,4 @@
-"""`posekit inspect`: what a bundle says of itself."""
+"""`posekit inspect`: the contents of a bundle."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def command(
     as_json: Annotated[bool, Option("--json", help="Print everything as JSON.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
-    """Print a bundle's spec, parts, licences and provenance."""
+    """Print a bundle's spec, parts, licenses and provenance."""
     from posekit import bundle
 
     path = bundle.find(model)

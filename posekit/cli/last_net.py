@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from posekit.cli import signals
 from posekit.errors import PosekitError
 
-_LONGEST = 400  # characters of a foreign exception's message
+_LONGEST = 400  # characters of another library's message
 
 
 class Guarded(TyperGroup):
@@ -42,7 +42,7 @@ def run(app: Callable[[], object]) -> None:
             _end(error, str(error), error.exit_code)
         _end(error, _described(error), 1)
     finally:
-        signals.uninstall()
+        signals.finish()
 
 
 def _end(error: BaseException, sentence: str, code: int) -> NoReturn:

@@ -15,7 +15,7 @@ def command(
     as_json: Annotated[bool, Option("--json", help="Print the list as JSON.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
-    """List the embedded models: size, licence and measured accuracy."""
+    """List the embedded models: size, license and measured accuracy."""
     from posekit import bundle
 
     measured = _accuracy(bundle.MODELS / "accuracy.json")
@@ -28,7 +28,7 @@ def command(
 
 
 def _accuracy(path: Path) -> dict[str, Any]:
-    """What `benchmarks/accuracy.py` measured, by model; empty where it has not run."""
+    """What `benchmarks/accuracy/accuracy.py` measured, by model; empty where it has not run."""
     if not path.exists():
         return {}
     data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -54,13 +54,13 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "kind", "size", "input", "licence", "measured", box=None)
+    table = Table("model", "kind", "size", "input", "license", "measured", box=None)
     for row in rows:
         width, height = row["input_size"]
-        licence = row["licences"].get("weights", "not stated").partition(";")[0]
+        license_ = row["licences"].get("weights", "not stated").partition(";")[0]
         size = f"{row['bytes'] / 1e6:.1f} MB"
         figures = _figures(row["accuracy"])
-        table.add_row(row["name"], row["kind"], size, f"{width}x{height}", licence, figures)
+        table.add_row(row["name"], row["kind"], size, f"{width}x{height}", license_, figures)
     Console().print(table)
 
 

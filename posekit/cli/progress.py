@@ -81,7 +81,7 @@ class Progress:
     def report(self, summary: dict[str, Any], *, as_json: bool, quiet: bool) -> int:
         """Print what was done: JSON, a few lines, or nothing; returns the exit code.
 
-        Images that were left out are told in any case.
+        Images that were left out are named in any case.
         """
         for source in summary["sources"]:
             if source["unreadable"]:

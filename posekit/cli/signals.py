@@ -1,30 +1,37 @@
-"""Ctrl-C and SIGTERM: the first asks a command to end, the second ends the process at once."""
+"""Ctrl-C and SIGTERM: the first ends a command in order, the second ends the process at once."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
-INTERRUPTED = 130
-"""What the process ends with after any of these signals."""
+from posekit.cli.at_once import INTERRUPTED, tell, watch
+
+__all__ = [
+    "INTERRUPTED",
+    "Interrupted",
+    "finish",
+    "graceful",
+    "install",
+    "interrupt",
+    "is_interrupted",
+    "tell",
+]
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last two where the system has them
-_ECHO_S = 0.1  # a terminal and a parent process may both pass on the same Ctrl-C
-_CLEAN_S = 1.0  # for removing hidden files; then the process ends whatever the disk does
-_UNWIND_S = 10.0  # for the end after an interruption; a C call may be in the way for longer
 
 
 class Interrupted(KeyboardInterrupt):
     """Raised in the main thread by the first signal, unless a `graceful` block takes it.
 
-    It may come out as another exception: modules in C answer it with an ImportError while they are
+    It may come out as another exception: modules in C turn it into an ImportError while they are
     loaded. `is_interrupted` knows.
     """
 
@@ -70,7 +77,15 @@ def install() -> None:
             continue  # ignored by nohup, on purpose
         signal.signal(number, _signals.handle)
         handled.add(int(number))
-    threading.Thread(target=_watch, args=(read_end, handled), name="signals", daemon=True).start()
+    atexit.register(_ignore, handled)  # the first to be registered is the last to run
+    work = (read_end, handled, lambda: _signals.raised_s)
+    threading.Thread(target=watch, args=work, name="signals", daemon=True).start()
+
+
+def _ignore(handled: set[int]) -> None:
+    """All is written; while the interpreter goes, Python would set the system's own handling."""
+    for number in handled:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
@@ -83,48 +98,6 @@ def graceful(first: Callable[[], None]) -> Iterator[None]:
         _signals.first = before
 
 
-def tell(sentence: str) -> None:
-    """A line on stderr from a signal handler, whatever is being printed there."""
-    with contextlib.suppress(OSError):
-        os.write(2, f"posekit: {sentence}\n".encode())
-
-
-def uninstall() -> None:
-    """The command is done: from here on a signal ends the process as the system does it."""
-    for name in _NAMES:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) == _signals.handle:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _watch(read_end: int, handled: set[int]) -> None:
-    """The thread that sees each signal when it comes, whatever the main thread does."""
-    seen_s: float | None = None
-    while data := os.read(read_end, 1):
-        if data[0] not in handled:
-            continue
-        now = time.monotonic()
-        if seen_s is not None and now - seen_s > _ECHO_S:
-            _end()
-        if seen_s is None:
-            seen_s = now
-            threading.Thread(target=_end_late, name="signals, late", daemon=True).start()
-
-
-def _end_late() -> None:
-    """Ends the process where an interruption has not done so: swallowed, or held up in C."""
-    while _signals.raised_s is None or time.monotonic() - _signals.raised_s < _UNWIND_S:
-        time.sleep(0.2)
-    _end()
-
-
-def _end() -> None:
-    """Remove what is under way and end the process, without waiting for any thread."""
-    from posekit.atomic import discard_all
-
-    cleaning = threading.Thread(target=discard_all, daemon=True)
-    cleaning.start()
-    cleaning.join(_CLEAN_S)
-    show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a progress bar hides it
-    tell(f"ended at once{show_cursor}")
-    os._exit(INTERRUPTED)
+def finish() -> None:
+    """The command is done: the first signal changes nothing any more, the second ends at once."""
+    _signals.first = lambda: None

@@ -191,7 +191,7 @@ class BoxFile:
 
 
 def _read(path: Path) -> _Content:
-    """The file's rows: JSON Lines where its first line is an object that is no COCO data set."""
+    """The file's rows: JSON Lines where its first line is an object that is not a COCO data set."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             first = next(iter(_lines(file)), None)

@@ -24,7 +24,7 @@ _LARGE = 0.6
 """Share of the frame's longer side from which a box is large, at half of it in the second pass."""
 
 _SECOND_PASS = 256 / 416
-"""How much smaller the second pass is: 28 % of the first one's time; see benchmarks/detector.py."""
+"""Scale of the second pass: 28 % of the first one's time (benchmarks/accuracy/detector.py)."""
 
 
 class Detector:

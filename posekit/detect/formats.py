@@ -1,6 +1,6 @@
 """Person detectors as ONNX graphs: posekit's own, and what the public exporters write.
 
-A graph is recognised by the names and shapes of what goes in and out, never by its file name.
+A graph is recognized by the names and shapes of what goes in and out, never by its file name.
 A person is COCO's first class, or the only one.
 
 Source: the export scripts of YOLOX (Megvii), MMDeploy, RT-DETR (Zhao et al.) and transformers.
@@ -200,7 +200,7 @@ def _posekit(spec: DetectorSpec) -> Format:
 def _settled(network: Network) -> Network:
     """YOLOX with or without its decoding, which the boxes of a blank image show.
 
-    Decoded centres follow the grid; raw ones are offsets within a cell, the same everywhere.
+    Decoded centers follow the grid; raw ones are offsets within a cell, the same everywhere.
     """
     width, height = network.size
     blank = network.planes(np.full((height, width, 3), network.format.fill, np.uint8))
@@ -211,7 +211,7 @@ def _settled(network: Network) -> Network:
             f"YOLOX-style detector: gives {output.shape[1]} boxes for {width} x {height} px; "
             f"wanted {len(grid)}, those of strides 8, 16 and 32"
         )
-    # Raw offsets are a few cells at most; decoded centres are spread like the grid itself.
+    # Raw offsets are a few cells at most; decoded centers are spread like the grid itself.
     decoded = output[0, :, :2].std(0) > grid[:, :2].std(0) / 2
     read = _yolox if decoded.all() else _yolox_grid
     return dataclasses.replace(network, format=dataclasses.replace(network.format, read=read))
@@ -229,7 +229,7 @@ def _centers(size: tuple[int, int]) -> Float32:
 
 
 def _corners(centers: Float32, sizes: Float32) -> Float32:
-    """Boxes by centre and size, edges counted from 0, as xyxy in posekit's pixels."""
+    """Boxes by center and size, edges counted from 0, as xyxy in posekit's pixels."""
     return np.concatenate([centers - sizes / 2, centers + sizes / 2], 1).astype(np.float32) - 0.5
 
 

@@ -1,4 +1,4 @@
-"""Labelled persons of public data sets, read into arrays."""
+"""Labeled persons of public data sets, read into arrays."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from posekit.coco import LARGEST, Annotation, CocoFile, ImageId, floats, parse_coco
 from posekit.errors import InputError, PosekitError, SourceError
-from posekit.evaluate.keypoint_names import MPII, Layout, layout_of, plain
+from posekit.evaluate.keypoint_names import MPII, Layout, layout_of
 from posekit.parsing import number, numbers, read_json, shown
-from posekit.skeletons import COCO_17, MPII_16
+from posekit.skeletons import COCO_17, MPII_16, plain
 from posekit.types import Boxes, Float32, Int64, Skeleton, UInt8
 
 Float64 = NDArray[np.float64]
@@ -28,12 +28,12 @@ _HEAD_SHARE = 0.6  # MPII's head size is 0.6 of the diagonal of the head's box
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """N labelled persons in I images.
+    """N labeled persons in I images.
 
     images: files.  image_names, image_ids: as the labels have them.  image_of: int64 (N,), the
     image each person is in.
     boxes: N, frame px.  keypoints: float32 (N, K, 2), frame px.  visibility: uint8 (N, K):
-    0 not labelled, 1 hidden, 2 visible.  areas: (N,), px².  crowds: bool (N,), groups that are
+    0 not labeled, 1 hidden, 2 visible.  areas: (N,), px².  crowds: bool (N,), groups that are
     not single persons.  head_sizes: (N,), px, by the head's box; NaN without one.
     notes: what was assumed or left out.
     """
@@ -63,8 +63,8 @@ class Annotations:
         return sizes
 
     @property
-    def labelled(self) -> NDArray[np.bool_]:
-        """Which of the N are single persons with a labelled keypoint."""
+    def labeled(self) -> NDArray[np.bool_]:
+        """Which of the N are single persons with a labeled keypoint."""
         found: NDArray[np.bool_] = (self.visibility > 0).any(1) & ~self.crowds
         return found
 
@@ -113,7 +113,7 @@ def read_annotations(path: str | Path, images: str | Path) -> Annotations:
 
 
 def read_label_file(path: Path, *, error: type[PosekitError] = InputError) -> LabelFile:
-    """The labelled persons of COCO's form (AIC, CrowdPose, ExLPose, Human-Art, JHMDB, OCHuman,
+    """The labeled persons of COCO's form (AIC, CrowdPose, ExLPose, Human-Art, JHMDB, OCHuman,
     PoseTrack, ...) or of MPII's list. The only reader of labels: `eval`, `calibrate` and `adapt`
     take the same persons. Raises `error`, naming the entry that is wrong.
     """

@@ -113,11 +113,11 @@ def match(
         labels.createIndex()
         rows = [{**each, "image_id": place[each["image_id"]]} for each in results]
         found = labels.loadRes(rows) if rows else COCO()
-        judge = COCOeval(labels, found, "keypoints")
-        judge.params.kpt_oks_sigmas = np.asarray(sigmas, np.float64)
-        judge.params.imgIds = list(range(len(place)))
-        judge.evaluate()
-    return _matched(judge.evalImgs, len(image_ids))
+        evaluator = COCOeval(labels, found, "keypoints")
+        evaluator.params.kpt_oks_sigmas = np.asarray(sigmas, np.float64)
+        evaluator.params.imgIds = list(range(len(place)))
+        evaluator.evaluate()
+    return _matched(evaluator.evalImgs, len(image_ids))
 
 
 def _matched(found: Sequence[Mapping[str, Any] | None], count: int) -> Matched:

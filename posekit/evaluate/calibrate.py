@@ -30,7 +30,7 @@ Float64 = NDArray[np.float64]
 PART = "calibration.json"
 FOLDS = 5
 LEAST = 200
-"""Labelled keypoints, and a tenth of it right and wrong ones, without which nothing is fitted."""
+"""Labeled keypoints, and a tenth of it right and wrong ones, without which nothing is fitted."""
 
 _KNOTS = np.linspace(0.0, 1.0, 41)
 _STRENGTHS = (1.0, 10.0, 100.0, np.inf)  # of the pull towards the pooled curve; inf: only that
@@ -41,7 +41,7 @@ _FLOOR = 1e-3
 class Samples:
     """Predictions that are known to be right or wrong, N persons with K keypoints.
 
-    scores: (N, K).  hits: (N, K), 1 where nearer than the tolerance, 0, NaN where not labelled.
+    scores: (N, K).  hits: (N, K), 1 where nearer than the tolerance, 0, NaN where not labeled.
     groups: (N,), the image of each person: folds are made of images.
     """
 
@@ -55,7 +55,7 @@ class Samples:
 
     @property
     def flat(self) -> tuple[Float64, Float64]:
-        """Scores and hits of the labelled keypoints, (M,) each."""
+        """Scores and hits of the labeled keypoints, (M,) each."""
         known = ~np.isnan(self.hits)
         return self.scores[known], self.hits[known]
 
@@ -89,7 +89,7 @@ def fit(data: Samples, seed: int = 0) -> tuple[Calibration, Recipe]:
     _, hits = data.flat
     if len(hits) < LEAST or min(hits.sum(), (1 - hits).sum()) < LEAST / 10:
         raise DataError(
-            f"calibration: {len(hits)} labelled keypoints, {int(hits.sum())} of them right; wanted "
+            f"calibration: {len(hits)} labeled keypoints, {int(hits.sum())} of them right; wanted "
             f"{LEAST} or more, {LEAST // 10} of them right and {LEAST // 10} wrong: label more "
             "images"
         )
@@ -163,7 +163,7 @@ def calibrate(data: Mapping[str, Samples], seed: int = 0) -> Calibrated:
 
 def fingerprint(labels: Annotations, file: Path) -> dict[str, Any]:
     """What a fit was made from, for the bundle; `file` is where `labels` were read from."""
-    persons = labels.labelled
+    persons = labels.labeled
     return {
         "file": file.name,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
@@ -224,7 +224,7 @@ def _logistic(
 
 
 def _newton(columns: Float64, hits: Float64, prior: Float64, *, strength: float) -> Float64:
-    """Penalised logistic regression: convex, so Newton's steps, bounded, end at the optimum."""
+    """Penalized logistic regression: convex, so Newton's steps, bounded, end at the optimum."""
     line = prior.copy()
     for _ in range(50):
         probabilities = _sigmoid(columns @ line)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from posekit.errors import InputError
-from posekit.skeletons import AIC_14, COCO_17, DEFAULT_SIGMA, MPII_16
+from posekit.skeletons import AIC_14, COCO_17, DEFAULT_SIGMA, MPII_16, plain
 from posekit.types import Int64, Skeleton
 
 _COCO_SIGMAS = dict(zip(COCO_17.keypoints, COCO_17.sigmas, strict=True))
@@ -61,11 +60,6 @@ CROWDPOSE = Layout("crowdpose", {"head": "head_top"}, {"head_top": 0.079, "neck"
 POSETRACK = Layout("posetrack", {"head_bottom": "upper_neck"})
 # Its head is the middle of the face, which no other layout has.
 JHMDB = Layout("jhmdb", {"head": "face"}, {"neck": 0.079, "belly": 0.107}, origin=1.0)
-
-
-def plain(name: str) -> str:
-    """A keypoint's name in lower case with underscores: `Head top` is `head_top`."""
-    return re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_")
 
 
 def mirrored(name: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from posekit.errors import InputError
-from posekit.evaluate.keypoint_names import plain
+from posekit.skeletons import plain
 from posekit.types import Float32, Skeleton
 
 Float64 = NDArray[np.float64]
@@ -27,22 +27,22 @@ def errors(
 ) -> Float64:
     """Distance of each keypoint from the truth over its person's reference length.
 
-    points, truth: (N, K, 2).  visible: (N, K), above 0 where labelled.  reference_lengths: (N,).
-    Returns float64 (N, K): NaN where not labelled or without a length, inf where not found.
+    points, truth: (N, K, 2).  visible: (N, K), above 0 where labeled.  reference_lengths: (N,).
+    Returns float64 (N, K): NaN where not labeled or without a length, inf where not found.
     Raises InputError.
     """
     found, true = np.asarray(points, np.float64), np.asarray(truth, np.float64)
-    labelled, lengths = np.asarray(visible) > 0, np.asarray(reference_lengths, np.float64)
-    if found.shape != true.shape or found.shape[:2] != labelled.shape or found.shape[-1:] != (2,):
+    labeled, lengths = np.asarray(visible) > 0, np.asarray(reference_lengths, np.float64)
+    if found.shape != true.shape or found.shape[:2] != labeled.shape or found.shape[-1:] != (2,):
         raise InputError(
-            f"points {found.shape}, truth {true.shape}, visible {labelled.shape} differ"
+            f"points {found.shape}, truth {true.shape}, visible {labeled.shape} differ"
         )
     if lengths.shape != found.shape[:1]:
         raise InputError(f"reference_lengths {lengths.shape}: wanted ({len(found)},)")
     usable = np.isfinite(lengths) & (lengths > 0)
-    offset = np.where(np.isfinite(found), found, np.inf) - np.where(labelled[:, :, None], true, 0)
+    offset = np.where(np.isfinite(found), found, np.inf) - np.where(labeled[:, :, None], true, 0)
     distances = np.hypot(offset[:, :, 0], offset[:, :, 1]) / np.where(usable, lengths, 1)[:, None]
-    scaled: Float64 = np.where(labelled & usable[:, None], distances, np.nan)
+    scaled: Float64 = np.where(labeled & usable[:, None], distances, np.nan)
     return scaled
 
 
@@ -54,7 +54,7 @@ def pck(
     reference_lengths: ArrayLike,
     thresholds: Sequence[float] | Float64,
 ) -> Float64:
-    """Share of labelled keypoints nearer than each threshold, as a share of the reference length.
+    """Share of labeled keypoints nearer than each threshold, as a share of the reference length.
 
     Over all persons and keypoints together; arguments as for `errors`. Returns float64 (T,).
     Raises InputError.
@@ -85,12 +85,12 @@ def nme(scaled: Float64) -> float:
 
 
 def torso_lengths(truth: Float32, visible: ArrayLike, skeleton: Skeleton) -> Float64:
-    """The longer labelled diagonal from shoulder to opposite hip, px, at least 10: (N,).
+    """The longer labeled diagonal from shoulder to opposite hip, px, at least 10: (N,).
 
-    NaN where neither diagonal is labelled.
+    NaN where neither diagonal is labeled.
     """
-    labelled = np.asarray(visible) > 0
-    found = [_span(truth, labelled, skeleton, ends=pair) for pair in DIAGONALS]
+    labeled = np.asarray(visible) > 0
+    found = [_span(truth, labeled, skeleton, ends=pair) for pair in DIAGONALS]
     longest = np.fmax(found[0], found[1])
     lengths: Float64 = np.where(np.isnan(longest), np.nan, np.maximum(longest, LEAST_TORSO_PX))
     return lengths
@@ -98,15 +98,15 @@ def torso_lengths(truth: Float32, visible: ArrayLike, skeleton: Skeleton) -> Flo
 
 def head_lengths(truth: Float32, visible: ArrayLike, skeleton: Skeleton) -> Float64:
     """From the top of the head to the upper neck (else the neck), px: (N,); NaN without them."""
-    labelled = np.asarray(visible) > 0
-    upper = _span(truth, labelled, skeleton, ends=("head_top", "upper_neck"))
-    lower = _span(truth, labelled, skeleton, ends=("head_top", "neck"))
+    labeled = np.asarray(visible) > 0
+    upper = _span(truth, labeled, skeleton, ends=("head_top", "upper_neck"))
+    lower = _span(truth, labeled, skeleton, ends=("head_top", "neck"))
     lengths: Float64 = np.where(np.isnan(upper), lower, upper)
     return lengths
 
 
 def _span(
-    truth: Float32, labelled: NDArray[np.bool_], skeleton: Skeleton, *, ends: tuple[str, str]
+    truth: Float32, labeled: NDArray[np.bool_], skeleton: Skeleton, *, ends: tuple[str, str]
 ) -> Float64:
     names = [plain(name) for name in skeleton.keypoints]
     if not set(ends) <= set(names):
@@ -114,7 +114,7 @@ def _span(
     a, b = names.index(ends[0]), names.index(ends[1])
     offset = truth[:, a].astype(np.float64) - truth[:, b]
     distances: Float64 = np.where(
-        labelled[:, a] & labelled[:, b], np.hypot(offset[:, 0], offset[:, 1]), np.nan
+        labeled[:, a] & labeled[:, b], np.hypot(offset[:, 0], offset[:, 1]), np.nan
     )
     return distances
 

@@ -1,4 +1,4 @@
-"""Predictions of a model on the images of annotations, and the labelled person of each."""
+"""Predictions of a model on the images of annotations, and the labeled person of each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Estimate(Protocol):
 class Predictions:
     """P predicted persons.
 
-    image_of: (P,), index among the annotations' images.  person_of: (P,), the labelled person
+    image_of: (P,), index among the annotations' images.  person_of: (P,), the labeled person
     whose box was given, or -1.  points, scores: (P, K, 2) frame px, (P, K).  boxes: the crops'.
     """
 
@@ -64,14 +64,14 @@ def predict(
     skeleton: Skeleton,
     on_image: Callable[[int], None] = lambda _: None,
 ) -> Predictions:
-    """Run a model over all images, in the boxes of labelled persons or those that `find` gives.
+    """Run a model over all images, in the boxes of labeled persons or those that `find` gives.
 
     `on_image` gets the number of images done. Raises SourceError.
     """
-    labelled = np.flatnonzero(annotations.labelled)
+    labeled = np.flatnonzero(annotations.labeled)
     parts = []
     for index, path in enumerate(annotations.images):
-        mine = labelled[annotations.image_of[labelled] == index]
+        mine = labeled[annotations.image_of[labeled] == index]
         if find is not None or len(mine):
             frame = Frame(read_image(path), index, name=annotations.image_names[index])
             boxes = annotations.boxes.select(mine)
@@ -145,16 +145,16 @@ def match_persons(
     """Row of the prediction for each annotated person, or -1: (N,).
 
     Given boxes know their person; found ones are assigned so that the OKS of an image's persons
-    is highest in sum, labelled persons only. `shared`: see `layouts.shared_keypoints`.
+    is highest in sum, labeled persons only. `shared`: see `layouts.shared_keypoints`.
     """
     row_of = np.full(len(annotations), -1, np.int64)
     known = np.flatnonzero(predictions.person_of >= 0)
     row_of[predictions.person_of[known]] = known
     if len(known):
         return row_of
-    labelled = np.flatnonzero(annotations.labelled)
+    labeled = np.flatnonzero(annotations.labeled)
     for image in np.unique(predictions.image_of):
-        persons = labelled[annotations.image_of[labelled] == image]
+        persons = labeled[annotations.image_of[labeled] == image]
         rows = np.flatnonzero(predictions.image_of == image)
         for person, row in _assigned(annotations, predictions, shared, persons=persons, rows=rows):
             row_of[person] = row

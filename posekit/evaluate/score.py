@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from posekit.bootstrap import draws, interval, mean_interval, paired_bootstrap
 from posekit.errors import InputError
 from posekit.evaluate import metrics
 from posekit.evaluate.annotations import Annotations
 from posekit.evaluate.average_precision import NAMES, Matched, match
-from posekit.evaluate.bootstrap import draws, interval, mean_interval, paired_bootstrap
-from posekit.evaluate.keypoint_names import plain, shared_keypoints
+from posekit.evaluate.keypoint_names import shared_keypoints
 from posekit.evaluate.predict import Predictions, match_persons, oks_nms, rescore
 from posekit.geometry import oks
+from posekit.skeletons import plain
 from posekit.types import Float32, Int64, ModelSpec
 
 Float64 = NDArray[np.float64]
@@ -39,7 +40,7 @@ SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)
 class Evaluation:
     """Predictions beside the labels, for the S keypoints that model and data share.
 
-    persons: the N labelled persons.  keypoints: S names.  points: (N, S, 2) frame px, inf where
+    persons: the N labeled persons.  keypoints: S names.  points: (N, S, 2) frame px, inf where
     no person was found.  scores: (N, S), 0 there.  similarity: OKS (N,).
     lengths: (N,) by name: torso, box, head (px; NaN where unknown).  matched: for AP.
     unused: keypoints that only one of the two has.  columns: (S,), their places in the model.
@@ -166,12 +167,12 @@ def score(
     """Compare predictions with labels, on the keypoints that both have.
 
     AP: MSRA's rescoring and OKS-NMS, then COCO's protocol. Everything else: the prediction for each
-    labelled person, a miss where there is none. Raises InputError, MissingExtraError.
+    labeled person, a miss where there is none. Raises InputError, MissingExtraError.
     """
     shared = shared_keypoints(annotations.skeleton, spec.skeleton)
-    persons = annotations.labelled & (annotations.visibility[:, shared[0]] > 0).any(1)
+    persons = annotations.labeled & (annotations.visibility[:, shared[0]] > 0).any(1)
     if not persons.any():
-        raise InputError("no labelled person has a keypoint that the model knows")
+        raise InputError("no labeled person has a keypoint that the model knows")
     row_of = match_persons(predictions, annotations, shared)[persons]
     mine = _narrowed(annotations.select(persons), shared[0])
     points = np.full((len(mine), len(shared[0]), 2), np.inf, np.float32)

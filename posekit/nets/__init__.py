@@ -19,7 +19,7 @@ ARCHITECTURES = (
 def build(spec: ModelSpec) -> nn.Module:
     """The network that `spec` names, with fresh weights, in evaluation mode.
 
-    It takes `image` float32 (N, 3, H, W), normalised, and gives heatmaps (N, K, h, w).
+    It takes `image` float32 (N, 3, H, W), normalized, and gives heatmaps (N, K, h, w).
     Raises CheckpointError for an unknown architecture, InputError for a size that it cannot take.
     """
     name, joints = check_name(spec.architecture), len(spec.skeleton)

@@ -130,7 +130,7 @@ class _Head(nn.Module):
 class HRNet(nn.Module):
     """HRNet-W`width`: 18, 32 and 48 are known; any width works.
 
-    Takes any picture whose sides are multiples of 32.
+    Takes any image whose sides are multiples of 32.
     """
 
     def __init__(self, width: int, joints: int = 17) -> None:
@@ -140,6 +140,6 @@ class HRNet(nn.Module):
         start_backbone(self.backbone)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Heatmaps (N, K, H / 4, W / 4) of `image` float32 (N, 3, H, W), normalised."""
+        """Heatmaps (N, K, H / 4, W / 4) of `image` float32 (N, 3, H, W), normalized."""
         maps: Tensor = self.head(self.backbone(image))
         return maps

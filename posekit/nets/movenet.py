@@ -1,7 +1,7 @@
 """MoveNet SinglePose, Thunder and Lightning, as heatmap networks that can be trained.
 
-MobileNetV2, a feature pyramid down to stride 4 and four heads. The original reads its answer
-from all four (centre, regressed joints, heatmap, offset); here they are folded into one stack of
+MobileNetV2, a feature pyramid down to stride 4 and four heads. The original reads its output
+from all four (center, regressed joints, heatmap, offset); here they are folded into one stack of
 gated heatmaps, so that flip test, adaptation and export treat MoveNet like any other network.
 Batch norm is folded into the convolutions, as the published weights have it.
 
@@ -141,8 +141,8 @@ class _Pyramid(nn.Module):
 class MoveNet(nn.Module):
     """MoveNet for one architecture of `_WIDTHS`; `size` = crop side in px, a multiple of 32.
 
-    gate: strength of the weight that draws each joint to where the person in the crop's centre
-    has it; 0 gives the plain sigmoid maps.  Only heads that the answer needs are there: heatmap,
+    gate: strength of the weight that draws each joint to where the person in the crop's center
+    has it; 0 gives the plain sigmoid maps.  Only heads that the output needs are there: heatmap,
     and regress with a gate; `complete` adds center and offset, as published.  Raises InputError.
     """
 
@@ -180,7 +180,7 @@ class MoveNet(nn.Module):
         """Each head's maps, (N, ., size / 4, size / 4), for `image` as in `forward`.
 
         heatmap (N, K) and center (N, 1): logits.  regress, offset (N, 2K): y, x pairs in cells,
-        from the cell to the joint of the person centred there, and to the joint's exact place.
+        from the cell to the joint of the person centered there, and to the joint's exact place.
         """
         features = self.pyramid(self.backbone(image))
         return {name: head(features) for name, head in self.head.items()}
@@ -193,7 +193,7 @@ class MoveNet(nn.Module):
         image: float32 (N, 3, size, size), RGB / 127.5 - 1.
         training: give instead what a softmax over the cells is taken of (the heatmap's logits less
         the logarithm of the gate, which peak where the gated maps do), the gated maps, and where
-        the gate expects each joint of the centred person, (N, K, 2) x, y in cells, or None.
+        the gate expects each joint of the centered person, (N, K, 2) x, y in cells, or None.
         """
         features = self.pyramid(self.backbone(image))
         plain: Tensor = self.head["heatmap"](features)
@@ -208,9 +208,9 @@ class MoveNet(nn.Module):
         return plain - penalty.log(), heatmap / penalty, aim
 
     def _expected(self, features: Tensor) -> Tensor:
-        """Where the person in the crop's centre has each joint, (N, 2K, 1, 1): y, x in cells.
+        """Where the person in the crop's center has each joint, (N, 2K, 1, 1): y, x in cells.
 
-        regress is read at the crop's centre cell only, so only its 3 x 3 surroundings are run.
+        regress is read at the crop's center cell only, so only its 3 x 3 surroundings are run.
         """
         middle = self.rows.shape[0] // 2
         around = features[:, :, middle - 1 : middle + 2, middle - 1 : middle + 2]
@@ -218,7 +218,7 @@ class MoveNet(nn.Module):
         return expected
 
     def _penalty(self, expected: Tensor) -> Tensor:
-        """1 + gate (d / 8)² for each cell, d = cells to where the centred person has the joint."""
+        """1 + gate (d / 8)² for each cell, d = cells to where the centered person has the joint."""
         # Summed last: only that, and the division, runs over every cell of every map.
         scale = self.gate / _REACH**2
         dy = (self.rows - expected[:, 0::2]) ** 2 * scale + 1

@@ -1,7 +1,7 @@
-"""NanoDet (the CSP variant "g"), cut down to persons: picture in, boxes and scores out.
+"""NanoDet (the CSP variant "g"), cut down to persons: image in, boxes and scores out.
 
 A small CSPDarknet, a path aggregation network without weights of its own and one convolution a
-level before the answer. Batch norm is folded into the convolutions, as the published weights
+level before the output. Batch norm is folded into the convolutions, as the published weights
 have it.
 
 Source: RangiLyu's NanoDet, config nanodet_g (Apache-2.0).
@@ -72,7 +72,7 @@ class _Stage(nn.Module):
 
 
 class _Head(nn.Module):
-    """One level's answer: the person's logit, then 11 bins for each of left, top, right, bottom."""
+    """One level's output: the person's logit, then 11 bins for each of left, top, right, bottom."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class _Head(nn.Module):
 
 
 class NanoDet(nn.Module):
-    """Person detector for pictures of any size that is a multiple of 32."""
+    """Person detector for images of any size that is a multiple of 32."""
 
     mean: Tensor
     std: Tensor
@@ -126,7 +126,7 @@ class NanoDet(nn.Module):
         """Boxes float32 (N, A, 4), xyxy in input px, and scores (N, A) in [0, 1], one a cell.
 
         image: uint8 (N, H, W, 3) RGB, any H and W that are multiples of 32. Boxes overlap and may
-        reach beyond the picture; the centre of the first pixel is (0, 0).
+        reach beyond the image; the center of the first pixel is (0, 0).
         """
         found = [
             self._boxes(maps, stride)

@@ -133,7 +133,7 @@ def start_head(head: nn.Module) -> None:
 
 
 def start_backbone(backbone: nn.Module) -> None:
-    """Fresh weights of a convolutional backbone: He's normal initialisation.
+    """Fresh weights of a convolutional backbone: He's normal initialization.
 
     Networks without storage, built for their shapes alone, are left: it is slow there.
     """
@@ -145,7 +145,7 @@ def start_backbone(backbone: nn.Module) -> None:
 class SimpleBaseline(nn.Module):
     """ResNet of `depth` 18, 34, 50, 101 or 152 with three deconvolutions.
 
-    Takes any picture whose sides are multiples of 32.  Raises CheckpointError for another depth.
+    Takes any image whose sides are multiples of 32.  Raises CheckpointError for another depth.
     """
 
     def __init__(self, depth: int, joints: int = 17) -> None:
@@ -157,6 +157,6 @@ class SimpleBaseline(nn.Module):
         start_backbone(self.backbone)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Heatmaps (N, K, H / 4, W / 4) of `image` float32 (N, 3, H, W), normalised."""
+        """Heatmaps (N, K, H / 4, W / 4) of `image` float32 (N, 3, H, W), normalized."""
         maps: Tensor = self.head(self.backbone(image))
         return maps

@@ -144,6 +144,6 @@ class ViTPose(nn.Module):
         self.head = _SimpleHead(channels, joints) if simple else DeconvHead(channels, joints, 2)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Heatmaps (N, K, H / 4, W / 4) of `image` float32 (N, 3, H, W), normalised."""
+        """Heatmaps (N, K, H / 4, W / 4) of `image` float32 (N, 3, H, W), normalized."""
         maps: Tensor = self.head(self.backbone(image))
         return maps

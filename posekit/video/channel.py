@@ -1,4 +1,4 @@
-"""A bounded hand-over from one thread to another; an error travels with the items."""
+"""A bounded queue from one thread to another; an error travels with the items."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 QUEUE_BYTES = 250_000_000
 """Of items that wait between two threads, however few: eight RGB frames of 4K."""
 
-_WAKE_S = 0.5  # a wait is cut into pieces, so that Ctrl-C is seen on every system
+_WAKE_S = 0.5  # a wait is cut into pieces, so that Ctrl-C is noticed on every system
 
 
 class Channel(Generic[T]):
@@ -115,7 +115,7 @@ class Channel(Generic[T]):
             return self._closed
 
     def close(self) -> None:
-        """End the hand-over at once: what was not taken is gone, nobody waits any longer."""
+        """End at once: items that were not taken are dropped, and no thread waits any longer."""
         with self._state:
             self._closed = True
             self._items.clear()

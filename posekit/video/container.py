@@ -1,4 +1,4 @@
-"""Opening what FFmpeg can open, and saying in one sentence why it could not."""
+"""Opens what FFmpeg can open, and explains in one sentence why it could not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TEXT_FORMATS = {"tty"}  # FFmpeg draws text files as images, which is never wan
 def open_input(source: Source, options: ReadOptions) -> InputContainer:
     """An open container that has a video stream. Raises SourceError in one sentence.
 
-    What does not respond is given up after `time_limit_s`, also in each later read.
+    A source that does not respond is given up after `time_limit_s`, also in each later read.
     """
     _refuse_endless(source)
     target, format_name, settings = _how(source, options)
@@ -47,7 +47,7 @@ def open_input(source: Source, options: ReadOptions) -> InputContainer:
         )
     except (av.FFmpegError, OSError) as error:
         if time.monotonic() - began >= timeout:
-            raise SourceError(no_answer(source, options)) from error  # RTSP gives other errors
+            raise SourceError(no_response(source, options)) from error  # RTSP gives other errors
         raise SourceError(explain(error, source, options)) from error
     try:
         _check(container, source, options)
@@ -74,7 +74,7 @@ def _check(container: InputContainer, source: Source, options: ReadOptions) -> N
 
 
 def _refuse_endless(source: Source) -> None:
-    """Raises SourceError for a playlist in a file that does not say where it ends.
+    """Raises SourceError for a playlist in a file that does not state its end.
 
     FFmpeg would read such a file again and again, waiting for more.
     """
@@ -136,10 +136,10 @@ def _webcam(source: Source) -> tuple[str, str | None, dict[str, str]]:
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (av.error.FileNotFoundError, "no such file"),
     (av.error.PermissionError, "permission denied"),
-    (av.error.HTTPNotFoundError, "the server answers 404 (not found)"),
-    (av.error.HTTPUnauthorizedError, "the server asks for a user name and password"),
-    (av.error.HTTPForbiddenError, "the server answers 403 (forbidden)"),
-    (av.error.HTTPError, "the server answers with an error"),
+    (av.error.HTTPNotFoundError, "the server returns 404 (not found)"),
+    (av.error.HTTPUnauthorizedError, "the server requires a user name and password"),
+    (av.error.HTTPForbiddenError, "the server returns 403 (forbidden)"),
+    (av.error.HTTPError, "the server returns an error"),
     (av.error.HTTPClientError, "the server refuses the request"),
     (av.error.ConnectionRefusedError, "nothing listens there (connection refused)"),
     (av.error.ConnectionResetError, "the connection was cut"),
@@ -150,7 +150,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
 def explain(error: Exception, source: Source, options: ReadOptions) -> str:
     """One sentence for an FFmpeg error; it never shows a URL's password."""
     if isinstance(error, (av.error.ExitError, av.error.TimeoutError)):
-        return no_answer(source, options)
+        return no_response(source, options)
     for kind, reason in _REASONS:
         if isinstance(error, kind):
             return f"{source.name}: {reason}"
@@ -166,9 +166,9 @@ def explain(error: Exception, source: Source, options: ReadOptions) -> str:
     return f"{source.name}: cannot be read ({_plain(error)})"
 
 
-def no_answer(source: Source, options: ReadOptions) -> str:
+def no_response(source: Source, options: ReadOptions) -> str:
     """The sentence for a source that was given up."""
-    return f"{source.name}: no answer within {time_limit_s(source, options):g} s"
+    return f"{source.name}: no response within {time_limit_s(source, options):g} s"
 
 
 def _plain(error: Exception) -> str:

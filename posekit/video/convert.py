@@ -67,7 +67,7 @@ class Converter:
 
 
 def upright(image: UInt8, matrix: Matrix) -> UInt8:
-    """`image` (H, W, 3) shown as a display matrix (9 integers) says: quarter turns and mirrors.
+    """`image` (H, W, 3) turned by a display matrix (9 integers): quarter turns and mirrors.
 
     The matrix takes a stored (p, q) to a shown (a p + c q, b p + d q); other angles are ignored.
     """

@@ -181,7 +181,7 @@ def _frames(decoding: Decoding, info: Info, start: Start | None) -> Iterator[Dec
 
 
 def _frame_total(container: InputContainer, stream: VideoStream) -> int:
-    """Frames in the whole stream as far as it tells, or 0."""
+    """Frames in the whole stream as far as it states them, or 0."""
     rate = frame_rate(stream)
     if stream.duration and stream.time_base:
         expected = stream.duration * stream.time_base * rate
@@ -233,7 +233,7 @@ def _from_start(decoding: Decoding, start: Start | None) -> Iterator[VideoFrame 
 
 
 def _shortfalls(decoding: Decoding) -> list[str]:
-    """Sentences: the file promises more frames than it has, or some were damaged."""
+    """Sentences: the file states more frames than it has, or some were damaged."""
     name, notes = decoding.source.name, []
     whole = not decoding.options.start_s and decoding.options.end_s is None
     if whole and (short := _early_end(decoding)):

@@ -1,4 +1,4 @@
-"""One video file being written: pictures in, one finished file or none."""
+"""One video file being written: images in, one finished file or none."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class WriteOptions:
     quality: the encoder's constant quality, lower is better; None: 23 (h264), 34 (vp9), 35 (av1).
     threads: of the encoder. Two, because more compete with the network for the same cores and
         already two keep up with it.
-    queue: pictures that may wait.
+    queue: images that may wait.
     """
 
     codec: Codec = "h264"
@@ -122,7 +122,7 @@ class Encoding:
 
     complete: False: `finish` gives it a name that ends in `.incomplete`.  path: its name.
     size: (W, H), px; odd ones are padded by one copied column or row at the right or bottom,
-    since yuv420p needs even ones: pixel coordinates stay. A picture of another size is scaled to
+    since yuv420p needs even ones: pixel coordinates stay. An image of another size is scaled to
     fit, with black borders. Not for several threads. Raises SourceError.
     """
 
@@ -152,7 +152,7 @@ class Encoding:
             raise SourceError(_explain(error, path, f"{encoder.name} at {size}")) from error
 
     def add(self, image: UInt8, time_s: float) -> None:
-        """Append a picture shown from `time_s` on; the first one is at 0 in the file."""
+        """Append an image shown from `time_s` on; the first one is at 0 in the file."""
         if not self.count:
             self._began_s = time_s
         self.count += 1
@@ -181,7 +181,7 @@ class Encoding:
             raise SourceError(_explain(error, self.path, "the encoder")) from error
 
     def finish(self) -> None:
-        """Write what is left and give the file its name; without any picture there is no file.
+        """Write what is left and give the file its name; without any image there is no file.
 
         Raises SourceError.
         """
@@ -240,7 +240,7 @@ def _add_stream(
 
 
 def _fit(image: UInt8, size: tuple[int, int]) -> UInt8:
-    """`image` (H, W, 3) at `size` (W, H): as it is, or scaled with its shape kept, centred."""
+    """`image` (H, W, 3) at `size` (W, H): as it is, or scaled with its shape kept, centered."""
     height, width = image.shape[:2]
     if (width, height) == size:
         return image

@@ -18,11 +18,11 @@ from posekit.video.sources import Source
 from posekit.video.timeline import listed
 
 _DAMAGED = "not an image that can be decoded (damaged, or another format)"
-_FPS = Fraction(1)  # images know no time: one a second
+_FPS = Fraction(1)  # images have no time: one a second
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> UInt8:
-    """RGB uint8 (H, W, 3); turned as EXIF says, alpha left out, 16 bit cut to the upper 8.
+    """RGB uint8 (H, W, 3); turned by EXIF, alpha left out, 16 bit cut to the upper 8.
 
     The size is read from the header first. Raises SourceError, naming the file.
     """

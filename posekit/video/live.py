@@ -26,7 +26,7 @@ _LONGEST_PAUSE_S = 10.0
 
 @dataclass
 class Live:
-    """Decodeds of an endless source, over as many connections as it takes.
+    """Decoded frames of an endless source, over as many connections as it takes.
 
     sleep: waits so many seconds; True when the reader was closed. With `reconnects=0` the first
     break ends the frames, with a note. Iterating raises SourceError after the last try.
@@ -91,7 +91,7 @@ class Live:
         untimed = container.format.name in _UNTIMED
         timeline = timeline_of(container, stream)
         decoding = Decoding(container, stream, self.source, self.options, timeline, live=True)
-        for frame in cast("Iterator[VideoFrame]", decoding):  # PyAV's: no GPU was handed in
+        for frame in cast("Iterator[VideoFrame]", decoding):  # PyAV's: no GPU decoder was passed
             self.info.reconnected += self.tries > 0
             self.tries = 0
             raw = None if frame.pts is None else float(frame.pts * tick_of(stream))

@@ -21,7 +21,7 @@ _HOLE_BYTES = 1024  # more than headers between two packets; then some could not
 
 
 def frame_rate(stream: VideoStream) -> Fraction:
-    """Average frames a second; 30 where the stream does not say."""
+    """Average frames a second; 30 where the stream does not state it."""
     rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
     # an average above the rate of the time stamps counts places without a frame (AVI)
     rate = min(rates, default=0)
@@ -93,7 +93,7 @@ class PacketReader:
         return Stamp(pts, dts, packet.duration or 0, shown=shown, corrupt=corrupt)
 
     def _hole(self, packet: Packet[Stream]) -> bool:
-        """Whether bytes before this packet belong to no packet; where a container tells."""
+        """Whether bytes before this packet belong to no packet, if the container has positions."""
         position = packet.pos
         if not self._holes or position is None or not packet.size:
             return False

@@ -16,7 +16,7 @@ from typing import Self
 from posekit.errors import InputError, SourceError
 from posekit.types import Frame
 from posekit.video.channel import Channel
-from posekit.video.container import no_answer, open_input, time_limit_s
+from posekit.video.container import no_response, open_input, time_limit_s
 from posekit.video.convert import Converter, Decoded
 from posekit.video.decode import video_frames
 from posekit.video.images import image_frames
@@ -74,7 +74,7 @@ class Reader:
         deadline = time.monotonic() + time_limit_s(source, options) + _GRACE_S
         while not (self._channel.wait(_WAKE_S) or self._info.opened):
             if time.monotonic() > deadline:
-                raise SourceError(no_answer(source, options))
+                raise SourceError(no_response(source, options))
 
     @property
     def kind(self) -> Kind:
@@ -108,7 +108,7 @@ class Reader:
 
     @property
     def frame_count(self) -> int | None:
-        """How many frames this reader will give, as far as the source tells."""
+        """How many frames this reader will give, as far as the source states it."""
         return self._info.frame_count
 
     @property
@@ -226,7 +226,7 @@ def _items(
 
 
 def _bytes(item: _Item) -> int:
-    """Of a frame as RGB; of pictures only the newest waits, whatever its size."""
+    """Of a frame as RGB; of images only the newest waits, whatever its size."""
     width, height = item.size if isinstance(item, Frame) else (0, 0)
     return 3 * width * height
 

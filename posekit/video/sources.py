@@ -33,7 +33,7 @@ _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"BM", b"II*\x00", b"MM\x00*")
 
 @dataclass(frozen=True)
 class Source:
-    """One thing to read.
+    """One input.
 
     name: shown to people, without user name, password or query of a URL.
     stem: for output files.  target: what is opened.  paths: of kind "images", in order.
@@ -74,7 +74,7 @@ def expand(sources: Sequence[str | Path | int]) -> list[Source]:
     unique = []
     for one in found:
         stem, count = one.stem, 1
-        while stem.casefold() in taken:  # some file systems know no case
+        while stem.casefold() in taken:  # some file systems ignore case
             count += 1
             stem = f"{one.stem}_{count}"
         taken.add(stem.casefold())
@@ -241,8 +241,7 @@ def _url(text: str) -> Source:
         raise SourceError(f"{text}: not a valid URL ({error})") from error
     if parts.scheme.lower() not in _SCHEMES:
         raise SourceError(
-            f"{parts.scheme}://: not a kind of URL that is read here; wanted "
-            f"{', '.join(sorted(_SCHEMES))}"
+            f"{parts.scheme}://: not a supported kind of URL; wanted {', '.join(sorted(_SCHEMES))}"
         )
     host = parts.hostname or ""
     name = f"{parts.scheme}://{host}{port}{parts.path}"

@@ -1,7 +1,7 @@
-"""Videos decoded on a GPU: what `read` asks of a decoder there, and the frames that come of it.
+"""Videos decoded on a GPU: the interface of a decoder there, and the frames that it gives.
 
 Containers, times, seeking and rotation stay PyAV's; only packets go to the GPU. The decoder
-is passed in (a runtime's `decoders`), since this package knows no GPU.
+is passed in (a runtime's `decoders`), since this package has no GPU code.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class SurfaceFrame(Frame):
 
     @property
     def size(self) -> tuple[int, int]:
-        """(W, H), px; asks for no copy."""
+        """(W, H), px; makes no copy."""
         return self._surface.coded.size
 
     @property
@@ -167,7 +167,7 @@ def _unfit(codec: str, frame: VideoFrame) -> str:
         f"{frame.width} x {frame.height} px: an odd side": frame.width % 2 or frame.height % 2,
         "it is shown turned or mirrored": frame.side_data.get("DISPLAYMATRIX") is not None,
         "it is interlaced": frame.interlaced_frame,
-        "its colours are of another kind than BT.601 or BT.709": frame.colorspace
+        "its colors are of another kind than BT.601 or BT.709": frame.colorspace
         not in (_BT709, *_BT601),
         "it has no time stamps": frame.pts is None,
     }

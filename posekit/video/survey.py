@@ -25,7 +25,7 @@ class Survey:
     size: Size = (0, 0)
 
     def take(self, frame: VideoFrame | Surface, place: Place) -> None:
-        """Look at the next frame."""
+        """Examine the next frame."""
         if not isinstance(frame, VideoFrame):
             return
         size = (frame.width, frame.height)

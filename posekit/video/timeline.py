@@ -47,7 +47,7 @@ class Place:
 class Clock:
     """One continuous clock out of one that restarts or jumps; all in ticks.
 
-    step: of a frame.  jump: a larger step ahead is no pause; None: every step ahead is kept.
+    step: of a frame.  jump: a larger step ahead is not a pause; None: every step ahead is kept.
     A decoding time that steps back by more than a frame begins a new piece, which goes on where
     the last packet ended.  restarts: first time stamps of new pieces, on the continuous clock.
     """

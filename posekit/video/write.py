@@ -1,4 +1,4 @@
-"""Pictures into video files, encoded by a thread of their own."""
+"""Images into video files, encoded by a thread of their own."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _LEAVE_S = 5.0
 
 
 class VideoWriter:
-    """Writes RGB pictures to `path`, which appears, whole, at `close`.
+    """Writes RGB images to `path`, which appears, whole, at `close`.
 
-    size: (W, H) of the video; other pictures are scaled to fit.  fps: nominal; each picture's own
+    size: (W, H) of the video; other images are scaled to fit.  fps: nominal; each image's own
     time counts. As a context manager it closes at the end, aborts where it cannot be written, and
     after any other exception, Ctrl-C too, keeps what there is as `<name>.incomplete`.
     Raises SourceError, InputError.
@@ -55,26 +55,25 @@ class VideoWriter:
         self._thread.start()
 
     def write(self, image: UInt8, time_s: float) -> None:
-        """Queue a picture uint8 (H, W, 3) RGB shown from `time_s` on; waits while many wait.
+        """Queue an image uint8 (H, W, 3) RGB shown from `time_s` on; waits while many wait.
 
         The array is read later: do not change it. Raises SourceError where encoding has
         failed, InputError.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise InputError(
-                f"{self.path.name}: wanted a uint8 picture (H, W, 3), got {image.dtype} "
-                f"{image.shape}"
+                f"{self.path.name}: wanted a uint8 image (H, W, 3), got {image.dtype} {image.shape}"
             )
         if not self._channel.put((image, float(time_s))):
             self._results.peek()  # raises what went wrong
             raise InputError(f"{self.path.name}: written to after it was closed")
 
     def close(self) -> None:
-        """Finish the file under its own name; no picture, no file. Raises SourceError."""
+        """Finish the file under its own name; no image, no file. Raises SourceError."""
         if not self._stop.alive:
             return
         with self._channel:
-            pass  # the end of the pictures
+            pass  # the end of the images
         while self._thread.is_alive():
             self._thread.join(0.5)
         self._stop.detach()
@@ -84,7 +83,7 @@ class VideoWriter:
             on_failure.pop_all()
 
     def keep_incomplete(self) -> Path | None:
-        """Finish the file as `<name>.incomplete`, whose path is returned; None without a picture.
+        """Finish the file as `<name>.incomplete`, whose path is returned; None without an image.
 
         Raises SourceError.
         """
@@ -110,23 +109,21 @@ class VideoWriter:
             self.keep_incomplete()
 
 
-def _work(
-    pictures: Channel[tuple[UInt8, float]], results: Channel[None], encoding: Encoding
-) -> None:
-    """The thread: encode until the end of the pictures; an error goes into `results`."""
+def _work(images: Channel[tuple[UInt8, float]], results: Channel[None], encoding: Encoding) -> None:
+    """The thread: encode until the end of the images; an error goes into `results`."""
     with results:
         try:
-            for image, time_s in pictures:
+            for image, time_s in images:
                 encoding.add(image, time_s)
-            if not pictures.closed:
+            if not images.closed:
                 encoding.finish()
         finally:
-            pictures.close()
+            images.close()
 
 
 def _abort(
-    pictures: Channel[tuple[UInt8, float]], thread: threading.Thread, encoding: Encoding
+    images: Channel[tuple[UInt8, float]], thread: threading.Thread, encoding: Encoding
 ) -> None:
-    pictures.close()
+    images.close()
     thread.join(_LEAVE_S)
     encoding.discard()

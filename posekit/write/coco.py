@@ -55,5 +55,5 @@ class Coco(Format[AtomicFile]):
 
 
 def _is_unique(names: Sequence[str]) -> bool:
-    """Whether `image_id` tells all images apart."""
+    """Whether `image_id` is another for every image."""
     return len({image_id(name, index) for index, name in enumerate(names)}) == len(names)

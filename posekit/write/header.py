@@ -1,4 +1,4 @@
-"""What an output says about where it comes from."""
+"""The provenance in an output."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _POINT_PERCENT = 0.5  # drawn size of a point, of the image's width
 class LabelStudio(Format[AtomicFile]):
     """A JSON list of one task a frame; coordinates in percent: 100 * pixel index / size.
 
-    The labelling interface needs `<Image name="image" value="$image"/>`, `<RectangleLabels
+    The labeling interface needs `<Image name="image" value="$image"/>`, `<RectangleLabels
     name="box" toName="image">` with the label person, and `<KeyPointLabels name="keypoints"
     toName="image">` with the skeleton's names. Each point has its person's box as parent. Points
     scored under 0.2 are left out; others are moved into the image.

@@ -12,7 +12,7 @@ from posekit.types import Frame, Poses
 from posekit.write.format import Format, strict_json
 from posekit.write.header import Header
 
-# Source: OpenPose's output format, version 1.3; a reader may ask for any of the empty lists.
+# Source: OpenPose's output format, version 1.3; a reader may need any of the empty lists.
 _EMPTY = (
     "face_keypoints_2d",
     "hand_left_keypoints_2d",

@@ -48,7 +48,7 @@ def columns(frame: Frame, poses: Poses) -> dict[str, NDArray[Any]]:
 class Csv(Format[AtomicFile]):
     """Comma-separated with one header row; a number that is not finite is an empty field.
 
-    The first frame tells whether there is a column `file`. Pixels have two decimals, scores four.
+    The first frame decides whether there is a column `file`. Pixels have two decimals, scores four.
     """
 
     def __init__(self, path: Path, header: Header) -> None:

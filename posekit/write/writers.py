@@ -137,7 +137,7 @@ def _open(name: str, path: Path, header: Header) -> Format[Any]:
 
 def _discard(formats: list[Format[Any]]) -> None:
     for each in reversed(formats):  # the first may have made the folder
-        # on the way out of an error, which is the one to tell
+        # on the way out of an error, which is the one to report
         with contextlib.suppress(OSError):
             each.discard()
         each.out.abort()

@@ -1,6 +1,6 @@
 """TensorRT for RTX and the bindings of TensorRT 10 and 11, as scripts/toolchain installs them.
 
-Nothing here has a GPU: TensorRT for RTX parses and builds, and executes nothing.
+No GPU is used: TensorRT for RTX parses and builds, and executes nothing.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from posekit.types import ModelSpec
 from posekit_engines.graphs.weights import bundle_weights, load_weights
 from tests import needs
 
-TURING = ("SM75",)  # never built for unless asked
+TURING = ("SM75",)  # not among the default capabilities
 
 
 @functools.cache
 def rtx() -> Any:
-    """The module `tensorrt_rtx`, imported once and then out of sight of `import`."""
+    """The module `tensorrt_rtx`, imported once and then removed from `sys.modules`."""
     folder = installed("rtx")
     sys.path.insert(0, str(folder))
     try:
@@ -58,8 +58,8 @@ def small_spec(architecture: str) -> ModelSpec:
     return ModelSpec(architecture, (64, 64), (16, 16), COCO_17)
 
 
-def lively(spec: ModelSpec) -> nn.Module:
-    """A network with fresh weights whose values are neither tiny nor huge in any layer."""
+def random_network(spec: ModelSpec) -> nn.Module:
+    """A network with new weights whose values are neither tiny nor huge in any layer."""
     if spec.architecture in bundle.embedded():
         return load_weights(nets.build(spec), Bundle.open(bundle.find(spec.architecture)).weights)
     torch.manual_seed(0)
@@ -75,7 +75,7 @@ def lively(spec: ModelSpec) -> nn.Module:
 
 
 def as_bundle(spec: ModelSpec, net: nn.Module, graph: onnx.ModelProto) -> Bundle:
-    """A bundle with the graph `maps` alone: what plans are built from."""
+    """A bundle with the graph `maps` alone, from which plans are built."""
     return Bundle(spec.architecture, spec, bundle_weights(net), {"maps": graph.SerializeToString()})
 
 

@@ -28,7 +28,7 @@ from posekit_engines.bundles.assemble import assemble_bundle, pack
 from posekit_engines.convert import convert, read_checkpoint
 from posekit_engines.export import export
 from posekit_engines.options import ExportOptions
-from posekit_engines.parity.source import normalize
+from posekit_engines.parity.source import normalize, source_maps
 from tests.states import FLAT, MMPOSE_0, State, renamed, saved
 
 SIZE = (64, 96)
@@ -44,13 +44,24 @@ def peaked(architecture: str) -> nn.Module:
             if isinstance(module, nn.BatchNorm2d):
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.normal_(0, 0.2)
-                module.running_mean.normal_(0, 0.2)
-                module.running_var.uniform_(0.5, 2)
-        maps = net(torch.randn(2, 3, SIZE[1], SIZE[0]))
+                module.momentum = 1.0
+        coarse = torch.randn(8, 3, SIZE[1] // 8, SIZE[0] // 8)
+        images = nn.functional.interpolate(coarse, scale_factor=8, mode="bilinear")
+        net.train()(images)  # the running figures are those of its activations
+        maps = net.eval()(images)
         final = [m for m in net.modules() if isinstance(m, nn.Conv2d)][-1]
         final.weight /= maps.std()
         final.bias.fill_(0.0)
     return net.eval()
+
+
+def clear_peaks(maps: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(N, K): where the highest cell is higher than every other by more than rounding."""
+    first, second = np.sort(maps.reshape(*maps.shape[:2], -1), axis=2)[..., -1:-3:-1].transpose(
+        2, 0, 1
+    )
+    clear: NDArray[np.bool_] = (first > 0.3) & (first - second > 1e-4 * first)
+    return clear
 
 
 def official(architecture: str, folder: Path) -> tuple[nn.Module, Path]:
@@ -80,10 +91,14 @@ def test_graphs_of_an_official_checkpoint_equal_torch(architecture: str, tmp_pat
     (maps,) = session.run(None, {"crops": crops})
     assert np.abs(maps - exact).max() / np.abs(exact).max() <= 1e-5
     assert {value.dtype for value in packed.weights.values()} == {np.dtype(np.float32)}
-    parity = json.loads(packed.extras["parity.json"])
+    net.float()
     for view in ("flip", "plain"):
-        assert parity[view]["points"] >= 15
-        assert parity[view]["max_px"] <= 1e-4
+        session = open_session(packed.graphs[view], packed.weights, device="cpu", threads=1)
+        points, _ = session.run(None, {"crops": crops})
+        peaks = clear_peaks(source_maps(net, crops, spec, flip=view == "flip"))
+        far = np.linalg.norm(points - packed.reference[f"{view}_points"], axis=2)
+        assert peaks.sum() >= 15
+        assert far[peaks].max() <= 1e-4
     # The only Casts are those of the crops and of the peak's cells.
     nodes = onnx.load_from_string(packed.graphs["maps"]).graph.node
     assert [node.input[0] for node in nodes if node.op_type == "Cast"] == ["crops"]
@@ -152,8 +167,8 @@ def test_halving_is_measured_from_the_original_weights(
         bundle.reference["plain_points"], original.reference["plain_points"]
     )
     cost = json.loads(bundle.extras["parity.json"])["plain"]
-    assert cost["max_score"] > 1e-4  # float16 rounds a weight by up to 5e-4
-    assert json.loads(original.extras["parity.json"])["plain"]["max_score"] < 1e-5
+    own = json.loads(original.extras["parity.json"])["plain"]
+    assert cost["max_score"] > 10 * own["max_score"]  # float16 rounds by 5e-4, float32 by 6e-8
     line = next(line for line in done.output.splitlines() if line.startswith("plain: "))
     assert f"max {cost['max_px']:g} px" in line
     as_json = CliRunner().invoke(app, [*arguments, "--overwrite", "--json"])

@@ -24,3 +24,17 @@ def write_blobs(folder: Path, count: int, *, first: int = 0) -> Path:
     for seed in range(first, first + count):
         cv2.imwrite(str(folder / f"{seed:04}.png"), blobs(seed))
     return folder
+
+
+def figure(number: int) -> np.ndarray:
+    """A figure of blobs on a background, different for each number."""
+    random = np.random.default_rng(number)
+    coarse = random.integers(0, 255, (6, 5, 3), np.uint8)
+    image = cv2.resize(coarse, (160, 192), interpolation=cv2.INTER_CUBIC)
+    middle = random.integers(60, 100), random.integers(50, 80)
+    cv2.circle(image, tuple(int(v) for v in middle), 18, random.integers(0, 255, 3).tolist(), -1)
+    for _ in range(4):
+        ends = random.integers(20, 150, 4)
+        color = random.integers(0, 255, 3).tolist()
+        cv2.line(image, (int(ends[0]), int(ends[1])), (int(ends[2]), int(ends[3])), color, 9)
+    return image

@@ -1,4 +1,4 @@
-"""`posekit adapt` as a whole, on the real Lightning and pictures that are made here."""
+"""`posekit adapt` as a whole, with the shipped Lightning and generated images."""
 
 import dataclasses
 import json
@@ -16,59 +16,68 @@ import posekit
 from posekit import Bundle
 from posekit.bundle import find
 from posekit.errors import DataError, InputError, ParityError, RecipeError, SourceError
+from posekit.skeletons import COCO_17
 from posekit.verify import verify
 from posekit_engines.bundles.refresh import refresh_bundle
-
-
-def picture(number: int) -> np.ndarray:
-    """A figure of blobs on a background that no other number gives."""
-    random = np.random.default_rng(number)
-    coarse = random.integers(0, 255, (6, 5, 3), np.uint8)
-    image = cv2.resize(coarse, (160, 192), interpolation=cv2.INTER_CUBIC)
-    middle = random.integers(60, 100), random.integers(50, 80)
-    cv2.circle(image, tuple(int(v) for v in middle), 18, random.integers(0, 255, 3).tolist(), -1)
-    for _ in range(4):
-        ends = random.integers(20, 150, 4)
-        color = random.integers(0, 255, 3).tolist()
-        cv2.line(image, (int(ends[0]), int(ends[1])), (int(ends[2]), int(ends[3])), color, 9)
-    return image
+from tests.finetune.media import figure
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
     for number in range(60):
-        cv2.imwrite(str(folder / f"{number:02}.png"), picture(number))
+        cv2.imwrite(str(folder / f"{number:02}.png"), figure(number))
     return folder
 
 
 SHORT = {"boxes": "full", "threads": 1, "settings": ["watch_every=2", "batch=4"]}
 
 
-def test_a_short_run_leaves_a_report_and_no_model_that_the_gate_refused(
-    pictures: Path, tmp_path: Path
+def test_a_short_run_writes_a_report_and_no_model_that_the_gate_refused(
+    images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "mine.posekit"
     settings = [*SHORT["settings"], "steps=2", "ensemble_views=2"]
     adapted = posekit.adapt(
-        "movenet-lightning", pictures, out, **{**SHORT, "settings": settings}, overwrite=True
+        "movenet-lightning", images, out, **{**SHORT, "settings": settings}, overwrite=True
     )
-    told = json.loads(out.with_suffix(".json").read_text())
+    report = json.loads(out.with_suffix(".json").read_text())
     assert adapted.status == ("adapted" if out.exists() else "refused")
-    assert told["labels_used"] == "none"
-    assert told["verdict"]["passed"] == out.exists()
-    assert told["facts"]["model_sha256"] == Bundle.open(find("movenet-lightning")).sha256
+    assert report["labels_used"] == "none"
+    assert report["verdict"]["passed"] == out.exists()
+    assert report["facts"]["model_sha256"] == Bundle.open(find("movenet-lightning")).sha256
     assert not out.with_name("mine.posekit.work").exists()
     page = out.with_suffix(".html").read_text()
     assert "http" not in page.split("<body>")[1].replace("http://www.w3.org", "")
 
 
-def test_a_forced_model_is_marked_and_runs_at_once(pictures: Path, tmp_path: Path) -> None:
-    """One step: enough to move every layer that learns, too little for the gate to be sure."""
+LOADED = """
+import sys
+import posekit
+settings = ["steps=1", "watch_every=1", "batch=2", "ensemble_views=1"]
+path, out = sys.argv[1:]
+posekit.adapt("movenet-lightning", path, out, boxes="full", threads=1, settings=settings)
+sys.stdout.write(" ".join(name for name in sys.modules if name.startswith("posekit")))
+"""
+
+
+def test_a_run_without_labels_loads_neither_the_evaluation_nor_the_reader_of_labels(
+    images: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", LOADED, str(images), str(tmp_path / "mine.posekit")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "posekit_finetune.assess.gate" in loaded
+    assert not [name for name in loaded if name.startswith("posekit.evaluate")]
+    assert "posekit_finetune.data.annotations" not in loaded
+
+
+def test_a_forced_model_is_marked_and_runs_at_once(images: Path, tmp_path: Path) -> None:
+    """One step: enough to change every layer that learns, too little for significance."""
     out = tmp_path / "mine.posekit"
     settings = [*SHORT["settings"], "steps=1", "rate=1e-4", "warm_up=1", "ensemble_views=2"]
     adapted = posekit.adapt(
-        "movenet-lightning", pictures, out, **{**SHORT, "settings": settings}, force=True
+        "movenet-lightning", images, out, **{**SHORT, "settings": settings}, force=True
     )
     bundle = Bundle.open(out)
     assert adapted.status in ("adapted", "forced")
@@ -82,44 +91,44 @@ def test_a_forced_model_is_marked_and_runs_at_once(pictures: Path, tmp_path: Pat
     assert max(moved) > 0
     estimator = posekit.load(out, "cpu", 1)
     whole = np.array([[0, 0, 160, 192]], np.float32)
-    assert estimator(picture(0), whole).points.shape == (1, 17, 2)
+    assert estimator(figure(0), whole).points.shape == (1, 17, 2)
 
 
-def test_a_larger_model_teaches_a_smaller_one(pictures: Path, tmp_path: Path) -> None:
-    """Thunder's crops of 256 px and cells of 64 become Lightning's; the report says who taught."""
+def test_a_larger_model_teaches_a_smaller_one(images: Path, tmp_path: Path) -> None:
+    """Thunder's crops of 256 px and cells of 64 become Lightning's, and the report names it."""
     out = tmp_path / "mine.posekit"
     settings = [*SHORT["settings"], "steps=1", "watch_every=1", "ensemble_views=1"]
     posekit.adapt(
         "movenet-lightning",
-        pictures,
+        images,
         out,
         **{**SHORT, "settings": settings},
         teacher="movenet-thunder",
         work=tmp_path / "work",
         force=True,
     )
-    told = json.loads(out.with_suffix(".json").read_text())
-    assert told["facts"]["teacher"] == "movenet-thunder"
-    assert 0 < told["facts"]["agreement_with_teacher"] < 1
-    assert told["history"][0]["values"]["teacher"] > 0
-    thunders = np.load(next((tmp_path / "work").glob("maps-*retold.npy")))
+    report = json.loads(out.with_suffix(".json").read_text())
+    assert report["facts"]["teacher"] == "movenet-thunder"
+    assert 0 < report["facts"]["agreement_with_teacher"] < 1
+    assert report["history"][0]["values"]["teacher"] > 0
+    thunders = np.load(next((tmp_path / "work").glob("maps-*remapped.npy")))
     assert thunders.shape == (60, 17, 48, 48)
 
 
 @pytest.mark.slow
-def test_labels_and_a_second_network_take_part(pictures: Path, tmp_path: Path) -> None:
-    """Both losses, both networks and their ensemble are told, and that labels were used."""
+def test_labels_and_a_second_network_are_used(images: Path, tmp_path: Path) -> None:
+    """The report has both losses, both networks, their ensemble, and the labels used."""
     other = tmp_path / "other.posekit"
     bundle = Bundle.open(find("movenet-lightning"))
     name = "head.heatmap.out.weight"
     weights = {**bundle.weights, name: (bundle.weights[name] * np.float16(0.95))}
     refresh_bundle(dataclasses.replace(bundle, weights=weights, name="other")).save(other)
-    labels, folder = labelled(tmp_path, 6)
+    labels, folder = labeled_images(tmp_path, 6)
     out = tmp_path / "mine.posekit"
     settings = ["watch_every=2", "batch=4", "labelled_batch=4", "steps=2", "ensemble_views=1"]
     adapted = posekit.adapt(
         "movenet-lightning",
-        pictures,
+        images,
         out,
         **{**SHORT, "settings": settings},
         recipe="dual",
@@ -128,20 +137,20 @@ def test_labels_and_a_second_network_take_part(pictures: Path, tmp_path: Path) -
         labeled_first=5,
         second=other,
     )
-    told = adapted.summary
-    assert told["labels_used"] == "5 persons, 17 keypoints, to learn from"
-    assert "movenet-lightning and other" in told["facts"]["networks"]
-    assert set(told["history"][0]["losses"]) == {"supervised", "consistency"}
-    assert told["history"][0]["values"]["apart"] > 0
-    assert set(told["facts"]["members"]) == {"net 1", "net 2", "ensemble"}
+    report = adapted.summary
+    assert report["labels_used"] == "5 persons, 17 keypoints, to learn from"
+    assert "movenet-lightning and other" in report["facts"]["networks"]
+    assert set(report["history"][0]["losses"]) == {"supervised", "consistency"}
+    assert report["history"][0]["values"]["apart"] > 0
+    assert set(report["facts"]["members"]) == {"net 1", "net 2", "ensemble"}
 
 
-def labelled(folder: Path, count: int) -> tuple[Path, Path]:
-    """A COCO file of so many pictures with one person each, and the folder."""
+def labeled_images(folder: Path, count: int) -> tuple[Path, Path]:
+    """A COCO file of `count` images with one person each, and the folder."""
     images, rows = [], []
     for number in range(count):
-        cv2.imwrite(str(folder / f"labelled-{number}.png"), picture(1000 + number))
-        images.append({"id": number, "file_name": f"labelled-{number}.png"})
+        cv2.imwrite(str(folder / f"labeled-{number}.png"), figure(1000 + number))
+        images.append({"id": number, "file_name": f"labeled-{number}.png"})
         joints = np.full((17, 3), 2.0)
         joints[:, 0] = 20 + 7 * np.arange(17)
         joints[:, 1] = 30 + 8 * np.arange(17)
@@ -149,32 +158,33 @@ def labelled(folder: Path, count: int) -> tuple[Path, Path]:
             {"image_id": number, "keypoints": joints.ravel().tolist(), "bbox": [5, 5, 150, 180]}
         )
     path = folder / "labels.json"
-    path.write_text(json.dumps({"images": images, "annotations": rows}))
+    categories = [{"id": 1, "name": "person", "keypoints": list(COCO_17.keypoints)}]
+    path.write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
     return path, folder
 
 
-def test_bad_input_ends_before_learning(pictures: Path, tmp_path: Path) -> None:
+def test_bad_input_is_refused_before_training(images: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\.posekit"):
-        posekit.adapt("movenet-lightning", pictures, tmp_path / "mine.onnx")
+        posekit.adapt("movenet-lightning", images, tmp_path / "mine.onnx")
     taken = tmp_path / "taken.posekit"
     taken.write_text("mine")
     with pytest.raises(SourceError, match="--overwrite"):
-        posekit.adapt("movenet-lightning", pictures, taken)
+        posekit.adapt("movenet-lightning", images, taken)
     assert taken.read_text() == "mine"
     with pytest.raises(InputError, match="--check-images"):
         posekit.adapt(
-            "movenet-lightning", pictures, tmp_path / "a.posekit", check=tmp_path / "x.json"
+            "movenet-lightning", images, tmp_path / "a.posekit", check=tmp_path / "x.json"
         )
     same = tmp_path / "same"
     same.mkdir()
     for number in range(60):
-        cv2.imwrite(str(same / f"{number}.png"), picture(0))
+        cv2.imwrite(str(same / f"{number}.png"), figure(0))
     with pytest.raises(DataError):
         posekit.adapt("movenet-lightning", same, tmp_path / "new" / "b.posekit", boxes="full")
     assert not (tmp_path / "new").exists()
     with pytest.raises(SourceError, match="a file stands where its folder should be"):
         posekit.adapt("movenet-lightning", same, taken / "c.posekit", work=tmp_path / "work")
-    assert not (tmp_path / "work").exists()  # told before anything was looked at
+    assert not (tmp_path / "work").exists()  # refused before anything was read
     wrong: list[tuple[dict[str, object], str]] = [
         ({"second": "movenet-lightning"}, "trains one network"),
         ({"second": "movenet-thunder", "recipe": "dual"}, r"takes \(256, 256\)"),
@@ -185,30 +195,28 @@ def test_bad_input_ends_before_learning(pictures: Path, tmp_path: Path) -> None:
                 **dict.fromkeys(("labeled", "check"), tmp_path / "x.json"),
                 **dict.fromkeys(("labeled_images", "check_images"), tmp_path),
             },
-            "would judge what learned from it",
+            "own training labels",
         ),
     ]
     for n, (options, message) in enumerate(wrong):
         out = tmp_path / f"wrong-{n}.posekit"
         with pytest.raises((InputError, RecipeError), match=message):
-            posekit.adapt("movenet-lightning", pictures, out, boxes="full", threads=1, **options)
+            posekit.adapt("movenet-lightning", images, out, boxes="full", threads=1, **options)
     assert not list(tmp_path.glob("*.html"))
     assert not list(tmp_path.glob("*.work"))
 
 
-def test_the_paths_that_a_shell_makes_of_a_star_are_all_taken(
-    pictures: Path, tmp_path: Path
-) -> None:
+def test_all_paths_of_a_shells_pattern_are_used(images: Path, tmp_path: Path) -> None:
     """`--unlabeled frames/0*.png` reaches the command as one option and nine arguments."""
     command = [sys.executable, "-m", "posekit", "adapt", "-m", "movenet-lightning"]
-    command += ["--unlabeled", *map(str, sorted(pictures.glob("0*.png")))]
+    command += ["--unlabeled", *map(str, sorted(images.glob("0*.png")))]
     command += ["--boxes", "full", "-o", str(tmp_path / "a.posekit")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == DataError.exit_code
-    assert "10 distinct persons are left and at least 50 are wanted" in done.stderr
+    assert "10 distinct persons are left, wanted at least 50" in done.stderr
 
 
-def test_graphs_that_do_not_follow_their_weights_are_not_handed_out() -> None:
+def test_graphs_that_deviate_from_their_weights_are_not_written() -> None:
     bundle = Bundle.open(find("movenet-lightning"))
     other = dict(bundle.weights)
     name = "head.heatmap.out.weight"
@@ -223,18 +231,18 @@ def test_graphs_that_do_not_follow_their_weights_are_not_handed_out() -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_the_state_and_resume_ends_where_an_unbroken_run_does(
-    pictures: Path, tmp_path: Path
+    images: Path, tmp_path: Path
 ) -> None:
     """Exit 130, then --resume; both runs end with the same weights, bit for bit."""
     command = [sys.executable, "-m", "posekit", "adapt", "-m", "movenet-lightning", "--force"]
-    command += ["--unlabeled", str(pictures), "--boxes", "full", "--threads", "1"]
+    command += ["--unlabeled", str(images), "--boxes", "full", "--threads", "1"]
     for setting in ("steps=12", "batch=4", "watch_every=12", "ensemble_views=2", "rate=1e-4"):
         command += ["--set", setting]
     first = [*command, "-o", str(tmp_path / "a.posekit")]
     with subprocess.Popen(first, stderr=subprocess.PIPE, text=True) as broken:
         assert broken.stderr is not None
         for line in broken.stderr:
-            if "learning" in line:
+            if "training; networks" in line:
                 break
         time.sleep(2)
         broken.send_signal(signal.SIGINT)

@@ -21,7 +21,7 @@ from posekit_finetune.assess.monitor import MonitorReading
 
 FILES = Path(__file__).parents[1] / "files" / "made_before_move"
 REPORT = json.loads((FILES / "report.json").read_text())
-STORED_STEP, LAST_STEP = 6, 12  # of the interrupted run; it looks at its persons every 4 steps
+STORED_STEP, LAST_STEP = 6, 12  # of the interrupted run, evaluated every 4 steps
 
 
 def test_a_bundle_opens_runs_and_is_written_as_it_was() -> None:
@@ -41,9 +41,9 @@ def test_a_bundle_opens_runs_and_is_written_as_it_was() -> None:
 
 
 def test_a_recipe_is_read_as_it_was() -> None:
-    made = recipe.load(FILES / "recipe.toml")
-    assert json.loads(json.dumps(made.to_dict())) == REPORT["recipe"]
-    assert made != recipe.Recipe()
+    loaded = recipe.load(FILES / "recipe.toml")
+    assert json.loads(json.dumps(loaded.to_dict())) == REPORT["recipe"]
+    assert loaded != recipe.Recipe()
 
 
 def test_the_readings_of_a_report_are_read_as_they_were() -> None:
@@ -91,18 +91,18 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Resumed:
         seed=3,
         work=work,
         resume=True,
-        hooks={
-            "on_count": lambda done, total: run.counts.append((done, total)),
-            "on_reading": lambda reading, _seconds: run.readings.append(reading.step),
-            "stopped": run.count_step,
-        },
+        hooks=posekit.AdaptHooks(
+            on_count=lambda done, total: run.counts.append((done, total)),
+            on_reading=lambda reading, _seconds: run.readings.append(reading.step),
+            stopped=run.count_step,
+        ),
     )
     run.summary = adapted.summary
     return run
 
 
 def test_an_interrupted_adaptation_goes_on_from_its_stored_step(resumed: Resumed) -> None:
-    """Nothing is made again: no person is looked for, no map computed, no step repeated."""
+    """Nothing is computed again: no person is searched for, no map predicted, no step repeated."""
     assert resumed.stored["step"] == STORED_STEP
     assert resumed.counts == []
     assert resumed.steps == LAST_STEP - STORED_STEP

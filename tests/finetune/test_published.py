@@ -1,6 +1,6 @@
-"""The published recipes run whole on data of the kind that they name, a few steps of each.
+"""The published recipes run on data of the kind that they are for, a few steps of each.
 
-Two small ResNet-18 with different beginnings; the figures mean nothing, and the schedule is cut.
+Two small ResNet-18 with different initial weights and a short schedule; the figures are irrelevant.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from posekit_engines.bundles.assemble import assemble_bundle
 from tests.assets import shared
 from tests.finetune.media import blobs, write_blobs
 
-CUT = ("steps=3", "watch_every=3", "batch=4", "labelled_batch=4", "ensemble_views=1")
+SHORT = ("steps=3", "watch_every=3", "batch=4", "labelled_batch=4", "ensemble_views=1")
 
 
 def resnet(folder: Path, seed: int, skeleton: Skeleton) -> Path:
-    """A ResNet-18 as the paper's begin: its last layers at N(0, 0.001)."""
+    """A ResNet-18 initialized as in the paper: its last layers at N(0, 0.001)."""
     path = folder / f"r18-{skeleton.name}-{seed}.posekit"
     spec = ModelSpec("simple-baseline-r18", (64, 64), (16, 16), skeleton)
     torch.manual_seed(seed)
@@ -43,32 +43,32 @@ def resnet(folder: Path, seed: int, skeleton: Skeleton) -> Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("published")
-    write_blobs(root / "unlabelled", 60)
+    write_blobs(root / "unlabeled", 60)
     return root
 
 
 def adapted(folder: Path, name: str, skeleton: Skeleton, **labels: Any) -> dict[str, Any]:
-    """The report of a cut run with two networks, whatever the gate says of three steps."""
+    """The report of a short run with two networks, whether it passes the gate or not."""
     networks = [resnet(folder, seed, skeleton) for seed in (1, 2)]
     out = folder / f"{name}.posekit"
     posekit.adapt(
         networks[0],
-        folder / "unlabelled",
+        folder / "unlabeled",
         out,
         recipe=name,
-        settings=CUT,
+        settings=SHORT,
         second=networks[1],
         boxes="full",
         threads=1,
         overwrite=True,
         **labels,
     )
-    told: dict[str, Any] = json.loads(out.with_suffix(".json").read_text())
-    return told
+    report: dict[str, Any] = json.loads(out.with_suffix(".json").read_text())
+    return report
 
 
 def generated(folder: Path, skeleton: Skeleton) -> dict[str, Any]:
-    """A COCO file with six persons of any skeleton, and its pictures."""
+    """A COCO file with six persons of a skeleton, and its images."""
     random, images, rows = np.random.default_rng(3), [], []
     for number in range(6):
         name = f"{skeleton.name}-{number}.png"
@@ -86,39 +86,39 @@ def generated(folder: Path, skeleton: Skeleton) -> dict[str, Any]:
     return {"labeled": path, "labeled_images": folder}
 
 
-def finished(told: dict[str, Any], persons: int) -> None:
-    """It ran to its last step with both losses and both networks, and judged by no label."""
-    (reading,) = told["history"]
-    assert reading["step"] == told["facts"]["steps"] == 3
+def check_finished(report: dict[str, Any], persons: int) -> None:
+    """It check_finished with both losses and both networks, and without labels in the gate."""
+    (reading,) = report["history"]
+    assert reading["step"] == report["facts"]["steps"] == 3
     assert set(reading["losses"]) == {"supervised", "consistency"}
-    assert told["labels_used"].startswith(f"{persons} persons")
-    assert "judge" not in told["labels_used"]
-    assert set(told["facts"]["members"]) == {"net 1", "net 2", "ensemble"}
-    assert told["recipe"]["optimizer"] == "adam"
-    assert told["recipe"]["hard"]["cutout"] == 5
+    assert report["labels_used"].startswith(f"{persons} persons")
+    assert "judge" not in report["labels_used"]
+    assert set(report["facts"]["members"]) == {"net 1", "net 2", "ensemble"}
+    assert report["recipe"]["optimizer"] == "adam"
+    assert report["recipe"]["hard"]["cutout"] == 5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["coco-1k", "coco-5k", "coco-10k", "coco-wild", "h36m"])
 def test_recipes_of_few_labels_run_on_generated_data(folder: Path, name: str) -> None:
-    told = adapted(folder, name, COCO_17, **generated(folder, COCO_17), labeled_first=4)
-    finished(told, 4)
+    report = adapted(folder, name, COCO_17, **generated(folder, COCO_17), labeled_first=4)
+    check_finished(report, 4)
 
 
 @pytest.mark.assets
 @pytest.mark.slow
-def test_mpii_labels_teach_what_they_have_on_other_pictures(folder: Path) -> None:
-    """MPII's own list of persons, from the crumbs of it."""
+def test_mpii_labels_are_learned_with_other_images(folder: Path) -> None:
+    """MPII's own list of persons, of a small excerpt."""
     root = shared("mmpose_testdata/mpii")
-    told = adapted(
+    report = adapted(
         folder, "mpii-aic", MPII_16, labeled=root / "test_mpii.json", labeled_images=root
     )
-    finished(told, 5)
+    check_finished(report, 5)
 
 
 @pytest.mark.assets
 @pytest.mark.slow
-def test_coco_crumbs_teach_the_first_instances(folder: Path) -> None:
+def test_the_first_instances_of_coco_are_learned(folder: Path) -> None:
     root = shared("mmpose_testdata/coco")
     labels = {"labeled": root / "test_coco.json", "labeled_images": root, "labeled_first": 8}
-    finished(adapted(folder, "coco-1k", COCO_17, **labels), 8)
+    check_finished(adapted(folder, "coco-1k", COCO_17, **labels), 8)

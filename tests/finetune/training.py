@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.stick_figures import SPEC, SmallNet, figures
 from posekit_finetune import recipe
 from posekit_finetune.data.labeled import LabeledPersons
 from posekit_finetune.recipe import Recipe
@@ -14,6 +13,7 @@ from posekit_finetune.train.loop import Loop
 from posekit_finetune.train.networks import Start
 from posekit_finetune.train.state import TrainingData
 from posekit_finetune.views import warps
+from tests.synthetic.people import SPEC, SmallNet, people
 
 PERSONS = 48
 BATCH = 6
@@ -57,7 +57,7 @@ def unit_net(seed: int) -> SmallNet:
 
 def batch_persons() -> LabeledPersons:
     """BATCH labeled persons."""
-    return figures(BATCH, 1, "none")
+    return people(BATCH, 1, "none")
 
 
 def batch_input() -> Tensor:
@@ -66,7 +66,7 @@ def batch_input() -> Tensor:
 
 
 def training_data(*, labels: bool = False) -> TrainingData:
-    labeled = figures(PERSONS, 1, "none")
+    labeled = people(PERSONS, 1, "none")
     return TrainingData(labeled.persons, np.arange(PERSONS), labeled=labeled if labels else None)
 
 

@@ -161,6 +161,11 @@ def test_several_outputs_appear_together_in_more_than_one_folder(tmp_path):
     assert [names(path.parent) for path in (first, second)] == [["a"], ["b"]]
 
 
+def test_a_set_of_which_nothing_is_written_leaves_no_folder(tmp_path):
+    AtomicFiles([tmp_path / "new" / "a", tmp_path / "new" / "b"], overwrite=False).commit()
+    assert names(tmp_path) == []
+
+
 def test_what_belonged_to_a_replaced_output_goes_with_it(tmp_path):
     outputs = [tmp_path / name for name in ("model", "model.data", "report")]
     for path in outputs:
@@ -239,6 +244,17 @@ def test_no_link_is_followed(tmp_path):
         write_atomic(tmp_path / "b", "mine")
     assert victim.read_text() == "precious"
     assert not (tmp_path / "linked").is_symlink()
+
+
+def test_a_hidden_file_that_is_there_is_never_opened(tmp_path, monkeypatch):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    tokens = iter(["0" * 8, "1" * 8])
+    monkeypatch.setattr("posekit.atomic.hidden.secrets.token_hex", lambda _: next(tokens))
+    (tmp_path / ".a.00000000.partial").hardlink_to(victim)
+    write_atomic(tmp_path / "a", "mine")
+    assert victim.read_text() == "precious"
+    assert (tmp_path / "a").read_text() == "mine"
 
 
 def test_a_very_long_name_has_a_hidden_one_too(tmp_path):

@@ -69,14 +69,14 @@ def test_what_cannot_be_is_refused() -> None:
         bench(posekit.load("movenet-lightning", "cpu", 1, flip=False), "no-such.mp4", QUICK)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what Linux tells of a process")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what Linux reports of a process")
 def test_peak_memory_is_this_process_s_and_not_its_parent_s() -> None:
     child = "from posekit.bench import _peak_memory_mb as mb; print(mb())"
     parent = (
         "import subprocess, sys; held = bytearray(b'x' * (900 << 20)); "
         f"subprocess.run([sys.executable, '-c', {child!r}], check=True)"
     )
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", parent], capture_output=True, text=True, check=True
     )
-    assert 20 < float(told.stdout) < 600
+    assert 20 < float(done.stdout) < 600

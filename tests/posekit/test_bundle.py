@@ -145,14 +145,16 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(sample: Bundle, tmp_path: P
     "manifest",
     [b"", b"[]", b"{}", b"\xff", b'{"schema": "1", "parts": {}}', b'{"schema": 1, "parts": 3}'],
 )
-def test_a_foreign_manifest_is_refused(sample: Bundle, tmp_path: Path, manifest: bytes) -> None:
+def test_a_manifest_of_another_schema_is_refused(
+    sample: Bundle, tmp_path: Path, manifest: bytes
+) -> None:
     parts = {**entries(sample.to_bytes()), "manifest.json": manifest}
     (tmp_path / "x.posekit").write_bytes(rebuilt(parts))
     with pytest.raises(BundleError):
         Bundle.open(tmp_path / "x.posekit")
 
 
-def test_a_foreign_zip_and_a_text_file_are_refused(tmp_path: Path) -> None:
+def test_another_zip_and_a_text_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(rebuilt({"hello.txt": b"hi"}))
     (tmp_path / "b.posekit").write_text("hello")
     for name in ("a.zip", "b.posekit", "missing.posekit"):

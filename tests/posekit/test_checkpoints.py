@@ -1,4 +1,4 @@
-"""Every public layout is recognised and its tensors get posekit's names."""
+"""Every public layout is recognized and its tensors get posekit's names."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,18 @@ from posekit.checkpoints import Overrides
 from posekit.errors import CheckpointError
 from posekit.skeletons import AIC_14, COCO_17, MPII_16
 from posekit.types import Skeleton
-from tests.states import FLAT, MMPOSE_0, State, blank, item, renamed, said, saved, values, wrapped
+from tests.states import (
+    FLAT,
+    MMPOSE_0,
+    State,
+    blank,
+    first_values,
+    item,
+    renamed,
+    saved,
+    values,
+    wrapped,
+)
 
 
 @pytest.mark.parametrize("architecture", ["simple-baseline-r18", "simple-baseline-r50"])
@@ -27,7 +38,7 @@ def test_microsoft_simple_baseline(
     path = saved(wrap(renamed(state, FLAT)), tmp_path / "pose_resnet_256x192.pth.tar")
     converted = checkpoints.load(path)
     spec = converted.spec
-    assert values(converted) == said(state)
+    assert values(converted) == first_values(state)
     assert spec.architecture == architecture
     assert (spec.input_size, spec.heatmap_size, spec.sigma) == ((192, 256), (48, 64), 2.0)
     assert item(converted, "input_size") == ((192, 256), "file name", False)
@@ -42,7 +53,7 @@ def test_official_hrnet(tmp_path: Path) -> None:
     path = saved(renamed(state, FLAT), tmp_path / "pose_hrnet_w48_384x288.pth")
     converted = checkpoints.load(path)
     spec = converted.spec
-    assert values(converted) == said(state)
+    assert values(converted) == first_values(state)
     assert (spec.architecture, spec.input_size, spec.sigma) == ("hrnet-w48", (288, 384), 3.0)
     assert (spec.color, spec.decode, spec.flip_shift) == ("rgb", "quarter", 1.0)
 
@@ -69,8 +80,8 @@ def test_either_network_of_a_dual_file(architecture: str, head: str, tmp_path: P
     path = saved(both, tmp_path / "Res_COCO_PoseDual.pth.tar")
     first = checkpoints.load(path)
     second = checkpoints.load(path, Overrides(network="2"))
-    assert values(first) == said(state)
-    assert values(second) == {name: value + 10_000 for name, value in said(state).items()}
+    assert values(first) == first_values(state)
+    assert values(second) == {name: value + 10_000 for name, value in first_values(state).items()}
     assert item(first, "network") == ("1", "family default", True)
     assert item(second, "network") == ("2", "flag", False)
     assert first.spec.color == "bgr"
@@ -84,7 +95,7 @@ def test_a_student_is_taken_before_its_teachers(tmp_path: Path) -> None:
     student = {k: v + 0.5 if v.is_floating_point() else v for k, v in flat.items()}
     path = saved({"state_dict": both | student}, tmp_path / "sspcm.pth.tar")
     converted = checkpoints.load(path)
-    assert values(converted) == {name: value + 0.5 for name, value in said(state).items()}
+    assert values(converted) == {name: value + 0.5 for name, value in first_values(state).items()}
 
 
 # Where Semi_Human_Pose's 24 union joints are, written from its data sets' joint tables.
@@ -136,7 +147,7 @@ def test_mmpose(architecture: str, version: int, tmp_path: Path) -> None:
     content = {"meta": {"mmpose_version": "x", "epoch": 210}, "state_dict": inner}
     converted = checkpoints.load(saved(content, tmp_path / "net_coco_384x288-c161b7de_2020.pth"))
     spec = converted.spec
-    assert values(converted) == said(state)
+    assert values(converted) == first_values(state)
     wanted = "quarter-axis" if version else "quarter"  # 1.x refines each axis for itself
     assert (spec.color, spec.decode, spec.flip_shift) == ("rgb", wanted, 1.0)
     assert item(converted, "decode") == (wanted, "family default", True)
@@ -162,7 +173,7 @@ def test_original_vitpose(decoder: str, tmp_path: Path) -> None:
     content = renamed(state, MMPOSE_0) | {"backbone.cls_token": torch.zeros(1, 1, 384)}
     converted = checkpoints.load(saved({"state_dict": content}, tmp_path / "vitpose_small.pth"))
     spec = converted.spec
-    assert values(converted) == said(state)
+    assert values(converted) == first_values(state)
     assert spec.architecture == f"vitpose-s-{decoder}"
     assert (spec.color, spec.decode, spec.flip_shift) == ("rgb", "udp", 0.0)
     assert item(converted, "input_size") == ((192, 256), "weights", False)
@@ -189,7 +200,9 @@ def test_mmpose_1_vitpose_has_no_token(tmp_path: Path) -> None:
     assert embedding.shape == (1, 433, 384)
     assert not embedding[:, 0].any()
     assert (embedding[:, 1:] == float(state["backbone.pos_embed"].flatten()[0])).all()
-    assert values(converted) == {k: v for k, v in said(state).items() if k != "backbone.pos_embed"}
+    assert values(converted) == {
+        k: v for k, v in first_values(state).items() if k != "backbone.pos_embed"
+    }
     assert converted.spec.input_size == (288, 384)
 
 

@@ -27,6 +27,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"config.json": b'{"model_type": "vitpose"}', "model.safetensors": b"numbers", "a.md": b"x"}
 
 
+LISTINGS: dict[str, bytes] = {}
+"""Whole answers of the server's list of a repository."""
+ANNOUNCED: dict[str, str] = {}
+"""What the server says of any file, in place of the truth."""
 REPOSITORIES = {"some/model": FILES, "some/weights": dict[str, bytes]()}
 
 
@@ -34,16 +38,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """The two calls that huggingface_hub makes: what is there, and a file."""
 
     def do_HEAD(self) -> None:
-        self._answer(body=False)
+        self._respond(body=False)
 
     def do_GET(self) -> None:
-        self._answer(body=True)
+        self._respond(body=True)
 
-    def _answer(self, *, body: bool) -> None:
+    def _respond(self, *, body: bool) -> None:
         path = self.path.partition("?")[0]
         name = path.rpartition("/")[2]
         repository = "/".join(path.removeprefix("/api/models").split("/")[1:3])
         files = REPOSITORIES.get(repository, {})
+        if path.startswith("/api/models/") and repository in LISTINGS:
+            self._send(LISTINGS[repository], body=body)
+            return
         if path.startswith("/api/models/") and files:
             siblings = [{"rfilename": each} for each in files]
             data = json.dumps({"id": repository, "sha": COMMIT, "siblings": siblings}).encode()
@@ -52,10 +59,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.send_error(404)
             return
+        self._send(data, body=body)
+
+    def _send(self, data: bytes, *, body: bool) -> None:
+        digest = ANNOUNCED.get("sha256") or hashlib.sha256(data).hexdigest()
+        size = len(data) if body else int(ANNOUNCED.get("size", len(data)))
         self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", str(size))
         self.send_header("Content-Type", "application/json")
-        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        self.send_header("ETag", f'"{digest}"')
         self.send_header("X-Repo-Commit", COMMIT)
         self.end_headers()
         if body:
@@ -139,3 +151,61 @@ def test_several_checkpoints_must_be_named() -> None:
     with pytest.raises(CheckpointError, match="name one as hf://OWNER/NAME/FILE"):
         hub._wanted(["a.pth", "b.pth"], None, "hf://some/model")
     assert hub._wanted(["a.pth", "b.pth"], "b.pth", "hf://some/model") == ["b.pth"]
+
+
+def listing(**fields: object) -> bytes:
+    return json.dumps({"id": "some/odd", "sha": COMMIT, "siblings": [], **fields}).encode()
+
+
+def of_names(*names: object) -> bytes:
+    return listing(siblings=[{"rfilename": name} for name in names])
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        of_names("../../evil.safetensors", "config.json"),
+        of_names("a\\b.pth"),
+        of_names("/etc/x.pth"),
+        of_names("a\x1b[2J.pth"),
+        of_names(3, "config.json"),
+        listing(siblings=[1, 2]),
+        listing(siblings=5),
+        listing(siblings={"a": 1}),
+        listing(sha="../../main"),
+        listing(sha=None),
+        b"[]",
+        b"3",
+        b"not json",
+        b"",
+        b"[" * 100_000,
+        b'{"id": "some/odd", "sha": ' + b"9" * 5000 + b"}",
+        of_names(*(f"{n}.safetensors" for n in range(100)), "config.json"),
+        of_names(*(f"{n}.md" for n in range(30_000))),
+    ],
+)
+def test_whatever_the_server_lists_is_files_or_one_sentence(
+    response: bytes, server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LISTINGS, "some/odd", response)
+    with pytest.raises(CheckpointError, match=r"^hf://some/odd: ") as caught:
+        fetch("hf://some/odd", tmp_path / "inner")
+    assert str(caught.value).isprintable()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_not_the_announced_one_is_refused(
+    server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ANNOUNCED, "sha256", "0" * 64)
+    with pytest.raises(CheckpointError, match="but the server announced 0000"):
+        fetch("hf://some/model", tmp_path)
+
+
+def test_more_bytes_than_a_model_has_are_not_fetched(
+    server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ANNOUNCED, "size", str(1 << 40))
+    with pytest.raises(CheckpointError, match="bytes to fetch; posekit takes up to"):
+        fetch("hf://some/model", tmp_path / "inner")
+    assert list(tmp_path.iterdir()) == []

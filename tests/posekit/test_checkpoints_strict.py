@@ -14,7 +14,7 @@ import torch
 from posekit import checkpoints
 from posekit.checkpoints import Overrides
 from posekit.errors import CheckpointError
-from tests.states import FLAT, State, blank, renamed, said, saved, values
+from tests.states import FLAT, State, blank, first_values, renamed, saved, values
 
 
 def broken(change: Callable[[State], object], tmp_path: Path) -> Path:
@@ -43,7 +43,7 @@ def test_only_the_counters_of_batch_norm_may_be_missing(tmp_path: Path) -> None:
     state = renamed(blank("simple-baseline-r18"), FLAT)
     old = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
     converted = checkpoints.load(saved(old, tmp_path / "old.pth"))
-    assert values(converted) == said(blank("simple-baseline-r18"))
+    assert values(converted) == first_values(blank("simple-baseline-r18"))
 
 
 def test_the_wrong_architecture_is_refused(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_other_networks_are_named(content: dict[str, int], message: str, tmp_pat
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {"state_dict": {"a": 3}}, torch.ones(2)])
-def test_what_is_no_state_dict_is_said(content: Any, tmp_path: Path) -> None:
+def test_what_is_not_a_state_dict_is_named(content: Any, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="state dict"):
         checkpoints.load(saved(content, tmp_path / "net.pth"))
 
@@ -186,7 +186,7 @@ def test_imagenet_backbones(tmp_path: Path) -> None:
     extra = ("classifier.weight", "incre_modules.0.x", "stage4.2.fuse_layers.1.0.0.0.weight")
     path = saved(flat | {name: torch.ones(1) for name in extra}, tmp_path / "hrnet_w18.pth")
     found = checkpoints.backbone(path, "hrnet-w18")
-    wanted = {k: v for k, v in said(state).items() if k.startswith("backbone.")}
+    wanted = {k: v for k, v in first_values(state).items() if k.startswith("backbone.")}
     assert {name: float(value.flat[0]) for name, value in found.items()} == wanted
     with pytest.raises(CheckpointError, match="shape"):
         checkpoints.backbone(path, "hrnet-w32")

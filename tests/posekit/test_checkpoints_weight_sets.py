@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from posekit import checkpoints
 from posekit.checkpoints import Overrides
 from posekit.errors import CheckpointError
-from tests.states import FLAT, State, blank, item, renamed, said, saved, values
+from tests.states import FLAT, State, blank, first_values, item, renamed, saved, values
 
 Wrap = Callable[[State], Any]
 
@@ -24,7 +24,7 @@ def flat() -> State:
     return renamed(blank("simple-baseline-r18"), FLAT)
 
 
-WANTED = said(blank("simple-baseline-r18"))
+WANTED = first_values(blank("simple-baseline-r18"))
 
 
 def prefixed(state: State, *prefixes: str) -> State:
@@ -61,7 +61,7 @@ def test_a_layout_with_its_own_prefixes_is_unwrapped_too(tmp_path: Path) -> None
     state = blank("vitpose-s-simple")
     content = {"state_dict": prefixed(renamed(state, [("^head\\.", "keypoint_head.")]), "model.")}
     converted = checkpoints.load(saved(content, tmp_path / "net.ckpt"))
-    assert values(converted) == said(state)
+    assert values(converted) == first_values(state)
 
 
 @pytest.mark.parametrize(

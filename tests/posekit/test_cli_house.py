@@ -36,7 +36,7 @@ def lightning(tmp_path: Path) -> Path:
     return path
 
 
-def test_models_lists_each_with_size_licence_and_accuracy() -> None:
+def test_models_lists_each_with_size_license_and_accuracy() -> None:
     run = posekit("models", "--json")
     assert run.returncode == 0, run.stderr
     rows = {row["name"]: row for row in json.loads(run.stdout)}

@@ -109,8 +109,8 @@ def test_ids_are_numbers_or_texts(key: int | str) -> None:
 def test_a_number_written_as_text_is_that_number_and_zeros_in_front_are_not() -> None:
     data = {"images": [{"id": 12}, {"id": "0012"}], "annotations": [{"image_id": "12"}]}
     assert parse_coco(data, name="f").annotations[0].image_id == 12
-    for twin in (12, "12", 12.0):
-        data["images"][1]["id"] = twin  # type: ignore[index]
+    for same in (12, "12", 12.0):
+        data["images"][1]["id"] = same  # type: ignore[index]
         with pytest.raises(InputError, match="'' and '' have the same id 12"):
             parse_coco(data, name="f")
 

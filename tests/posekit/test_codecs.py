@@ -125,7 +125,7 @@ def test_the_round_trip_has_no_bias(convention: str, name: Any, flip: bool) -> N
         crop = warp.to_crop(frame)
         mirrored = crop.copy()
         mirrored[..., 0] = spec.input_size[0] - 1 - crop[..., 0]
-        # In the mirrored picture, channel k shows the keypoint that mirror[k] is here.
+        # In the mirrored image, channel k shows the keypoint that mirror[k] is here.
         other = encode(mirrored[:, list(spec.skeleton.mirror)], spec) if flip else None
         back = warp.to_frame(decode(encode(crop, spec), spec, other)[0])
         assert np.abs(back - frame).max() < 0.02
@@ -276,7 +276,7 @@ def test_points_are_finite_and_near_the_map_whatever_it_holds(maps: Float32, nam
 
 @pytest.mark.parametrize("shift", [0.0, 0.75, 1.0, -0.25])
 def test_infinities_that_meet_are_a_nan_without_a_warning(shift: float) -> None:
-    """One view says inf, the other -inf: no answer, scored 0 (warnings are errors here)."""
+    """One view says inf, the other -inf: no point, scored 0 (warnings are errors here)."""
     spec = dataclasses.replace(CELLS, flip_shift=shift)
     maps, mirrored = np.zeros((2, 1, 3, 64, 48), np.float32)
     maps[:, :, 20, 20:24], mirrored[:, :, 20, 24:28] = np.inf, -np.inf
@@ -303,9 +303,7 @@ def quarter_by_definition(heatmap: NDArray[Any], name: str) -> list[float]:
 
 @pytest.mark.parametrize("size", [(6, 5), (3, 3), (2, 5), (6, 1), (1, 1)])
 @pytest.mark.parametrize("name", ["quarter", "quarter-axis"])
-def test_quarter_is_a_quarter_towards_the_higher_neighbour(
-    name: Any, size: tuple[int, int]
-) -> None:
+def test_quarter_is_a_quarter_towards_the_higher_neighbor(name: Any, size: tuple[int, int]) -> None:
     # Every cell of a small map in turn, each border and corner.
     spec = dataclasses.replace(CELLS, input_size=size, heatmap_size=size, decode=name)
     width, height = size
@@ -322,7 +320,7 @@ def test_the_two_quarters_differ_beside_the_borders_only() -> None:
     size = width, height = 6, 5
     y, x = np.mgrid[:height, :width]
     maps = np.zeros((width * height, 3, height, width), np.float32)
-    for n, person in enumerate(maps):  # each neighbour towards the middle is the higher one
+    for n, person in enumerate(maps):  # each neighbor towards the middle is the higher one
         person += 1 + 0.1 * (x + y)
         person[:, n // width, n % width] = 9
     base = dataclasses.replace(CELLS, input_size=size, heatmap_size=size)
@@ -351,7 +349,7 @@ def test_the_map_to_crop_numbers_are_applied_last() -> None:
     np.testing.assert_array_equal(points[0, 0], [41.5, 58])
 
 
-def test_nobody_is_decoded_to_nothing() -> None:
+def test_no_persons_are_decoded_to_nothing() -> None:
     for name in get_args(Decode):
         spec: Any = dataclasses.replace(CELLS, decode=name)
         none = np.zeros((0, 3, 64, 48), np.float32)

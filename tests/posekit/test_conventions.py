@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from posekit import codecs
 from posekit.checkpoints import configs
-from posekit.checkpoints.resolve import Facts, Family, Source, resolve
+from posekit.checkpoints.resolve import Family, Source, SpecHints, resolve
 from posekit.geometry import Warp
 from posekit.skeletons import AIC_14, COCO_17, MPII_16
 from posekit.types import Boxes, ModelSpec, Skeleton
@@ -42,8 +42,8 @@ BOXES = np.array([[40, 30, 70, 200], [10.5, 12.25, 300, 90], [-20, 5, 33, 44]]) 
 
 
 def spec_of(family: Family, name: str) -> ModelSpec:
-    said: dict[Source, Facts] = {"file name": configs.from_name(Path(name))}
-    return resolve("any", family, 17, said=said)[0]
+    hints: dict[Source, SpecHints] = {"file name": configs.from_name(Path(name))}
+    return resolve("any", family, 17, hints=hints)[0]
 
 
 @pytest.mark.parametrize(("family", "name"), TABLE)
@@ -66,7 +66,7 @@ def center_and_scale(box: Array, spec: ModelSpec) -> tuple[Array, Array]:
 
 
 def msra_matrix(center: Array, scale: Array, size: tuple[int, int]) -> Array:
-    """get_affine_transform: three points, the centre to (W/2, H/2)."""
+    """get_affine_transform: three points, the center to (W/2, H/2)."""
     middle = np.array(size) * 0.5
     source = [center, center + np.array([0, scale[0] * -0.5])]
     target = [middle, middle + np.array([0, size[0] * -0.5])]
@@ -85,7 +85,7 @@ def udp_matrix(center: Array, scale: Array, size: tuple[int, int]) -> Array:
 
 
 def frame_points(cells: Array, center: Array, scale: Array, *, spec: ModelSpec) -> Array:
-    """transform_preds: cells of the heatmap to the picture; UDP divides by one cell less."""
+    """transform_preds: cells of the heatmap to the image; UDP divides by one cell less."""
     size = np.array(spec.heatmap_size, float)
     if spec.decode == "udp":
         return cells * scale / (size - 1) + center - scale * 0.5
@@ -105,7 +105,7 @@ def test_crops_are_cut_as_published(family: Family, name: str) -> None:
 
 
 def published_cells(maps: Array, *, apart: bool) -> tuple[Array, Array]:
-    """get_max_preds and the quarter towards the higher neighbour; the score is the peak.
+    """get_max_preds and the quarter towards the higher neighbor; the score is the peak.
 
     apart: as refine_keypoints of mmpose 1.x; else as get_final_preds.
     """
@@ -172,6 +172,6 @@ def test_flip_pairs(skeleton: Skeleton, pairs: list[list[int]]) -> None:
 
 
 def test_mpii_files_are_square_unless_they_say_otherwise() -> None:
-    spec, items = resolve("any", "hrnet", 16, said={})
+    spec, items = resolve("any", "hrnet", 16, hints={})
     assert (spec.input_size, spec.skeleton) == ((256, 256), MPII_16)
     assert all(each.assumed for each in items)

@@ -19,7 +19,7 @@ from tests.graphs import as_model
 NANODET = "posekit/models/nanodet-person.posekit"
 
 
-def picture(path: Path) -> np.ndarray:
+def read_rgb(path: Path) -> np.ndarray:
     return np.ascontiguousarray(cv2.imread(str(path))[:, :, ::-1])
 
 
@@ -31,7 +31,7 @@ def nanodet() -> Detector:
 @pytest.fixture(scope="module")
 def man() -> np.ndarray:
     """One man beside a car; COCO has him at x 273..417, y 130..384."""
-    return picture(shipped("tests/data/coco_000000234748.jpg"))
+    return read_rgb(shipped("tests/data/coco_000000234748.jpg"))
 
 
 MAN = Boxes(np.array([[273, 130, 417, 384]], np.float32) - 0.5)
@@ -56,7 +56,7 @@ def test_the_man_is_found_in_wide_and_tall_frames(nanodet, man, around):
 
 
 def test_the_cook_is_found_and_scores_fall(nanodet):
-    found = nanodet(Frame(picture(shipped("tests/data/coco_000000397133.jpg"))))
+    found = nanodet(Frame(read_rgb(shipped("tests/data/coco_000000397133.jpg"))))
     cook = Boxes(np.array([[388.2, 69.4, 497.6, 347]], np.float32))
     assert box_iou(found, cook)[0, 0] > 0.8
     assert (np.diff(found.scores) <= 0).all()
@@ -89,7 +89,7 @@ def test_one_person_who_fills_the_image_is_not_lost(nanodet):
     paths = sorted(shared("fashion_ccp/photos").glob("*.jpg"))
     tall = 0
     for path in paths:
-        image = picture(path)
+        image = read_rgb(path)
         xyxy = nanodet(Frame(image)).xyxy
         tall += (xyxy[:, 3] - xyxy[:, 1]).max(initial=0) >= 0.6 * len(image)
     assert len(paths) == 70

@@ -22,7 +22,9 @@ def frame_200x100() -> Frame:
     return Frame(image)
 
 
-def seen(plane: int, scale: float) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+def redness_of_plane(
+    plane: int, scale: float
+) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
     """Nodes that give `redness`, (1, 1, 1): the pixel (10, 10) of a plane, 1 for red at 255."""
     constants = {
         "from": np.array([0, plane, 10, 10], np.int64),
@@ -55,7 +57,7 @@ def yolox(classes: int, *, decoded: bool) -> bytes:
     mask[0, 11, 4] = 1
     if classes > 20:  # a cat is not a person
         table[0, 40, 4], table[0, 40, 20] = 1, 1
-    nodes, constants = seen(2, 1 / 255)
+    nodes, constants = redness_of_plane(2, 1 / 255)
     nodes += [
         helper.make_node("Mul", ["mask", "redness"], ["objects"]),
         helper.make_node("Add", ["table", "objects"], ["output"]),
@@ -70,13 +72,13 @@ def yolox(classes: int, *, decoded: bool) -> bytes:
 
 
 def mmdeploy() -> bytes:
-    nodes, constants = seen(2, 1 / 255)
+    nodes, constants = redness_of_plane(2, 1 / 255)
     constants["boxes"] = np.array([[[*BOX], [0, 0, 30, 30]]], np.float32)
     constants["share"] = np.array([[[0.9], [1.0]]], np.float32)
     constants["classes"] = np.array([[0, 7]], np.int64)
     nodes += [
-        helper.make_node("Mul", ["share", "redness"], ["sure"]),
-        helper.make_node("Concat", ["boxes", "sure"], ["dets"], axis=2),
+        helper.make_node("Mul", ["share", "redness"], ["confident"]),
+        helper.make_node("Concat", ["boxes", "confident"], ["dets"], axis=2),
         helper.make_node("Identity", ["classes"], ["labels"]),
     ]
     float32, int64 = TensorProto.FLOAT, TensorProto.INT64
@@ -89,7 +91,7 @@ def mmdeploy() -> bytes:
 
 
 def rt_detr() -> bytes:
-    nodes, constants = seen(0, 1.0)
+    nodes, constants = redness_of_plane(0, 1.0)
     constants["shares"] = np.array([[[v / SIDE for v in BOX], [0, 0, 1, 1]]], np.float32)
     constants["share"] = np.array([[0.9, 1.0]], np.float32)
     constants["classes"] = np.array([[0, 7]], np.int64)
@@ -112,7 +114,7 @@ def rt_detr() -> bytes:
 
 
 def transformers(classes: int = 80) -> bytes:
-    nodes, constants = seen(0, 1.0)
+    nodes, constants = redness_of_plane(0, 1.0)
     logits = np.full((1, 2, classes), -20, np.float32)
     logits[0, 0, 0], logits[0, 1, -1] = np.log(9) - 10, 20  # with red, log(9): 0.9
     constants["logits_0"] = logits
@@ -146,7 +148,7 @@ def transformers(classes: int = 80) -> bytes:
     ],
 )
 def test_exports_of_other_projects_find_the_person_only(tmp_path, graph, wanted):
-    """Score 0.9 needs the right colour order and range, the place the right way back."""
+    """Score 0.9 needs the right color order and range, the place the right way back."""
     path = tmp_path / "detector.onnx"
     path.write_bytes(graph)
     found = Detector(path, device="cpu", threads=1)(frame_200x100())

@@ -1,4 +1,4 @@
-"""Doctor and providers: what is said of sound and of broken installations, without mocks.
+"""Doctor and providers: findings on sound and on broken installations, without mocks.
 
 Broken installations are made of real `.dist-info` folders on a path of their own.
 """
@@ -39,7 +39,7 @@ def test_sound_installation_passes() -> None:
     assert len(providers.installed()) == 1
 
 
-def test_two_onnxruntimes_are_named_with_the_mend(
+def test_two_onnxruntimes_are_named_with_the_fix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = "onnxruntime-gpu" if "onnxruntime" in providers.installed() else "onnxruntime"
@@ -91,7 +91,7 @@ def test_cpu_provider_runs_and_others_may_not_fall_back() -> None:
 
 def test_report_says_what_to_do_about_each_problem(report: doctor.Report) -> None:
     assert [each.name for each in report.checks if each.status in ("warning", "failed")] == [
-        each.name for each in report.checks if each.status in ("warning", "failed") and each.mend
+        each.name for each in report.checks if each.status in ("warning", "failed") and each.fix
     ]
     assert report.works == all(each.status != "failed" for each in report.checks)
 
@@ -112,10 +112,12 @@ def test_opencv_doubles_are_a_warning(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.syspath_prepend(tmp_path)
     (check,) = [each for each in doctor.examine().checks if each.name == "OpenCV"]
     assert check.status == "warning"
-    assert "pip uninstall -y" in check.mend
+    assert "pip uninstall -y" in check.fix
 
 
-def test_a_cgroup_that_grants_less_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cgroup_that_grants_less_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "cpu.max").write_text("50000 100000\n", encoding="ascii")
     limits = partial(providers.cgroup_cpus, tmp_path, tmp_path / "none")
     monkeypatch.setattr(providers, "cgroup_cpus", limits)

@@ -1,4 +1,4 @@
-"""What is drawn, where, in which colour; and what is not."""
+"""What is drawn, where, in which color; and what is not."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from posekit.types import Boxes, Poses, Skeleton
 COUNT = len(COCO_17)
 HEIGHT, WIDTH = 480, 640
 BARE = DrawStyle(boxes=False, ids=False)
-# A person standing upright, seen from the front: its left side is at the picture's right.
+# A person standing upright, seen from the front: its left side is at the image's right.
 STANDING = np.array(
     [
         *([320, 60], [330, 52], [310, 52], [344, 58], [296, 58], [370, 120], [270, 120]),
@@ -53,7 +53,7 @@ def changed(image: np.ndarray, value: int = 90) -> np.ndarray:
     return (image != value).any(2)
 
 
-def test_points_and_bones_have_the_colour_of_their_side():
+def test_points_and_bones_have_the_color_of_their_side():
     image = draw(blank(), person(), style=BARE)
     assert at(image, "left_wrist") == at(image, "left_knee") == LEFT
     assert at(image, "right_wrist") == at(image, "right_knee") == RIGHT
@@ -85,7 +85,7 @@ def test_a_bone_needs_both_of_its_ends():
     assert not changed(image)[:40].any()  # nor does one lead to where a missing point would be
 
 
-def test_low_scores_leave_the_picture_alone():
+def test_low_scores_leave_the_image_alone():
     assert not changed(draw(blank(), person(score=0.19), style=BARE)).any()
     assert changed(draw(blank(), person(score=0.19), style=DrawStyle(min_score=0.1))).any()
 
@@ -132,7 +132,7 @@ def test_lines_grow_with_the_person():
 
 
 def test_lines_are_smooth():
-    """Anti-aliased: between a bone and its dark rim lie mixed colours, not a staircase."""
+    """Anti-aliased: between a bone and its dark rim lie mixed colors, not a staircase."""
     image = draw(blank(255), person(), style=BARE)
     colors = {tuple(color) for color in image.reshape(-1, 3).tolist()}
     assert len(colors) > 100
@@ -144,7 +144,7 @@ def test_a_skeleton_moves_by_parts_of_a_pixel():
     assert (first != second).any()
 
 
-def test_box_and_tag_have_the_colour_of_the_track():
+def test_box_and_tag_have_the_color_of_the_track():
     image = draw(blank(), person(ids=[5]))
     assert at(image, (440, 400)) == at(image, (200, 400)) == color_of(5)
     assert at(image, (320, 40)) == at(image, (320, 460)) == color_of(5)
@@ -153,14 +153,14 @@ def test_box_and_tag_have_the_colour_of_the_track():
     assert at(bare, (440, 400)) == at(bare, (202, 38)) == (90, 90, 90)
 
 
-def test_a_tag_above_the_picture_comes_into_it():
+def test_a_tag_above_the_image_comes_into_it():
     poses = person(score=0.0, boxes=Boxes([[-30, -30, 440, 460]]), ids=[8])
     image = draw(blank(), poses)
     corner = (image[:30, :30] == color_of(8)).all(2)
     assert corner.sum() > 50
 
 
-def test_untracked_persons_get_a_grey_box_and_no_tag():
+def test_untracked_persons_get_a_gray_box_and_no_tag():
     image = draw(blank(), person(score=0.0))
     color = at(image, (440, 400))
     assert len(set(color)) == 1
@@ -168,7 +168,7 @@ def test_untracked_persons_get_a_grey_box_and_no_tag():
     assert at(image, (202, 36)) == (90, 90, 90)
 
 
-def test_neighbouring_ids_are_told_apart_and_keep_their_colour():
+def test_neighboring_ids_differ_in_color_and_keep_it():
     colors = np.array([color_of(n) for n in range(-1, 40)], float)
     assert np.abs(np.diff(colors, axis=0)).max(1).min() > 80
     assert color_of(12) == color_of(12)
@@ -188,17 +188,17 @@ def test_the_input_is_untouched_unless_it_is_the_output():
     assert np.array_equal(image, drawn)
 
 
-def test_views_and_read_only_pictures_can_be_drawn_on():
+def test_views_and_read_only_images_can_be_drawn_on():
     image = blank()
     flipped = image[:, ::-1]
     flipped.flags.writeable = False
     assert np.array_equal(draw(flipped, person()), draw(blank(), person()))
 
 
-def test_nobody_is_a_plain_copy():
-    nobody = person().select([])
+def test_no_persons_are_a_plain_copy():
+    empty = person().select([])
     image = blank()
-    drawn = draw(image, nobody)
+    drawn = draw(image, empty)
     assert drawn is not image
     assert np.array_equal(drawn, image)
 
@@ -212,7 +212,7 @@ def test_nobody_is_a_plain_copy():
         (np.zeros((9, 9, 3), np.uint8), np.zeros((9, 18, 3), np.uint8)[:, ::2]),
     ],
 )
-def test_wrong_pictures_are_input_errors(image, out):
+def test_wrong_images_are_input_errors(image, out):
     with pytest.raises(InputError, match="wanted"):
         draw(image, person(), out=out)
 

@@ -47,9 +47,11 @@ def test_points_follow_a_shifted_image(lightning: Estimator, frames: list[Frame]
     moved = np.pad(image, ((20, 0), (30, 0), (0, 0)))  # black, as crops are beyond the frame
     before = lightning(image, box)
     after = lightning(moved, box + np.float32([30, 20, 30, 20]))
-    sure = before.scores[0] > 0.3
+    confident = before.scores[0] > 0.3
     # A whole number of pixels: the crop is the same but for the warp's rounding.
-    np.testing.assert_allclose(after.points[0][sure], before.points[0][sure] + [30, 20], atol=0.2)
+    np.testing.assert_allclose(
+        after.points[0][confident], before.points[0][confident] + [30, 20], atol=0.2
+    )
 
 
 def test_an_empty_image_has_no_person(lightning: Estimator) -> None:
@@ -71,15 +73,15 @@ def test_boxes_that_are_none_are_refused(lightning: Estimator, frames: list[Fram
 
 
 def test_a_stream_gives_every_frame_once_with_ids_and_raw_points(lightning: Estimator) -> None:
-    seen = list(lightning.stream(shipped(CLIP), ReadOptions(end_s=1.0)))
-    assert [frame.index for frame, _ in seen] == list(range(len(seen)))
-    assert len(seen) >= 20
-    for _, poses in seen:
+    results = list(lightning.stream(shipped(CLIP), ReadOptions(end_s=1.0)))
+    assert [frame.index for frame, _ in results] == list(range(len(results)))
+    assert len(results) >= 20
+    for _, poses in results:
         assert poses.ids is not None
         assert len(set(poses.ids.tolist())) == len(poses)
         assert poses.raw_points is not None
-    with_people = [poses for _, poses in seen if len(poses)]
-    assert len(with_people) >= 0.8 * len(seen)
+    with_people = [poses for _, poses in results if len(poses)]
+    assert len(with_people) >= 0.8 * len(results)
 
 
 def test_batches_of_frames_do_not_change_untracked_points(frames: list[Frame]) -> None:
@@ -87,15 +89,15 @@ def test_batches_of_frames_do_not_change_untracked_points(frames: list[Frame]) -
         height, width = frame.image.shape[:2]
         return Boxes([[0, 0, width / 2, height], [width / 2, 0, width, height]][: frame.index % 3])
 
-    answers: list[list[Poses]] = []
+    outputs: list[list[Poses]] = []
     for size in (1, 3):
         options = EstimateOptions(frames_per_batch=size, track=False, min_score=-1)
         estimator = posekit.load("movenet-lightning", threads=2, boxes=halves, options=options)
-        answers.append([poses for _, poses in estimator.follow(frames[:7])])
-    for one, three in zip(*answers, strict=True):
+        outputs.append([poses for _, poses in estimator.follow(frames[:7])])
+    for one, three in zip(*outputs, strict=True):
         assert len(one) == len(three)
-        sure = one.scores > 0.2
-        np.testing.assert_allclose(one.points[sure], three.points[sure], atol=0.05)
+        confident = one.scores > 0.2
+        np.testing.assert_allclose(one.points[confident], three.points[confident], atol=0.05)
 
 
 def test_the_best_persons_are_kept(lightning: Estimator, frames: list[Frame]) -> None:

@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import posekit
-from posekit import Boxes, ModelSpec, Poses
+from posekit import Boxes, ModelSpec
 from posekit.errors import InputError
 from posekit.evaluate import (
     Annotations,
@@ -41,10 +41,11 @@ from posekit.evaluate.predict import oks_nms, rescore
 from posekit.evaluate.score import coco_results
 from posekit.skeletons import AIC_14, COCO_17, MPII_16
 from tests.assets import ROOT, shared
+from tests.labels import own_prediction
 
 SPEC = ModelSpec("movenet-lightning", (192, 192), (48, 48), COCO_17)
 CRUMBS = {
-    # name: file, images, layout, persons, labelled, keypoints shared with COCO
+    # name: file, images, layout, persons, labeled, keypoints shared with COCO
     "coco": ("coco/test_coco.json", "coco", "coco", 14, 12, 17),
     "mpii": ("mpii/test_mpii.json", "mpii", "mpii", 5, 5, 12),
     "aic": ("aic/test_aic.json", "aic", "aic", 9, 9, 12),
@@ -73,7 +74,7 @@ def labels() -> Annotations:
 def perturbed(annotations: Annotations, seed: int, *, noise: float) -> Predictions:
     """The labels, perturbed by `noise` of each person's size, with duplicates and random scores."""
     rng = np.random.default_rng(seed)
-    persons = np.flatnonzero(annotations.labelled)
+    persons = np.flatnonzero(annotations.labeled)
     persons = np.sort(np.concatenate([persons, rng.choice(persons, len(persons) // 4)]))
     count = len(annotations.skeleton)
     shake = (
@@ -111,7 +112,7 @@ def test_average_precision_is_pycocotools_own(seed: int, noise: float) -> None:
     figures = score(found, annotations, SPEC).matched.figures()
     np.testing.assert_allclose(list(figures.values()), official(results), atol=1e-6)
     if noise == 0:
-        assert figures["AR50"] > 0.95  # neighbours whose unlabelled keypoints coincide are taken
+        assert figures["AR50"] > 0.95  # neighbors whose unlabeled keypoints coincide are taken
 
 
 @pytest.mark.assets
@@ -135,9 +136,9 @@ def test_weights_count_images_as_often_as_copies_would() -> None:
 
 
 @pytest.mark.assets
-def test_duplicates_go_and_neighbours_stay() -> None:
+def test_duplicates_go_and_neighbors_stay() -> None:
     annotations = labels()
-    person = np.flatnonzero(annotations.labelled)[:1]
+    person = np.flatnonzero(annotations.labeled)[:1]
     rows = np.concatenate([person, person, person])
     points = annotations.keypoints[rows].copy()
     points[2] += 0.5 * annotations.sizes[person[0]]
@@ -159,15 +160,15 @@ def test_rescoring_averages_only_confident_keypoints() -> None:
 @pytest.mark.assets
 @pytest.mark.parametrize("name", CRUMBS)
 def test_layouts_are_read_and_mapped_by_name(name: str) -> None:
-    file, images, layout, persons, labelled, common = CRUMBS[name]
+    file, images, layout, persons, labeled, common = CRUMBS[name]
     folder = shared("mmpose_testdata")
     read = read_annotations(folder / file, folder / images)
     data, model = shared_keypoints(read.skeleton, COCO_17)
-    assert (read.name, len(read), int(read.labelled.sum())) == (layout, persons, labelled)
+    assert (read.name, len(read), int(read.labeled.sum())) == (layout, persons, labeled)
     assert len(data) == common
     assert [read.skeleton.keypoints[k] for k in data] == [COCO_17.keypoints[k] for k in model]
     assert (read.areas > 0).all()
-    # Labelled keypoints lie in or near their boxes: x and y are not swapped, boxes are corners.
+    # Labeled keypoints lie in or near their boxes: x and y are not swapped, boxes are corners.
     low, high = read.boxes.xyxy[:, None, :2], read.boxes.xyxy[:, None, 2:]
     margin = 0.35 * (high - low)
     near = ((read.keypoints >= low - margin) & (read.keypoints <= high + margin)).all(2)
@@ -206,18 +207,20 @@ def test_layouts_are_recognized_by_names() -> None:
 def test_pck_auc_nme_by_hand() -> None:
     truth = np.zeros((2, 3, 2))
     points = np.array([[[1, 0], [3, 4], [9, 9]], [[0, 2], [np.inf, 0], [0, 0]]])
-    seen = np.array([[1, 2, 0], [2, 2, 2]])
+    visible = np.array([[1, 2, 0], [2, 2, 2]])
     lengths = [10.0, 20.0]
-    scaled = errors(points, truth, seen, reference_lengths=lengths)
+    scaled = errors(points, truth, visible, reference_lengths=lengths)
     np.testing.assert_allclose(scaled[0, :2], [0.1, 0.5])
     assert np.isnan(scaled[0, 2])
     assert scaled[1].tolist() == [0.1, np.inf, 0.0]
-    shares = pck(points, truth, seen, reference_lengths=lengths, thresholds=[0.05, 0.1, 0.2, 0.6])
+    shares = pck(
+        points, truth, visible, reference_lengths=lengths, thresholds=[0.05, 0.1, 0.2, 0.6]
+    )
     np.testing.assert_allclose(shares, [0.2, 0.2, 0.6, 0.8])  # nearer than, not as near as
     assert auc(scaled, 0.5) == pytest.approx((0.8 + 0 + 0.8 + 0 + 1) / 5)
     assert nme(scaled) == pytest.approx((0.1 + 0.5 + 0.1 + 0) / 4)
     with pytest.raises(InputError):
-        errors(points, truth, seen, reference_lengths=[1.0])
+        errors(points, truth, visible, reference_lengths=[1.0])
 
 
 @given(st.lists(st.floats(0, 2), min_size=1, max_size=60))
@@ -231,15 +234,15 @@ def test_auc_is_the_area_under_the_curve(values: list[float]) -> None:
 
 def test_reference_lengths() -> None:
     truth = np.zeros((3, 17, 2), np.float32)
-    seen = np.full((3, 17), 2)
+    visible = np.full((3, 17), 2)
     truth[:, 6], truth[:, 11] = (0, 0), (30, 40)  # right shoulder, left hip
     truth[:, 5], truth[:, 12] = (0, 0), (3, 4)
-    seen[1, 6] = 0
-    seen[2, [5, 6]] = 0
-    lengths = torso_lengths(truth, seen, COCO_17)
+    visible[1, 6] = 0
+    visible[2, [5, 6]] = 0
+    lengths = torso_lengths(truth, visible, COCO_17)
     assert lengths[:2].tolist() == [50.0, 10.0]  # the longer one; at least 10 px
     assert np.isnan(lengths[2])
-    assert np.isnan(head_lengths(truth, seen, COCO_17)).all()
+    assert np.isnan(head_lengths(truth, visible, COCO_17)).all()
 
 
 def test_paired_bootstrap_finds_a_true_difference_and_no_false_one() -> None:
@@ -289,7 +292,7 @@ def test_missed_persons_are_misses() -> None:
     found = perturbed(annotations, 7, noise=0.0)
     half = found.select(found.image_of % 2 == 0)
     evaluation = score(half, annotations, SPEC)
-    persons = annotations.select(annotations.labelled)
+    persons = annotations.select(annotations.labeled)
     share = (persons.visibility[persons.image_of % 2 == 0] > 0).sum() / (
         persons.visibility > 0
     ).sum()
@@ -316,18 +319,3 @@ def test_given_boxes_go_through_the_estimator(tmp_path: Path) -> None:
     assert page.count("<svg") == 2
     assert "data:image/jpeg;base64," in page
     assert not re.search(r"(src|href)=.(?!data:)|https?://|@import|url\(", page)
-
-
-def own_prediction(estimator: posekit.Estimator, image: Path, folder: Path) -> Path:
-    """COCO labels that are what the model itself predicts in a box."""
-    from posekit.video.images import read_image
-
-    box = np.array([[380, 60, 520, 370]], np.float32)
-    poses: Poses = estimator(read_image(image), box)
-    flat = np.concatenate([poses.points[0], np.full((17, 1), 2)], 1).ravel().tolist()
-    person = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [380, 60, 140, 310]}
-    person |= {"keypoints": flat, "area": 20_000, "iscrowd": 0}
-    data = {"images": [{"id": 7, "file_name": image.name}], "annotations": [person]}
-    path = folder / "labels.json"
-    path.write_text(json.dumps(data))
-    return path

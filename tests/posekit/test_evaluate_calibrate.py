@@ -58,8 +58,8 @@ def test_a_keypoint_without_labels_gets_the_pooled_curve() -> None:
     data, _ = drawn(900, 3)
     data.hits[:, 2] = np.nan
     data.hits[:, 3] = np.where(np.arange(900) < 3, data.hits[:, 3], np.nan)
-    pooled = fitted(data, Recipe(np.inf, isotonic=False)).chances[0]
-    pulled = fitted(data, Recipe(10.0, isotonic=False)).chances
+    pooled = fitted(data, Recipe(np.inf, isotonic=False)).probabilities[0]
+    pulled = fitted(data, Recipe(10.0, isotonic=False)).probabilities
     np.testing.assert_array_equal(pulled[2], pooled)
     # Three samples move a curve that is pulled by ten a little; hundreds move it a lot.
     assert np.abs(pulled[3] - pooled).max() < 0.15 < np.abs(pulled[4] - pooled).max()
@@ -91,15 +91,15 @@ def test_too_few_samples_are_refused() -> None:
 def test_curves_never_fall_and_end_where_they_end() -> None:
     calibration, _ = fit(drawn(600, 5)[0])
     scores = np.linspace(-1, 3, 400, dtype=np.float32)[:, None].repeat(5, 1)
-    chances = calibration(scores)
-    assert (np.diff(chances, axis=0) >= 0).all()
-    assert ((chances >= 0) & (chances <= 1)).all()
+    probabilities = calibration(scores)
+    assert (np.diff(probabilities, axis=0) >= 0).all()
+    assert ((probabilities >= 0) & (probabilities <= 1)).all()
     again = Calibration.from_dict(json.loads(json.dumps(calibration.to_dict())))
-    np.testing.assert_allclose(again(scores), chances, atol=1e-4)
+    np.testing.assert_allclose(again(scores), probabilities, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("knots", "chances"),
+    ("knots", "probabilities"),
     [
         ([0.0], [[0.1]]),
         ([0.0, 0.0], [[0.1, 0.2]]),
@@ -109,9 +109,9 @@ def test_curves_never_fall_and_end_where_they_end() -> None:
         ([0.0, 1.0], [[0.2, float("nan")]]),
     ],
 )
-def test_impossible_curves_are_refused(knots: list[float], chances: list[object]) -> None:
+def test_impossible_curves_are_refused(knots: list[float], probabilities: list[object]) -> None:
     with pytest.raises(InputError):
-        Calibration(np.array(knots), np.array(chances))
+        Calibration(np.array(knots), np.array(probabilities))
 
 
 def test_scores_of_another_skeleton_are_refused() -> None:
@@ -122,10 +122,10 @@ def test_scores_of_another_skeleton_are_refused() -> None:
 
 
 def test_calibration_error_by_hand() -> None:
-    chances, hits = [0.15, 0.15, 0.95, 0.95], [0, 1, 1, 1]
-    rows = reliability(chances, hits)
+    probabilities, hits = [0.15, 0.15, 0.95, 0.95], [0, 1, 1, 1]
+    rows = reliability(probabilities, hits)
     assert [count for _, _, count in rows] == [2, 2]
-    assert calibration_error(chances, hits) == pytest.approx((0.35 * 2 + 0.05 * 2) / 4)
+    assert calibration_error(probabilities, hits) == pytest.approx((0.35 * 2 + 0.05 * 2) / 4)
     assert calibration_error([1.5, -1.0], [1, 0]) == 0.0
 
 

@@ -14,10 +14,10 @@ from posekit.errors import InputError, SourceError
 from posekit.evaluate import predict, read_annotations, score
 from posekit.skeletons import COCO_17
 from tests.assets import ROOT
-from tests.posekit.test_evaluate import own_prediction
+from tests.labels import own_prediction
 
 
-def labelled_by(data: dict[str, Any] | None = None, **person: Any) -> str:
+def labels_of(data: dict[str, Any] | None = None, **person: Any) -> str:
     """A COCO file of one person in a.jpg, with some fields of the file or the person replaced."""
     whole = {"image_id": 1, "bbox": [0, 0, 5, 5], "keypoints": [1, 2, 2] * 17, **person}
     images = [{"id": 1, "file_name": "a.jpg"}]
@@ -32,24 +32,24 @@ def labelled_by(data: dict[str, Any] | None = None, **person: Any) -> str:
         ("{}", InputError, "not COCO"),
         ("[3]", InputError, "not COCO"),
         ("[" * 100_000, InputError, "nested deeper"),
-        (labelled_by({"annotations": []}), InputError, "no annotated person"),
-        (labelled_by(bbox=None), InputError, "annotation 0: has no bbox"),
-        (labelled_by(bbox=[0, 0, 1e999, 5]), InputError, r"bbox\[2\]: .* got inf"),
-        (labelled_by(bbox=[0, 0, 10**400, 5]), InputError, "bbox"),
-        (labelled_by(area="x"), InputError, "annotation 0: area: wanted a finite number"),
-        (labelled_by(area=10**400), InputError, "annotation 0: area: .* an integer of"),
-        (labelled_by(keypoints=[[1, 2]] * 51), InputError, r"annotation 0: keypoints\[0\]"),
-        (labelled_by(keypoints=[1, 2, 2]), InputError, "3 keypoint numbers; wanted 51"),
-        (labelled_by(image_id=2), InputError, "image_id 2 is not among"),
-        (labelled_by(image_id=[]), InputError, "annotation 0: image_id: wanted a whole number"),
-        (labelled_by({"images": [{"id": 10**30, "file_name": "a.jpg"}]}), InputError, "image 0"),
-        (labelled_by({"images": [{"id": 1, "file_name": 3}]}), InputError, "file_name"),
+        (labels_of({"annotations": []}), InputError, "no annotated person"),
+        (labels_of(bbox=None), InputError, "annotation 0: has no bbox"),
+        (labels_of(bbox=[0, 0, 1e999, 5]), InputError, r"bbox\[2\]: .* got inf"),
+        (labels_of(bbox=[0, 0, 10**400, 5]), InputError, "bbox"),
+        (labels_of(area="x"), InputError, "annotation 0: area: wanted a finite number"),
+        (labels_of(area=10**400), InputError, "annotation 0: area: .* an integer of"),
+        (labels_of(keypoints=[[1, 2]] * 51), InputError, r"annotation 0: keypoints\[0\]"),
+        (labels_of(keypoints=[1, 2, 2]), InputError, "3 keypoint numbers; wanted 51"),
+        (labels_of(image_id=2), InputError, "image_id 2 is not among"),
+        (labels_of(image_id=[]), InputError, "annotation 0: image_id: wanted a whole number"),
+        (labels_of({"images": [{"id": 10**30, "file_name": "a.jpg"}]}), InputError, "image 0"),
+        (labels_of({"images": [{"id": 1, "file_name": 3}]}), InputError, "file_name"),
         (
-            labelled_by({"images": [{"id": 1, "file_name": name} for name in ("a", "b")]}),
+            labels_of({"images": [{"id": 1, "file_name": name} for name in ("a", "b")]}),
             InputError,
             "images 'a' and 'b' have the same id 1",
         ),
-        (labelled_by(), SourceError, r"a\.jpg"),
+        (labels_of(), SourceError, r"a\.jpg"),
     ],
 )
 def test_wrong_files_are_refused_in_one_sentence(
@@ -94,7 +94,7 @@ def test_two_names_never_mean_one_file(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     images = [{"id": n, "file_name": f"cam{n}/a.jpg"} for n in (1, 2)]
     file = tmp_path / "set.json"
-    file.write_text(labelled_by({"images": images}))
+    file.write_text(labels_of({"images": images}))
     with pytest.raises(InputError, match=r"'cam1/a\.jpg' and 'cam2/a\.jpg' would both be"):
         read_annotations(file, tmp_path)
 

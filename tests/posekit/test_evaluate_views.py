@@ -18,7 +18,7 @@ from tests.assets import shipped
 BOX = (384.0, 70.0, 113.0, 278.0)
 
 
-def labelled_as_predicted(folder: Path) -> Path:
+def labels_as_predicted(folder: Path) -> Path:
     """A COCO file whose labels are what two views of Lightning predict."""
     image = shipped("tests/data/coco_000000397133.jpg")
     options = EstimateOptions(views=2)
@@ -42,7 +42,7 @@ def test_it_measures_what_the_views_predict_and_names_their_cost(tmp_path: Path)
     """Against labels that two views predict, two views are off by the file's rounding and the
     upright view by more.
     """
-    labels = labelled_as_predicted(tmp_path)
+    labels = labels_as_predicted(tmp_path)
     images = shipped("tests/data/coco_000000397133.jpg").parent
     assert len(read_annotations(labels, images)) == 1
     command = ["eval", "movenet-lightning", "--images", str(images), "--annotations", str(labels)]

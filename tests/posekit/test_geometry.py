@@ -34,7 +34,7 @@ def test_msra_sends_the_box_to_zero_and_the_full_size() -> None:
     np.testing.assert_allclose(got, [[0, 0], [96, 128], [192, 256]], atol=1e-4)
 
 
-def test_udp_sends_the_box_to_the_centres_of_the_corner_pixels() -> None:
+def test_udp_sends_the_box_to_the_centers_of_the_corner_pixels() -> None:
     got = to_crop(UDP, LEFT_TOP, CENTER, RIGHT_BOTTOM)
     np.testing.assert_allclose(got, [[0, 0], [95.5, 127.5], [191, 255]], atol=1e-4)
 
@@ -81,7 +81,7 @@ def test_what_is_beyond_the_frame_is_black_and_what_is_inside_stays_in_place() -
     boxes = Boxes(np.array([[-30, -30, 30, 30], [90, 70, 150, 130], [-300, 0, -240, 60]], "f4"))
     matrices = Warp.from_boxes(boxes, spec).matrix
     one, two, three = (cv2.warpAffine(image, matrix, (60, 60)) for matrix in matrices)
-    # The box's centre, the frame's corner pixel, falls between two crop pixels: half a pixel off.
+    # The box's center, the frame's corner pixel, falls between two crop pixels: half a pixel off.
     assert (one[31:, 31:] == 200).all()
     assert not one[:29].any()
     assert not one[:, :29].any()
@@ -91,7 +91,7 @@ def test_what_is_beyond_the_frame_is_black_and_what_is_inside_stays_in_place() -
 
 
 def test_a_crops_pixels_lie_where_the_warp_says() -> None:
-    # A ramp's grey value is its own x; bilinear sampling of a ramp is exact (OpenCV 4: 1/32 px).
+    # A ramp's gray value is its own x; bilinear sampling of a ramp is exact (OpenCV 4: 1/32 px).
     ramp = np.broadcast_to(np.arange(300, dtype=np.float32), (300, 300)).copy()
     boxes = Boxes(np.array([[60, 40, 200, 260]], np.float32))
     for spec in (MSRA, UDP, HALF):
@@ -180,7 +180,7 @@ def test_boxes_without_area_overlap_nothing() -> None:
 
 
 def coco_oks(
-    truth: np.ndarray, found: np.ndarray, areas: np.ndarray, seen: np.ndarray
+    truth: np.ndarray, found: np.ndarray, areas: np.ndarray, visible: np.ndarray
 ) -> np.ndarray:
     """pycocotools' similarity of each found person (rows, best score first) to each true one."""
 
@@ -196,7 +196,7 @@ def coco_oks(
                 entry(
                     p, 2 * v, id=i + 1, area=float(a), bbox=[0, 0, 1, 1], num_keypoints=9, iscrowd=0
                 )
-                for i, (p, v, a) in enumerate(zip(truth, seen, areas, strict=True))
+                for i, (p, v, a) in enumerate(zip(truth, visible, areas, strict=True))
             ],
         ),
         (
@@ -220,13 +220,13 @@ def test_oks_equals_pycocotools(capsys: pytest.CaptureFixture[str]) -> None:
     found = np.concatenate([truth + random.normal(0, s, truth.shape) for s in (2, 8, 30)])
     found = found.astype(np.float32)
     areas = random.uniform(500, 20000, 5).astype(np.float32)
-    seen = random.integers(0, 2, (5, 17)).astype(np.float32)
-    seen[:, 0] = 1  # pycocotools takes the box instead where nothing is seen
-    wanted = coco_oks(truth, found, areas, seen)
+    visible = random.integers(0, 2, (5, 17)).astype(np.float32)
+    visible[:, 0] = 1  # pycocotools takes the box instead where nothing is visible
+    wanted = coco_oks(truth, found, areas, visible)
     capsys.readouterr()
-    got = oks(truth, found, areas, sigmas=COCO_17.sigmas, visible=seen)
+    got = oks(truth, found, areas, sigmas=COCO_17.sigmas, visible=visible)
     np.testing.assert_allclose(got.T, wanted, atol=1e-5)
-    by_pair = np.broadcast_to(seen[:, None], (5, 15, 17))
+    by_pair = np.broadcast_to(visible[:, None], (5, 15, 17))
     paired = oks(truth, found, areas, sigmas=COCO_17.sigmas, visible=by_pair)
     np.testing.assert_allclose(paired, got, atol=1e-6)
 

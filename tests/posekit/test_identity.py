@@ -79,7 +79,7 @@ def test_every_image_has_an_id_of_its_own(images: list[str]) -> None:
     assert [task["data"]["image"] for task in tasks] == images
 
 
-def test_the_number_in_a_name_is_the_id_where_that_tells_images_apart(tmp_path: Path) -> None:
+def test_the_number_in_a_name_is_the_id_where_it_is_unique(tmp_path: Path) -> None:
     for images, ids in (
         (["000139.jpg", "000285.jpg"], [139, 285]),
         (["cam1/0001.jpg", "cam2/0001.jpg"], [0, 1]),
@@ -91,7 +91,7 @@ def test_the_number_in_a_name_is_the_id_where_that_tells_images_apart(tmp_path: 
         assert [entry["image_id"] for entry in strict(path.read_text())] == ids
 
 
-def test_pages_of_one_file_are_told_apart_by_their_frame(tmp_path: Path) -> None:
+def test_pages_of_one_file_differ_by_their_frame(tmp_path: Path) -> None:
     frames = [(Frame(IMAGE, n, float(n), "12.tif"), persons(n + 1, n)) for n in range(3)]
     jsonl, coco = written(tmp_path, frames, "jsonl", "coco")
     assert len({entry["image_id"] for entry in strict(coco.read_text())}) == 3

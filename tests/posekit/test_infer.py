@@ -81,7 +81,7 @@ def test_the_summary_says_what_ran(one_run: Path) -> None:
     assert summary["interrupted"] is False
 
 
-def test_existing_outputs_are_kept_unless_told(one_run: Path) -> None:
+def test_existing_outputs_are_kept_without_overwrite(one_run: Path) -> None:
     source = one_run.parent / "ein Vidéo.mp4"
     before = {path: path.stat().st_mtime_ns for path in one_run.iterdir()}
     code, out, err = posekit("infer", source, *FAST, "-o", one_run, "--end", "0.2")
@@ -118,7 +118,7 @@ def test_two_sources_share_a_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("notes.mp4", b"these are my notes\n" * 40, "notes.mp4"),
         ("empty.mp4", b"", "empty"),
@@ -126,7 +126,7 @@ def test_two_sources_share_a_run(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_file_is_one_sentence_and_leaves_nothing(
-    tmp_path: Path, name: str, content: bytes | None, said: str
+    tmp_path: Path, name: str, content: bytes | None, message: str
 ) -> None:
     data = shipped(CLIP).read_bytes() if content is None else content
     (tmp_path / name).write_bytes(data[: len(data) // 2] if content is None else data)
@@ -136,13 +136,13 @@ def test_a_wrong_file_is_one_sentence_and_leaves_nothing(
         return
     assert code == 1
     assert out == ""
-    assert said in err
+    assert message in err
     assert err.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["missing.mp4"], 1, "missing.mp4"),
         (["."], 1, "without images"),
@@ -154,15 +154,15 @@ def test_a_wrong_file_is_one_sentence_and_leaves_nothing(
         ([CLIP, "--no-such-flag"], 2, "no-such-flag"),
     ],
 )
-def test_wrong_arguments(tmp_path: Path, arguments: list[str], code: int, said: str) -> None:
+def test_wrong_arguments(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
     arguments = [str(shipped(CLIP)) if each == CLIP else each for each in arguments]
     got, _, err = posekit("infer", *arguments, "-o", tmp_path / "out", cwd=tmp_path)
     assert got == code, err
-    assert said in err
+    assert message in err
     assert not (tmp_path / "out").exists()
 
 
-def test_an_explicit_gpu_is_refused_with_the_mend(tmp_path: Path) -> None:
+def test_an_explicit_gpu_is_refused_with_the_fix(tmp_path: Path) -> None:
     code, _, err = posekit("infer", shipped(CLIP), "--device", "cuda", "-o", tmp_path / "out")
     assert code == 3
     assert "posekit[gpu]" in err
@@ -192,9 +192,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_folder(tmp_path: Path) -> Non
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)); main()"
     )
-    told = ["infer", shipped(CLIP), *FAST, "--end", "1", "-o", tmp_path / "new" / "out"]
+    arguments = ["infer", shipped(CLIP), *FAST, "--end", "1", "-o", tmp_path / "new" / "out"]
     done = subprocess.run(
-        [sys.executable, "-c", program, *map(str, told)],
+        [sys.executable, "-c", program, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=300,

@@ -25,7 +25,7 @@ from posekit.nets import build
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
 from tests.assets import shipped
-from tests.finetune.test_job import picture
+from tests.finetune.media import figure
 from tests.processes import run, start
 from tests.states import FLAT, renamed, saved
 
@@ -86,6 +86,8 @@ def measured(command: Command) -> Command:
     began = time.monotonic()
     code, _, err = run(*command.arguments, "-o", command.reference / command.output)
     assert code == 0, err
+    wanted = command.output or "summary.json"
+    assert wanted in shown(command.reference)
     return dataclasses.replace(command, seconds=time.monotonic() - began)
 
 
@@ -170,11 +172,11 @@ def infer(folder: Path) -> Command:
 
 
 def adapt(folder: Path) -> Command:
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     for number in range(60):
-        cv2.imwrite(str(folder / "pictures" / f"{number:02}.png"), picture(number))
-    arguments = ["adapt", "-m", "movenet-lightning", "--unlabeled", folder / "pictures", "--force"]
-    for each in ("steps=4", "batch=4", "watch_every=2", "ensemble_views=1", "rate=1e-4"):
+        cv2.imwrite(str(folder / "images" / f"{number:02}.png"), figure(number))
+    arguments = ["adapt", "-m", "movenet-lightning", "--unlabeled", folder / "images", "--force"]
+    for each in ("steps=4", "batch=4", "watch_every=2", "ensemble_views=2", "rate=1e-4"):
         arguments += ["--set", each]
     more = ("--boxes", "full", "--threads", "1")
     where = folder / "adapt"

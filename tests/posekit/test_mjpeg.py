@@ -1,4 +1,4 @@
-"""The picture in a browser: the newest, for whoever watches, and nobody waits."""
+"""The image in a browser: the newest, for every viewer, without waiting."""
 
 import http.client
 import socket
@@ -16,7 +16,7 @@ from posekit.mjpeg import MjpegServer
 from tests.clips import number_of, numbered
 
 
-def picture_from(stream: http.client.HTTPResponse) -> np.ndarray:
+def image_from(stream: http.client.HTTPResponse) -> np.ndarray:
     """The next JPEG of a multipart stream, RGB."""
     length = 0
     while (line := stream.readline().strip()) or not length:
@@ -27,7 +27,7 @@ def picture_from(stream: http.client.HTTPResponse) -> np.ndarray:
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
-def test_the_page_shows_the_stream_and_the_stream_the_newest_picture() -> None:
+def test_the_page_shows_the_stream_and_the_stream_the_newest_image() -> None:
     with MjpegServer() as server:
         with urlopen(server.url, timeout=5) as page:
             assert b"/stream.mjpg" in page.read()
@@ -35,16 +35,16 @@ def test_the_page_shows_the_stream_and_the_stream_the_newest_picture() -> None:
             server.push(numbered(i))
         with urlopen(f"{server.url}stream.mjpg", timeout=5) as stream:
             assert "multipart/x-mixed-replace" in stream.headers["Content-Type"]
-            assert number_of(picture_from(stream)) == 4
+            assert number_of(image_from(stream)) == 4
             server.push(numbered(300))
-            assert number_of(picture_from(stream)) == 300
+            assert number_of(image_from(stream)) == 300
 
 
-def test_colours_are_not_swapped() -> None:
+def test_colors_are_not_swapped() -> None:
     with MjpegServer() as server:
         server.push(np.full((32, 32, 3), (220, 30, 60), np.uint8))
         with urlopen(f"{server.url}stream.mjpg", timeout=5) as stream:
-            np.testing.assert_allclose(picture_from(stream)[16, 16], (220, 30, 60), atol=6)
+            np.testing.assert_allclose(image_from(stream)[16, 16], (220, 30, 60), atol=6)
 
 
 def test_pushing_costs_next_to_nothing_without_or_with_a_stalled_watcher() -> None:
@@ -70,7 +70,7 @@ def test_closing_lets_everyone_go() -> None:
     idle = socket.create_connection((parts.hostname, parts.port))
     server.push(numbered(1))
     stream = urlopen(f"{server.url}stream.mjpg", timeout=5)
-    picture_from(stream)
+    image_from(stream)
     began = time.monotonic()
     server.close()
     server.close()

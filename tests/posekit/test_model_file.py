@@ -36,7 +36,7 @@ def apart(lightning: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = lightning.pose_spec
     net = load_weights(build(spec), lightning.weights)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_file, "LIMIT", 1000)
+        patch.setattr(onnx_file, "MAX_INLINE_BYTES", 1000)
         options = ExportOptions(flip=False)
         onnx_file.write(lightning, net, spec, options=options, path=path)
     return path
@@ -51,10 +51,10 @@ def test_weights_beside_the_file_are_read_without_onnx(apart: Path, lightning: B
     points, scores = Runtime(opened, device="cpu", threads=1, flip=False).infer(
         lightning.reference["crops"]
     )
-    sure = lightning.reference["plain_scores"] > 0.3
-    far = abs(points - lightning.reference["plain_points"])[sure]
+    confident = lightning.reference["plain_scores"] > 0.3
+    far = abs(points - lightning.reference["plain_points"])[confident]
     assert far.max() < 0.1
-    assert scores.shape == sure.shape
+    assert scores.shape == confident.shape
 
 
 def test_both_files_count_in_the_hash_and_move_together(apart: Path, tmp_path: Path) -> None:
@@ -75,8 +75,8 @@ def test_both_files_count_in_the_hash_and_move_together(apart: Path, tmp_path: P
         open_model(moved)
 
 
-def foreign() -> bytes:
-    """A sound ONNX file that somebody else made."""
+def detector_file() -> bytes:
+    """A valid ONNX file that is not posekit's."""
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         [helper.make_node("Identity", ["images"], ["output0"])],
@@ -97,8 +97,8 @@ def foreign() -> bytes:
         ("b.posekit", LFS, "Git LFS pointer"),
         ("c.onnx", b"<!DOCTYPE html><html></html>", r"c\.onnx: not a whole ONNX file"),
         ("c.posekit", b"<!DOCTYPE html><html></html>", "not a posekit bundle"),
-        ("d.onnx", foreign(), "no posekit metadata"),
-        ("e.onnx", foreign()[:20], r"e\.onnx: not a whole ONNX file"),
+        ("d.onnx", detector_file(), "no posekit metadata"),
+        ("e.onnx", detector_file()[:20], r"e\.onnx: not a whole ONNX file"),
         ("f.txt", b"hello", "not a posekit bundle"),
     ],
 )

@@ -34,7 +34,7 @@ def network(opened: Bundle, **changes: Any) -> MoveNet:
 
 
 def image(opened: Bundle) -> Tensor:
-    """The bundle's check crops, normalised, (N, 3, S, S)."""
+    """The bundle's check crops, normalized, (N, 3, S, S)."""
     crops = torch.from_numpy(opened.reference["crops"]).permute(0, 3, 1, 2)
     return crops.float() / 127.5 - 1
 
@@ -78,7 +78,7 @@ def test_no_gate_gives_the_plain_heatmaps() -> None:
 
 
 def test_gate_prefers_the_person_in_the_middle() -> None:
-    """Two persons side by side: with the gate each crop's answer stays with its own."""
+    """Two persons side by side: with the gate each crop's output is its own person."""
     opened = bundle("movenet-lightning")
     crop = opened.reference["crops"][1]
     pair = np.concatenate([crop[:, 48:144], crop[:, 48:144]], 1)  # the same woman twice
@@ -94,31 +94,31 @@ def test_gate_prefers_the_person_in_the_middle() -> None:
 
 
 @pytest.mark.parametrize("name", SIDES)
-def test_mirrored_person_gets_the_mirrored_answer(name: str) -> None:
+def test_mirrored_person_gets_the_mirrored_output(name: str) -> None:
     """So the flip merge needs nothing special: each view's gate comes from its own regress."""
     opened = bundle(name)
     spec, net = opened.pose_spec, network(opened)
     with torch.no_grad():
         maps, mirrored = (net(view).numpy() for view in (image(opened), image(opened).flip(3)))
     points, scores = codecs.decode(maps, spec)
-    seen, _ = codecs.decode(mirrored, spec)
-    seen = seen[:, list(spec.skeleton.mirror)]
-    seen[..., 0] = spec.input_size[0] - 1 - seen[..., 0]
-    shift = np.abs(seen - points)[scores > 0.4]
+    back, _ = codecs.decode(mirrored, spec)
+    back = back[:, list(spec.skeleton.mirror)]
+    back[..., 0] = spec.input_size[0] - 1 - back[..., 0]
+    shift = np.abs(back - points)[scores > 0.4]
     # Half a cell in the middle: were the flip shift MSRA's 0.75 cells, x would be 3 px off.
     assert np.median(shift) < 2.0
     assert shift[:, 0].mean() < 4.0
 
 
 def test_learns() -> None:
-    """Every weight gets a gradient, also where the joint lies exactly in a cell's centre."""
+    """Every weight gets a gradient, also where the joint lies exactly in a cell's center."""
     torch.manual_seed(0)
     net = MoveNet("movenet-lightning", 64, gate=1.0)
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
-    picture, wanted = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 17, 16, 16)
+    image, wanted = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 17, 16, 16)
     losses = []
     for _ in range(3):
-        loss = ((net(picture) - wanted) ** 2).mean()
+        loss = ((net(image) - wanted) ** 2).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

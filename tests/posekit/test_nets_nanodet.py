@@ -1,4 +1,4 @@
-"""posekit.nets.nanodet: boxes from maps, and the published network's answers."""
+"""posekit.nets.nanodet: boxes from maps, and the published network's outputs."""
 
 import cv2
 import numpy as np
@@ -41,7 +41,7 @@ def tfjs_tensors() -> dict[str, np.ndarray]:
 
 
 def test_a_certain_bin_gives_its_distance_in_strides():
-    """All weight on bin l, t, r, b: the sides lie l, t, r, b strides from the cell's centre."""
+    """All weight on bin l, t, r, b: the sides lie l, t, r, b strides from the cell's center."""
     sides = (1, 2, 3, 10)
     maps = torch.full((1, 1 + 4 * BINS, 2, 3), -50.0)
     for n, side in enumerate(sides):
@@ -49,7 +49,7 @@ def test_a_certain_bin_gives_its_distance_in_strides():
     maps[0, 0, 1, 2] = 0.0  # the cell in row 1, column 2
     boxes, scores = NanoDet()._boxes(maps, 16)
     assert scores[0].tolist() == pytest.approx([0, 0, 0, 0, 0, 0.5], abs=1e-6)
-    # Its centre covers pixels 32..47 and 16..31, so it lies at 39.5 and 23.5.
+    # Its center covers pixels 32..47 and 16..31, so it lies at 39.5 and 23.5.
     assert boxes[0, 5].tolist() == pytest.approx([39.5 - 16, 23.5 - 32, 39.5 + 48, 23.5 + 160])
 
 
@@ -62,7 +62,7 @@ def test_two_even_bins_give_the_place_between():
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (96, 32)])
-def test_every_cell_of_three_levels_answers_at_any_size(height: int, width: int):
+def test_every_cell_of_three_levels_has_a_box_at_any_size(height: int, width: int):
     image = torch.zeros(1, height, width, 3, dtype=torch.uint8)
     with torch.no_grad():
         boxes, scores = NanoDet().eval()(image)
@@ -98,7 +98,7 @@ def test_a_missing_or_widened_tensor_is_named():
 
 
 @pytest.mark.parametrize(("height", "width"), [(416, 416), (288, 416), (256, 160)])
-def test_the_shipped_graph_answers_like_the_network(shipped_net: NanoDet, height: int, width: int):
+def test_the_shipped_graph_equals_the_network(shipped_net: NanoDet, height: int, width: int):
     """Boxes of likely persons within 0.01 px: float32 sums in another order."""
     from posekit.session import open_session
 

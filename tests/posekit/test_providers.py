@@ -57,15 +57,15 @@ def test_a_device_is_read_and_written(text: str, device: Device) -> None:
     assert str(device) == text
 
 
-def test_what_is_asked_of_onnxruntime() -> None:
+def test_what_is_requested_of_onnxruntime() -> None:
     for device, available, names in (
         ("cpu", BOTH, [CPU]),
         ("auto", [CPU], [CPU]),
         ("auto", BOTH, [CUDA, CPU]),
         ("cuda", BOTH, [CUDA, CPU]),
     ):
-        asked = providers.wanted(Device.of(device), available)
-        assert [each if isinstance(each, str) else each[0] for each in asked] == names
+        requested = providers.wanted(Device.of(device), available)
+        assert [each if isinstance(each, str) else each[0] for each in requested] == names
     third = providers.wanted(Device("cuda", 3), BOTH, tensorrt=True)
     assert [each[0] for each in third[:2]] == [TENSORRT, CUDA]
     assert {each[1]["device_id"] for each in third[:2]} == {"3"}
@@ -95,7 +95,7 @@ def test_auto_falls_back_and_says_so(lightning: Bundle) -> None:
     assert Runtime(lightning, device="cpu", threads=1).notes == []
 
 
-def test_a_provider_that_fails_while_it_starts_is_told_in_its_own_words(
+def test_a_provider_that_fails_while_it_starts_is_reported_in_its_own_words(
     lightning: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some failures are exceptions; ONNX Runtime's own fallback, which prints, is switched off."""
@@ -135,7 +135,7 @@ def test_a_failure_in_a_bound_run_is_a_device_error(lightning: Bundle) -> None:
 
 @pytest.mark.usefixtures("no_driver")
 @pytest.mark.parametrize(
-    ("device", "runtime", "wish"),
+    ("device", "runtime", "start"),
     [
         ("cuda", "auto", "--device cuda"),
         ("cuda:1", "ort", "--device cuda:1"),
@@ -143,12 +143,12 @@ def test_a_failure_in_a_bound_run_is_a_device_error(lightning: Bundle) -> None:
         ("auto", "ort-tensorrt", "--runtime ort-tensorrt"),
     ],
 )
-def test_without_a_driver_a_gpu_is_refused_at_once(device: str, runtime: Any, wish: str) -> None:
+def test_without_a_driver_a_gpu_is_refused_at_once(device: str, runtime: Any, start: str) -> None:
     started = time.process_time()
     with pytest.raises(DeviceError, match="no NVIDIA driver") as caught:
         posekit.load("movenet-lightning", device, runtime=runtime)
     assert time.process_time() - started < 2
-    assert str(caught.value).startswith(wish)
+    assert str(caught.value).startswith(start)
     assert "pip install 'posekit[gpu]'" in str(caught.value)
     assert caught.value.exit_code == 3
 
@@ -166,7 +166,7 @@ def test_a_gpus_runtime_on_the_cpu_is_a_contradiction(runtime: Any) -> None:
         posekit.load("movenet-lightning", "cpu", runtime=runtime)
 
 
-def test_an_unknown_runtime_is_told() -> None:
+def test_an_unknown_runtime_is_refused() -> None:
     with pytest.raises(InputError, match="wanted auto, native, ort, ort-tensorrt"):
         posekit.load("movenet-lightning", runtime="cuda")  # type: ignore[arg-type]
 
@@ -182,7 +182,7 @@ def test_views_do_not_run_on_onnxruntimes_tensorrt(monkeypatch: pytest.MonkeyPat
         )
 
 
-def test_both_reasons_are_told_where_neither_path_works(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_reasons_are_given_where_neither_path_works(monkeypatch: pytest.MonkeyPatch) -> None:
     """A driver, but neither a CUDA package for posekit's own path nor ONNX Runtime's provider."""
     monkeypatch.setattr(providers, "lacking_gpu", lambda: "")
     with pytest.raises(DeviceError) as caught:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 from posekit import bundle, providers, session
 from posekit.bundle import Bundle
-from posekit.errors import BundleError, DeviceError, InputError
+from posekit.errors import BundleError, DeviceError, EngineError, InputError
 from posekit.geometry import Warp
 from posekit.runtime import CPU, Runtime
 from posekit.session import open_session, usable_threads
@@ -26,28 +27,26 @@ def lightning() -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def picture() -> UInt8:
+def image() -> UInt8:
     ramp = np.linspace(0, 255, 120)
     return np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], np.float64(77)), 2).astype(
         np.uint8
     )
 
 
-def test_a_crop_is_opencvs_warp_and_black_beyond_the_frame(
-    lightning: Bundle, picture: UInt8
-) -> None:
+def test_a_crop_is_opencvs_warp_and_black_beyond_the_frame(lightning: Bundle, image: UInt8) -> None:
     runtime = Runtime(lightning, threads=1, flip=False)
     boxes = Boxes([[10, 20, 50, 90], [-40, -40, 20, 20], [500, 500, 600, 600]])
     warp = Warp.from_boxes(boxes, runtime.spec)
-    crops = runtime.crop(picture, warp)
+    crops = runtime.crop(image, warp)
     assert crops.shape == (3, 192, 192, 3)
     for crop, matrix in zip(crops, warp.matrix, strict=True):
-        np.testing.assert_array_equal(crop, cv2.warpAffine(picture, matrix, (192, 192)))
+        np.testing.assert_array_equal(crop, cv2.warpAffine(image, matrix, (192, 192)))
     assert not crops[2].any()
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_threads_and_batches_do_not_change_the_answer(lightning: Bundle, flip: bool) -> None:
+def test_threads_and_batches_do_not_change_the_output(lightning: Bundle, flip: bool) -> None:
     crops = lightning.reference["crops"]
     crops = np.concatenate([crops, crops[::-1]])[:5]
     one, two = (Runtime(lightning, threads=n, flip=flip) for n in (1, 2))
@@ -76,12 +75,12 @@ def test_crops_of_another_size_are_refused(lightning: Bundle) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(bundle.embedded()))
-def test_embedded_models_give_their_stored_answer(name: str) -> None:
+def test_embedded_models_give_their_stored_output(name: str) -> None:
     shifts = verify(Bundle.open(bundle.embedded()[name]))
     assert all(shift < 0.1 for shift in shifts.values()), shifts
 
 
-def test_a_graph_that_answers_otherwise_is_found(lightning: Bundle) -> None:
+def test_a_graph_that_deviates_is_found(lightning: Bundle) -> None:
     # The flip graph in the plain graph's place: valid, but not what was stored.
     swapped = dataclasses.replace(
         lightning, graphs={"plain": lightning.graphs["flip"], "flip": lightning.graphs["flip"]}
@@ -130,3 +129,49 @@ def test_threads_are_no_more_than_the_container_grants(
     limits = partial(providers.cgroup_cpus, tmp_path, tmp_path / "none")
     monkeypatch.setattr(session, "cgroup_cpus", limits)
     assert usable_threads() == min(threads, len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10**6, 10**400])
+def test_threads_without_reason_are_refused(threads: int, lightning: Bundle) -> None:
+    with pytest.raises(InputError, match="threads: wanted a whole number from 1 to 1024"):
+        Runtime(lightning, threads=threads)
+
+
+@pytest.mark.parametrize(("count", "threads"), [(1, 1), (3, 1), (5, 1), (5, 2)])
+def test_a_graph_of_a_fixed_batch_is_filled_up(count: int, threads: int, lightning: Bundle) -> None:
+    """As `export --batch 4` writes: any number of persons gets the answer of a free batch."""
+    model = onnx.load_from_string(lightning.graphs["plain"])
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
+    fixed = dataclasses.replace(lightning, graphs={"plain": model.SerializeToString()})
+    crops = np.concatenate([lightning.reference["crops"]] * 2)[:count]
+    wanted = Runtime(lightning, device="cpu", threads=1, flip=False).infer(crops)
+    found = Runtime(fixed, device="cpu", threads=threads, flip=False).infer(crops)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_a_graph_that_fails_while_it_runs_is_one_sentence(lightning: Bundle) -> None:
+    """A Reshape that fits no crop: ONNX Runtime finds out only when it runs."""
+    nodes = [
+        onnx.helper.make_node("Constant", [], ["s"], value_ints=[7, 11]),
+        onnx.helper.make_node("Cast", ["crops"], ["f"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("Reshape", ["f", "s"], ["points"]),
+        onnx.helper.make_node("Identity", ["points"], ["scores"]),
+    ]
+    value = onnx.helper.make_tensor_value_info
+    side = lightning.spec.input_size[0]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "g",
+        [value("crops", onnx.TensorProto.UINT8, ["N", side, side, 3])],
+        [value(name, onnx.TensorProto.FLOAT, None) for name in ("points", "scores")],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    data = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    broken = dataclasses.replace(lightning, graphs={"plain": data})
+    runtime = Runtime(broken, device="cpu", threads=1, flip=False)
+    with pytest.raises(EngineError, match="could not run it") as caught:
+        runtime.infer(lightning.reference["crops"])
+    assert "\n" not in str(caught.value)

@@ -75,6 +75,30 @@ def test_a_command_without_more_to_keep_ends_in_one_line(tmp_path: Path, number:
     assert list(tmp_path.iterdir()) == []
 
 
+DONE = """
+import os, signal
+from posekit.cli import last_net, signals
+
+signals.install()
+
+class Late:
+    def __del__(self):  # when the interpreter goes, as libraries in C tear down what they hold
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def work():
+    global late
+    late = Late()
+    import atexit
+    atexit.register(os.kill, os.getpid(), signal.SIGINT)
+
+last_net.run(work)
+"""
+
+
+def test_signals_after_the_work_is_done_do_not_change_how_it_ended() -> None:
+    assert run(program=DONE) == (0, "", "")
+
+
 SWALLOWING = """
 import os, signal, sys
 from posekit.cli import last_net, signals
@@ -93,18 +117,18 @@ last_net.run(work)
 
 
 @pytest.mark.parametrize(
-    ("then", "said"),
+    ("then", "message"),
     [
         ('raise ImportError("initialization failed")', "interrupted"),
         ("import time; time.sleep(100)", "ended at once"),
     ],
 )
 def test_an_interruption_that_is_swallowed_ends_the_command_all_the_same(
-    then: str, said: str
+    then: str, message: str
 ) -> None:
     began = time.monotonic()
     code, _, err = run(program=SWALLOWING.format(then=then))
-    assert (code, err) == (130, f"posekit: {said}\n")
+    assert (code, err) == (130, f"posekit: {message}\n")
     assert time.monotonic() - began < 30
 
 

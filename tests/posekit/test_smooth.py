@@ -1,4 +1,4 @@
-"""OneEuro: trembling falls, lag and error do not grow; the same at any scale and frame rate."""
+"""OneEuro: jitter falls, lag and error do not grow; the same at any scale and frame rate."""
 
 import dataclasses
 import pickle
@@ -55,34 +55,34 @@ def rms(values):
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def trembling(points):
+def jitter(points):
     return float(np.median(np.linalg.norm(np.diff(points, 2, axis=0), axis=2)))
 
 
 @pytest.mark.parametrize("fps", [30, 60, 120])
 def test_a_resting_person_trembles_less_than_half_as_much(fps):
     times = np.arange(4 * fps) / fps
-    true, seen = motion("rest", times)
-    smoothed = run(seen, times)
-    assert trembling(smoothed) < 0.5 * trembling(seen)
-    assert rms(smoothed - true) < 0.9 * rms(seen - true)
+    true, noisy = motion("rest", times)
+    smoothed = run(noisy, times)
+    assert jitter(smoothed) < 0.5 * jitter(noisy)
+    assert rms(smoothed - true) < 0.9 * rms(noisy - true)
 
 
 @pytest.mark.parametrize("name", MOTIONS)
 @pytest.mark.parametrize("fps", [15, 30, 120])
 def test_the_error_against_a_known_motion_does_not_grow(name, fps):
     times = np.arange(5 * fps) / fps
-    true, seen = motion(name, times)
+    true, noisy = motion(name, times)
     after = slice(fps // 3, None)
     # 2 %: a run at 15 fps gives its speed away in no more than ten frames a stride.
-    assert rms((run(seen, times) - true)[after]) <= 1.02 * rms((seen - true)[after])
+    assert rms((run(noisy, times) - true)[after]) <= 1.02 * rms((noisy - true)[after])
 
 
 @pytest.mark.parametrize("name", ["walk", "run", "jacks"])
 def test_a_fast_wrist_lags_less_than_half_a_frame(name):
     times = np.arange(120) / 30
-    _, seen = motion(name, times)
-    before, after = seen[:, 9, 0], run(seen, times)[:, 9, 0]
+    _, noisy = motion(name, times)
+    before, after = noisy[:, 9, 0], run(noisy, times)[:, 9, 0]
     before, after = (
         np.diff(x - np.polyval(np.polyfit(times, x, 1), times)) for x in (before, after)
     )
@@ -104,9 +104,9 @@ def test_uniform_motion_is_not_delayed_even_with_uneven_time_stamps():
 
 def test_the_same_person_twice_as_large_is_smoothed_alike():
     times = np.arange(60) / 30
-    _, seen = motion("walk", times)
-    large = run(2 * seen, times, scale=2.0)
-    assert np.abs(large - 2 * run(seen, times)).max() < 0.01
+    _, noisy = motion("walk", times)
+    large = run(2 * noisy, times, scale=2.0)
+    assert np.abs(large - 2 * run(noisy, times)).max() < 0.01
 
 
 def test_a_still_image_stays_where_it_is():
@@ -142,12 +142,12 @@ def test_trust_grows_with_the_score():
 
 def test_a_gap_restarts_and_a_step_back_in_time_too():
     times = np.arange(10) / 30
-    _, seen = motion("walk", times)
+    _, noisy = motion("walk", times)
     smooth = OneEuro()
-    run(seen, times, smooth=smooth)
+    run(noisy, times, smooth=smooth)
     pause = SmoothOptions().restart_s + 0.01
     for again in (times + times[-1] + pause, times):
-        np.testing.assert_array_equal(run(seen, again, smooth=smooth), run(seen, again))
+        np.testing.assert_array_equal(run(noisy, again, smooth=smooth), run(noisy, again))
 
 
 def test_a_short_miss_does_not_restart():
@@ -157,9 +157,9 @@ def test_a_short_miss_does_not_restart():
     points[20:] += 3.0
     smooth = OneEuro()
     run(points[:15], times[:15], smooth=smooth)
-    nobody = Poses(np.zeros((0, 17, 2)), np.zeros((0, 17)), Boxes([]), COCO_17, ids=np.zeros(0))
+    empty = Poses(np.zeros((0, 17, 2)), np.zeros((0, 17)), Boxes([]), COCO_17, ids=np.zeros(0))
     for time_s in times[15:20]:
-        smooth(nobody, float(time_s))
+        smooth(empty, float(time_s))
     error = np.abs(run(points[20:21], times[20:21], smooth=smooth)[0] - points[20])
     # 3 px beside the way it went: a fresh start would give no error, standing still 100 px.
     assert np.all((error > 0.1) & (error < 3.1))
@@ -208,8 +208,8 @@ def test_everything_but_the_points_is_kept_and_no_person_is_fine():
 
 def test_the_same_frames_give_the_same_bits():
     times = np.arange(30) / 30
-    _, seen = motion("run", times)
-    np.testing.assert_array_equal(run(seen, times), run(seen, times))
+    _, noisy = motion("run", times)
+    np.testing.assert_array_equal(run(noisy, times), run(noisy, times))
 
 
 def test_bad_input_is_named():

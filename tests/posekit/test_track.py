@@ -47,8 +47,8 @@ class World:
         true = self.boxes(time_s)
         hidden = np.triu(box_iou(true, true), 1).max(1) > 0.4
         height = true.xyxy[:, 3:] - true.xyxy[:, 1:2]
-        seen = true.xyxy + self.rng.normal(0, 0.02, true.xyxy.shape) * height
-        return Boxes(seen, np.full(len(seen), 0.7)).select(~hidden)
+        noisy = true.xyxy + self.rng.normal(0, 0.02, true.xyxy.shape) * height
+        return Boxes(noisy, np.full(len(noisy), 0.7)).select(~hidden)
 
     def predict(self, boxes, time_s):
         """In each box the person who fills it best, the front one if hidden; or low scores."""
@@ -323,10 +323,10 @@ def test_a_limb_that_is_lost_for_a_moment_stays_in_the_box():
 
 def test_no_person_in_any_frame_and_in_some():
     tracker = Tracker(COCO_17)
-    nobody = Poses(np.zeros((0, 17, 2)), np.zeros((0, 17)), Boxes(np.zeros((0, 4))), COCO_17)
+    empty = Poses(np.zeros((0, 17, 2)), np.zeros((0, 17)), Boxes(np.zeros((0, 4))), COCO_17)
     for n in range(10):
         assert len(tracker.boxes(n / 30, Boxes(np.zeros((0, 4))))) == 0
-        got = tracker.update(nobody, n / 30, detected=True)
+        got = tracker.update(empty, n / 30, detected=True)
         assert len(got) == 0
         assert got.ids.tolist() == []
     world = World(walker(300, 0))

@@ -1,4 +1,4 @@
-"""Several views of a crop: warps, maps carried back, and what the whole gives."""
+"""Test-time augmentation: warps of the views, sampled maps, and the averaged prediction."""
 
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from posekit.types import Boxes, ModelSpec
 
 
 def spec(**changes: object) -> ModelSpec:
-    made = Bundle.open(find("movenet-lightning")).pose_spec
-    return ModelSpec(**{**made.__dict__, **changes})
+    current = Bundle.open(find("movenet-lightning")).pose_spec
+    return ModelSpec(**{**current.__dict__, **changes})
 
 
 CONVENTIONS = {
@@ -35,25 +35,23 @@ CONVENTIONS = {
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
 @pytest.mark.parametrize("view", [View(90), View(180, mirrored=True), View(30), View(-70, True)])
-def test_a_joint_seen_in_a_view_is_read_where_it_is_in_the_crop(
-    view: View, convention: str
-) -> None:
-    """The ideal map of a turned joint, carried back, peaks at the joint; bilinear reading and the
-    parabola through it move it by less than a tenth of a cell."""
+def test_a_joint_of_a_view_is_decoded_at_its_place_in_the_crop(view: View, convention: str) -> None:
+    """The ideal map of a rotated joint, sampled at the crop's cells, peaks at the joint; bilinear
+    sampling and sub-pixel decoding move it by less than a tenth of a cell."""
     of = spec(**CONVENTIONS[convention], sigma=2.0)
-    middle = (np.array(of.input_size) - 1) / 2
-    joints = middle + np.random.default_rng(0).uniform(-30, 30, (1, len(of.skeleton), 2))
+    center = (np.array(of.input_size) - 1) / 2
+    joints = center + np.random.default_rng(0).uniform(-30, 30, (1, len(of.skeleton), 2))
     matrix = matrix_of(view, of)
-    seen = joints @ matrix[:, :2].T + matrix[:, 2]
-    maps = codecs.encode(seen, of)
+    in_view = joints @ matrix[:, :2].T + matrix[:, 2]
+    maps = codecs.encode(in_view, of)
     if view.mirrored:
         maps = maps[:, list(of.skeleton.mirror)]
     points, _ = codecs.decode(Reader(view, of)(maps), of)
     assert np.abs(points - joints).max() < 0.1 * of.map_scale[0]
 
 
-def test_quarter_turns_of_a_square_crop_lose_nothing() -> None:
-    """Under half-pixel cells they permute the cells: equal to the last bit."""
+def test_quarter_turns_of_a_square_crop_are_exact() -> None:
+    """With half-pixel cells they permute the cells: equal bit for bit."""
     of = spec()
     maps = np.random.default_rng(1).random((2, 17, 48, 48), np.float32)
     back = Reader(View(-90), of)(Reader(View(90), of)(maps))
@@ -62,10 +60,10 @@ def test_quarter_turns_of_a_square_crop_lose_nothing() -> None:
 
 
 def image() -> np.ndarray:
-    picture = np.zeros((300, 300, 3), np.uint8)
-    cv2.circle(picture, (150, 80), 30, (200, 180, 160), -1)
-    cv2.rectangle(picture, (120, 110), (180, 220), (90, 90, 200), -1)
-    return picture
+    drawn = np.zeros((300, 300, 3), np.uint8)
+    cv2.circle(drawn, (150, 80), 30, (200, 180, 160), -1)
+    cv2.rectangle(drawn, (120, 110), (180, 220), (90, 90, 200), -1)
+    return drawn
 
 
 def test_one_view_is_the_plain_runtime() -> None:
@@ -78,20 +76,20 @@ def test_one_view_is_the_plain_runtime() -> None:
     for (points, scores), (expected, heights) in [
         (one.infer(one.crop(image(), warp)), plain.infer(plain.crop(image(), warp)))
     ]:
-        sure = heights > 0.1
-        assert np.abs(points - expected)[sure].max(initial=0) < 0.01
+        detected = heights > 0.1
+        assert np.abs(points - expected)[detected].max(initial=0) < 0.01
         assert np.abs(scores - heights).max() < 1e-4
 
 
-def test_two_views_are_nearly_the_flip_test() -> None:
-    """Both average the mirrored view; multi-view weighs them by their peaks, so points that both
-    are sure of lie within a pixel."""
+def test_two_views_nearly_equal_the_flip_test() -> None:
+    """Both average with the mirrored view, here weighted by the peaks: points that are confident in
+    both lie within a pixel."""
     bundle = Bundle.open(find("movenet-lightning"))
     crops = bundle.reference["crops"]
     flip = Runtime(bundle, device="cpu", threads=1, flip=True)
     two = TtaRuntime(bundle, views=2, device="cpu", threads=1)
-    both = np.stack([crops, crops[:, :, ::-1]], 1).reshape(-1, *crops.shape[1:])
-    points, _ = two.infer(np.ascontiguousarray(both))
+    views = np.stack([crops, crops[:, :, ::-1]], 1).reshape(-1, *crops.shape[1:])
+    points, _ = two.infer(np.ascontiguousarray(views))
     expected, heights = flip.infer(crops)
     assert np.median(np.linalg.norm(points - expected, axis=2)[heights > 0.4]) < 1.0
 

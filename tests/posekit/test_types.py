@@ -121,7 +121,7 @@ def test_to_dict_keeps_raw_points_apart_and_says_none_for_no_id():
     assert person["raw_points"] == raw[0].tolist() != person["points"]
 
 
-def test_to_coco_scores_by_box_and_the_mean_of_what_is_seen():
+def test_to_coco_scores_by_box_and_the_mean_of_visible_keypoints():
     scores = np.zeros((1, COUNT))
     scores[0, :3] = 0.6, 0.8, 0.1  # the third lies under the threshold
     poses = make_poses(1, scores=scores, boxes=Boxes([[10, 20, 40, 80]], [0.5]))
@@ -134,7 +134,7 @@ def test_to_coco_scores_by_box_and_the_mean_of_what_is_seen():
     assert np.allclose(entry["keypoints"][2::3], scores[0], atol=1e-4)
 
 
-def test_nobody_seen_scores_zero_without_a_warning():
+def test_no_visible_keypoint_scores_zero_without_a_warning():
     poses = make_poses(1, scores=np.zeros((1, COUNT)))
     assert poses.to_coco()[0]["score"] == 0.0
 
@@ -242,8 +242,8 @@ def test_flip_shift_follows_from_where_a_cell_lies(w, stride):
         )
         assert spec.mirror_shift == pytest.approx(published, abs=1e-9), name
         for x in (0.0, 0.3 * width, width - 1.0):
-            seen, mirrored = (x - b) / a, (w - 1) - ((width - 1 - x) - b) / a
-            assert seen - mirrored == pytest.approx(spec.mirror_shift, abs=1e-9), name
+            plain, mirrored = (x - b) / a, (w - 1) - ((width - 1 - x) - b) / a
+            assert plain - mirrored == pytest.approx(spec.mirror_shift, abs=1e-9), name
 
 
 @pytest.mark.parametrize(

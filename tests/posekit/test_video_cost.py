@@ -39,9 +39,9 @@ def count_conversions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     converted: list[int] = []
     original = Converter.__call__
 
-    def counted(self: Converter, picture: Decoded) -> Frame:
-        converted.append(picture.index)
-        return original(self, picture)
+    def counted(self: Converter, decoded: Decoded) -> Frame:
+        converted.append(decoded.index)
+        return original(self, decoded)
 
     monkeypatch.setattr(Converter, "__call__", counted)
     return converted
@@ -87,7 +87,7 @@ def test_closing_takes_no_time_while_the_queue_is_full(tmp_path: Path) -> None:
     assert time.monotonic() - began < 1
 
 
-def test_a_picture_keeps_its_memory_as_long_as_any_view_of_it_lives() -> None:
+def test_an_image_keeps_its_memory_as_long_as_any_view_of_it_lives() -> None:
     pool = Pool(2)
     image = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
     corner = pool.copy(image)[:2, :2].T
@@ -138,7 +138,7 @@ def test_memory_stays_flat_over_a_long_video(tmp_path: Path) -> None:
     few = [numbered(i, (640, 480)) for i in range(4)]  # freed memory would hide growth
     images = [few[i % 4] for i in range(1500)]
     clip = make_clip(tmp_path / "long.mp4", images, options={"preset": "ultrafast"})
-    size, seen = 640 * 480 * 3, []
+    size, memory = 640 * 480 * 3, []
     with (
         read(clip) as reader,
         video.VideoWriter(tmp_path / "out.mp4", size=(640, 480), fps=25) as writer,
@@ -146,7 +146,7 @@ def test_memory_stays_flat_over_a_long_video(tmp_path: Path) -> None:
         for frame in reader:
             writer.write(frame.image, frame.time_s)
             if frame.index >= 500 and frame.index % 100 == 0:
-                seen.append(resident_bytes())
-    print(f"resident MiB after 500..1500 frames: {[s // 2**20 for s in seen]}")
-    # keeping even one picture in twenty over the 900 measured ones would add 45 of them
-    assert seen[-1] - seen[0] < 45 * size / 2, [s // 2**20 for s in seen]
+                memory.append(resident_bytes())
+    print(f"resident MiB after 500..1500 frames: {[s // 2**20 for s in memory]}")
+    # keeping even one frame in twenty over the 900 measured ones would add 45 of them
+    assert memory[-1] - memory[0] < 45 * size / 2, [s // 2**20 for s in memory]

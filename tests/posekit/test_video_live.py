@@ -1,4 +1,4 @@
-"""Cameras and streams: the newest or every frame, breaks mended, nobody waits for ever."""
+"""Cameras and streams: the newest or every frame, reconnection after breaks, no endless wait."""
 
 import contextlib
 import itertools
@@ -91,7 +91,7 @@ def test_a_stream_that_stays_away_is_given_up_with_one_sentence() -> None:
     reader.close()
 
 
-def test_an_endless_http_stream_is_live_and_mended() -> None:
+def test_an_endless_http_stream_is_live_and_reconnected() -> None:
     cuts = iter([40, None])
     with (
         http_server(lambda handler: send_transport_stream(handler, next(cuts), 100)) as url,
@@ -101,7 +101,7 @@ def test_an_endless_http_stream_is_live_and_mended() -> None:
     assert (reader.kind, reader.reconnected) == ("live", 1)
     numbers = [number for *_, number in got]
     again = numbers.index(0, 1)
-    assert 38 <= again <= 40  # the cut may cost the picture in the decoder's hand
+    assert 38 <= again <= 40  # the cut may cost the image in the decoder's hand
     assert numbers == [*range(again), *range(60 - again)]
 
 
@@ -163,7 +163,7 @@ def test_a_server_that_says_nothing_is_given_up_in_time(scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"{scheme}://user:secret@127.0.0.1:{mute.getsockname()[1]}/cam"
         began = time.monotonic()
-        with pytest.raises(SourceError, match="no answer within 1 s") as caught:
+        with pytest.raises(SourceError, match="no response within 1 s") as caught:
             read(url, options=ReadOptions(timeout_s=1))
         assert time.monotonic() - began < 4
     assert "secret" not in str(caught.value)
@@ -178,7 +178,7 @@ def test_a_port_where_nothing_listens_is_one_sentence(scheme: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_what_a_server_refuses_or_what_is_no_video_is_said() -> None:
+def test_what_a_server_refuses_or_what_is_not_a_video_is_reported() -> None:
     with (
         http_server(lambda handler: handler.send_error(404)) as url,
         pytest.raises(SourceError, match="404"),
@@ -201,7 +201,7 @@ def test_a_stalled_stream_is_left_at_once() -> None:
         reader.close()
         assert time.monotonic() - began < 2.9
         assert reading()
-        # the thread sits in a read that nobody can break; it ends with its own time-out
+        # the thread sits in a read that cannot be interrupted; it ends with its own time-out
         while reading() and time.monotonic() < began + 10:
             time.sleep(0.05)
         assert not reading()
@@ -209,7 +209,7 @@ def test_a_stalled_stream_is_left_at_once() -> None:
 
 
 class Stall:
-    """Answers with some pictures and then with nothing until `released`."""
+    """Sends some images and then with nothing until `released`."""
 
     def __init__(self) -> None:
         self.released = threading.Event()
@@ -289,7 +289,7 @@ def test_a_server_that_stalls_while_opening_is_given_up_in_time(
     assert took < 8
 
 
-def test_a_server_that_never_gives_a_frame_is_not_asked_again() -> None:
+def test_a_server_that_never_gives_a_frame_gets_no_second_request() -> None:
     connections = []
 
     def nothing(handler: BaseHTTPRequestHandler) -> None:
@@ -331,7 +331,7 @@ def test_a_pipe_that_nothing_writes_to_is_given_up(
     pipe = tmp_path / "pipe.mp4"
     os.mkfifo(pipe)
     began = time.monotonic()
-    with pytest.raises(SourceError, match=r"no answer within 0\.5 s"):
+    with pytest.raises(SourceError, match=r"no response within 0\.5 s"):
         read(pipe, options=ReadOptions(timeout_s=0.5))
     assert time.monotonic() - began < 5
     with pipe.open("wb"):  # lets the thread go

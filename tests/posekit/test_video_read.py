@@ -89,7 +89,7 @@ CORNERS[24:, :32], CORNERS[24:, 32:] = (20, 20, 220), (200, 200, 60)
         ((0, -ONE, -ONE, 0), CORNERS[::-1, ::-1].swapaxes(0, 1)),
     ],
 )
-def test_a_display_matrix_turns_the_picture_upright(
+def test_a_display_matrix_turns_the_image_upright(
     tmp_path: Path, matrix: tuple[int, ...], shown: np.ndarray
 ) -> None:
     a, b, c, d = matrix
@@ -105,7 +105,7 @@ def test_a_display_matrix_turns_the_picture_upright(
     assert reader.size == (shown.shape[1], shown.shape[0])
     assert frame.image.flags.c_contiguous
     far = np.abs(frame.image.astype(int) - shown).max(axis=2)
-    assert np.mean(far > 12) < 0.15  # only chroma beside the colours' edges
+    assert np.mean(far > 12) < 0.15  # only chroma beside the colors' edges
 
 
 def test_quarter_turns_agree_with_what_ffmpeg_calls_the_rotation(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_quarter_turns_agree_with_what_ffmpeg_calls_the_rotation(tmp_path: Path)
 
 @pytest.mark.parametrize("colors", [(1, 1), (1, 2), (5, 1), (5, 2)])
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le", "yuv444p"])
-def test_matrix_range_and_depth_give_back_the_colours(
+def test_matrix_range_and_depth_give_back_the_colors(
     tmp_path: Path, colors: tuple[int, int], pix_fmt: str
 ) -> None:
     clip = make_clip(
@@ -143,7 +143,7 @@ def test_odd_sizes_are_whole(tmp_path: Path, codec: str, pix_fmt: str) -> None:
         assert [number_of(frame.image) for frame in reader] == list(range(5))
 
 
-def test_sound_beside_the_picture_is_left_alone(tmp_path: Path) -> None:
+def test_sound_beside_the_video_is_ignored(tmp_path: Path) -> None:
     assert numbers(make_clip(tmp_path / "sound.mp4", 30, sound=True)) == list(range(30))
 
 
@@ -217,7 +217,7 @@ def broken(tmp_path: Path, what: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("what", "message"),
     [
         ("empty", "the file is empty"),
         ("text", "a text file, not a video"),
@@ -228,9 +228,9 @@ def broken(tmp_path: Path, what: str) -> Path:
         ("missing", "no such file"),
     ],
 )
-def test_what_is_no_video_gets_one_sentence(tmp_path: Path, what: str, said: str) -> None:
+def test_what_is_no_video_gets_one_sentence(tmp_path: Path, what: str, message: str) -> None:
     path = broken(tmp_path, what)
-    with pytest.raises(SourceError, match=said) as caught:
+    with pytest.raises(SourceError, match=message) as caught:
         read(path)
     assert path.name in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -252,7 +252,7 @@ def test_a_cut_file_with_its_index_gives_what_it_has_and_says_so(tmp_path: Path)
     with read(tmp_path / "cut.mp4") as reader:
         got = [number_of(frame.image) for frame in reader]
     assert 20 <= len(got) < 100
-    # the last piece is cut through, and pictures that lean on it may be off
+    # the last piece is cut through, and images that lean on it may be off
     assert got[:-4] == list(range(len(got) - 4))
     assert any("of 100 frames" in note for note in reader.notes)
 

@@ -24,7 +24,7 @@ def save(path: Path, image: np.ndarray) -> Path:
     return path
 
 
-def picture(height: int = 40, width: int = 60) -> np.ndarray:
+def drawn(height: int = 40, width: int = 60) -> np.ndarray:
     image = np.zeros((height, width, 3), np.uint8)
     image[: height // 2] = (250, 120, 10)  # BGR
     image[height // 2 :] = (30, 60, 90)
@@ -33,7 +33,7 @@ def picture(height: int = 40, width: int = 60) -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp", "tiff", "PNG", "JPEG"])
 def test_an_image_file_is_one_rgb_frame(tmp_path: Path, suffix: str) -> None:
-    path = save(tmp_path / f"Bild ä.{suffix}", picture())
+    path = save(tmp_path / f"Bild ä.{suffix}", drawn())
     with read(path) as reader:
         frames = list(reader)
     assert (reader.kind, reader.size, reader.frame_count) == ("images", (60, 40), 1)
@@ -43,16 +43,16 @@ def test_an_image_file_is_one_rgb_frame(tmp_path: Path, suffix: str) -> None:
     assert frames[0].image.flags.c_contiguous
 
 
-def test_grey_alpha_and_sixteen_bit_become_plain_rgb(tmp_path: Path) -> None:
-    colour = picture()
-    alpha = np.dstack([colour, np.full(colour.shape[:2], 7, np.uint8)])
-    sixteen = colour.astype(np.uint16) * 256 + 99
+def test_gray_alpha_and_sixteen_bit_become_plain_rgb(tmp_path: Path) -> None:
+    color = drawn()
+    alpha = np.dstack([color, np.full(color.shape[:2], 7, np.uint8)])
+    sixteen = color.astype(np.uint16) * 256 + 99
     for name, image, expected in (
-        ("grey.png", colour[..., 0], (250, 250, 250)),
+        ("gray.png", color[..., 0], (250, 250, 250)),
         ("alpha.png", alpha, (10, 120, 250)),
         ("sixteen.png", sixteen, (10, 120, 250)),
         ("sixteen.tiff", sixteen, (10, 120, 250)),
-        ("sixteen-grey.png", sixteen[..., 0], (250, 250, 250)),
+        ("sixteen-gray.png", sixteen[..., 0], (250, 250, 250)),
     ):
         with read(save(tmp_path / name, image)) as reader:
             got = next(reader).image
@@ -101,9 +101,9 @@ def test_a_pattern_of_images_is_one_source(tmp_path: Path) -> None:
 
 
 def test_a_damaged_image_is_named(tmp_path: Path) -> None:
-    good = save(tmp_path / "1.png", picture())
+    good = save(tmp_path / "1.png", drawn())
     (tmp_path / "2.png").write_bytes(good.read_bytes()[:90])
-    save(tmp_path / "3.png", picture())
+    save(tmp_path / "3.png", drawn())
     with read(tmp_path) as reader:
         next(reader)
         with pytest.raises(SourceError, match=r"2\.png: not an image that can be decoded"):
@@ -154,7 +154,7 @@ def test_a_url_is_shown_without_its_secrets(url: str, name: str, stem: str) -> N
 
 
 def test_other_kinds_of_url_and_live_or_not(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="ftp://: not a kind of URL"):
+    with pytest.raises(SourceError, match="ftp://: not a supported kind of URL"):
         read("ftp://host/clip.mp4")
     with pytest.raises(SourceError, match="not a valid URL"):
         read("http://host:port/clip.mp4")
@@ -172,7 +172,7 @@ def test_real_photos_are_read() -> None:
 def test_images_are_named_by_their_path_from_the_source(tmp_path: Path) -> None:
     for folder in ("cam1", "cam2"):
         (tmp_path / "in" / folder).mkdir(parents=True)
-        save(tmp_path / "in" / folder / "0001.png", picture())
+        save(tmp_path / "in" / folder / "0001.png", drawn())
     patterns = {
         str(tmp_path / "in/**/*.png"): ["cam1/0001.png", "cam2/0001.png"],
         str(tmp_path / "in/cam?/0001.png"): ["cam1/0001.png", "cam2/0001.png"],
@@ -190,7 +190,7 @@ def test_a_relative_pattern_names_images_from_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a").mkdir()
-    save(tmp_path / "a" / "x.png", picture())
+    save(tmp_path / "a" / "x.png", drawn())
     monkeypatch.chdir(tmp_path)
     for pattern in ("**/*.png", "./*/x.png"):
         with read(pattern) as reader:
@@ -202,12 +202,12 @@ def test_loops_of_links_end_and_linked_folders_are_entered_once(tmp_path: Path) 
     folder = tmp_path / "in"
     for depth in range(12):
         folder.mkdir()
-        save(folder / f"{depth}.png", picture())
+        save(folder / f"{depth}.png", drawn())
         (folder / "back").symlink_to(tmp_path / "in")
         (folder / "up").symlink_to("..")
         folder = folder / "sub"
     (tmp_path / "pool").mkdir()
-    save(tmp_path / "pool" / "linked.png", picture())
+    save(tmp_path / "pool" / "linked.png", drawn())
     (tmp_path / "in" / "cam").symlink_to(tmp_path / "pool")
     (source,) = expand([str(tmp_path / "in/**/*.png")])
     names = sorted(Path(source.identity(path)).name for path in source.paths)

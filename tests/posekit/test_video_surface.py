@@ -107,7 +107,7 @@ def both(clip: Path, chip: HostDecoders, **options: Any) -> tuple[list[Any], lis
 
 
 def check_equal(found: list[Any], expected: list[Any]) -> None:
-    """The same numbers, times and, bit for bit, pictures."""
+    """The same numbers, times and, bit for bit, images."""
     assert [each[:2] for each in found] == [each[:2] for each in expected]
     assert len(found) > 0
     for (_, _, image), (_, _, wanted) in zip(found, expected, strict=True):
@@ -120,7 +120,7 @@ def check_equal(found: list[Any], expected: list[Any]) -> None:
     [("mp4", "libx264"), ("mkv", "libx264"), ("ts", "libx264"), ("webm", "libvpx-vp9")],
 )
 def test_frames_are_those_of_pyav(tmp_path: Path, suffix: str, codec: str) -> None:
-    """Also where pictures are stored in another order than they are shown."""
+    """Also where images are stored in another order than they are shown."""
     options = B_FRAMES if codec == "libx264" else {}
     clip = make_clip(tmp_path / f"clip.{suffix}", 30, codec=codec, options=options)
     chip = HostDecoders()
@@ -167,7 +167,7 @@ def test_windows_begin_and_end_at_the_same_frames(
 
 
 @pytest.mark.parametrize("colors", [(1, 1), (1, 2), (5, 1), (5, 2), (2, 0)])
-def test_matrix_and_range_are_told_and_kept(tmp_path: Path, colors: tuple[int, int]) -> None:
+def test_matrix_and_range_are_read_and_kept(tmp_path: Path, colors: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     tiles = rng.integers(0, 256, (6, 10, 3), np.uint8).repeat(16, 0).repeat(16, 1)
     clip = make_clip(tmp_path / "c.mp4", [tiles] * 2, colors=colors)
@@ -204,7 +204,7 @@ def test_frames_that_an_edit_list_hides_stay_hidden(cut: Path) -> None:
     assert reader.decoder == "a chip"
 
 
-def test_packets_that_are_not_shown_give_no_picture_and_a_restart_forgets(cut: Path) -> None:
+def test_packets_that_are_not_shown_give_no_frame_and_a_restart_clears(cut: Path) -> None:
     """As after a seek that led too far: the same packets come again from the beginning."""
     with av.open(str(cut)) as container:
         stream = container.streams.video[0]
@@ -230,13 +230,13 @@ UNFIT: list[tuple[dict[str, Any], str]] = [
     ({"images": 4, "pix_fmt": "yuv420p10le"}, "yuv420p10le, not 8-bit"),
     ({"images": 4, "pix_fmt": "yuv444p"}, "yuv444p, not 8-bit"),
     (odd(), "yuv444p, not 8-bit"),
-    ({"images": 4, "colors": (9, 1)}, "colours are of another kind"),
+    ({"images": 4, "colors": (9, 1)}, "colors are of another kind"),
     ({"images": 4, "codec": "mpeg4"}, "codec is mpeg4"),
 ]
 
 
 @pytest.mark.parametrize(("made", "reason"), UNFIT)
-def test_what_a_gpu_does_not_decode_is_left_to_pyav_and_told(
+def test_what_a_gpu_does_not_decode_is_left_to_pyav_and_noted(
     tmp_path: Path, made: dict[str, Any], reason: str
 ) -> None:
     clip = make_clip(tmp_path / "clip.mp4", **made)
@@ -274,7 +274,7 @@ def test_where_the_gpu_stops_pyav_goes_on(tmp_path: Path, every: int) -> None:
 @pytest.mark.parametrize(
     "mistake", [{"shift": 1}, {"mute": True}, {"breaks": 0}, {"backwards": True}]
 )
-def test_wrong_time_stamps_or_no_pictures_are_noticed(
+def test_wrong_time_stamps_or_no_frames_are_noticed(
     tmp_path: Path, mistake: dict[str, Any]
 ) -> None:
     clip = make_clip(tmp_path / "clip.mp4", 12, options=B_FRAMES)
@@ -284,7 +284,7 @@ def test_wrong_time_stamps_or_no_pictures_are_noticed(
     assert len(reader.notes) == 1
 
 
-def test_pictures_come_to_the_host_when_asked_for_and_once(tmp_path: Path) -> None:
+def test_frames_are_copied_to_the_host_on_first_access_and_once(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.mp4", 10, options={"bf": "0"})
     chip = HostDecoders()
     with video.read(clip, decoders=chip) as reader:
@@ -299,8 +299,8 @@ def test_pictures_come_to_the_host_when_asked_for_and_once(tmp_path: Path) -> No
 
 
 def test_images_and_lost_files_are_as_without_a_gpu(tmp_path: Path) -> None:
-    picture = shipped("tests/data/coco_000000397133.jpg")
-    with video.read(picture, decoders=HostDecoders()) as reader:
+    photo = shipped("tests/data/coco_000000397133.jpg")
+    with video.read(photo, decoders=HostDecoders()) as reader:
         assert reader.decoder == "OpenCV"
     short = tmp_path / "short.mp4"
     short.write_bytes(make_clip(tmp_path / "clip.mp4", 5).read_bytes()[:400])

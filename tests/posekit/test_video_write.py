@@ -1,4 +1,4 @@
-"""Pictures into video files: whole or not there, each at its time."""
+"""Images into video files: whole or not there, each at its time."""
 
 import gc
 import os
@@ -30,7 +30,7 @@ def files(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("codec", ["h264", "vp9", "av1"])
-def test_pictures_and_their_uneven_times_come_back(tmp_path: Path, codec: str) -> None:
+def test_images_and_their_uneven_times_come_back(tmp_path: Path, codec: str) -> None:
     if usable(codec) is None:
         pytest.skip(f"this PyAV has no {codec} encoder")
     times = [0.0, 0.01, 0.05, 0.2, 0.24, 1.0, 1.5, 1.54]
@@ -43,11 +43,11 @@ def test_pictures_and_their_uneven_times_come_back(tmp_path: Path, codec: str) -
     with read(path) as reader:
         frames = list(reader)
     assert [number_of(frame.image) for frame in frames] == list(range(len(times)))
-    # from 0 on, however late the first picture was; MP4 keeps 1/90000 s or finer
+    # from 0 on, however late the first image was; MP4 keeps 1/90000 s or finer
     assert [frame.time_s for frame in frames] == pytest.approx(times, abs=2e-5)
 
 
-def test_colours_survive_and_are_labelled(tmp_path: Path) -> None:
+def test_colors_survive_and_are_tagged(tmp_path: Path) -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     image[:32, :32], image[:32, 32:] = (220, 20, 20), (20, 220, 20)
     image[32:, :32], image[32:, 32:] = (20, 20, 220), (200, 200, 60)
@@ -76,7 +76,7 @@ def test_odd_sizes_keep_pixel_coordinates(tmp_path: Path) -> None:
     assert np.abs(back[:, 61] - 120).max() < 12
 
 
-def test_pictures_of_another_size_are_fitted_with_borders(tmp_path: Path) -> None:
+def test_images_of_another_size_are_fitted_with_borders(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "f.mp4", size=(160, 96), fps=25) as writer:
         writer.write(np.full((96, 160, 3), 200, np.uint8), 0)
         writer.write(np.full((200, 100, 3), 200, np.uint8), 1)
@@ -87,7 +87,7 @@ def test_pictures_of_another_size_are_fitted_with_borders(tmp_path: Path) -> Non
     assert second[48, 150].max() < 30
 
 
-def test_the_index_stands_before_the_pictures(tmp_path: Path) -> None:
+def test_the_index_stands_before_the_frames(tmp_path: Path) -> None:
     film(tmp_path / "f.mp4").close()
     data = (tmp_path / "f.mp4").read_bytes()
     assert 0 < data.find(b"moov") < data.find(b"mdat")
@@ -136,7 +136,7 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
-def test_no_picture_no_file(tmp_path: Path) -> None:
+def test_no_image_no_file(tmp_path: Path) -> None:
     writer = film(tmp_path / "f.mp4", 0)
     writer.close()
     assert files(tmp_path) == []
@@ -159,7 +159,7 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="fps"):
         VideoWriter(tmp_path / "f.mp4", size=(10, 10), fps=0)
     writer = film(tmp_path / "f.mp4")
-    with pytest.raises(InputError, match="uint8 picture"):
+    with pytest.raises(InputError, match="uint8 image"):
         writer.write(np.zeros((4, 4), np.uint8), 2)
     writer.abort()
 

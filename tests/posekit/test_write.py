@@ -199,7 +199,7 @@ def test_label_studio_percentages_lead_back_to_the_pixels(tmp_path):
     assert np.allclose(found, SEQUENCE[1].points[1], atol=0.5e-4 * 3.2 + 1e-5)
 
 
-def test_label_studio_keeps_points_in_the_picture_and_leaves_unseen_ones_out(tmp_path):
+def test_label_studio_keeps_points_in_the_image_and_leaves_invisible_ones_out(tmp_path):
     poses = make_poses([1])
     poses.points[0, 0] = -50, 500
     poses.scores[0, 1] = 0.1

@@ -179,12 +179,12 @@ table._GROUP = 1_700  # a row group each 100 frames, as a long video has many
 writers = open_writers(
     sys.argv[2:], Path(sys.argv[1]), "clip", header=Header("1", "m", "0", COCO_17, "s")
 )
-picture, points = np.zeros((9, 9, 3), np.uint8), np.random.default_rng(0).uniform(0, 99, (17, 2))
+image, points = np.zeros((9, 9, 3), np.uint8), np.random.default_rng(0).uniform(0, 99, (17, 2))
 boxes = Boxes([[0, 0, 9, 9]])
 memory = []
 for index in range(2400):
     poses = Poses(points[None] + index / 7, np.ones((1, 17)), boxes, COCO_17, ids=[1])
-    writers.write(Frame(picture, index, index / 30), poses)
+    writers.write(Frame(image, index, index / 30), poses)
     if index % 800 == 799:
         memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
 writers.close()

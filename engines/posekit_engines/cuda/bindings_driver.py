@@ -12,7 +12,7 @@ from typing import Any
 from posekit.errors import DeviceError, KernelError, PosekitError
 from posekit_engines.cuda.driver import DeviceInfo, Launch
 
-# CUresult of a module, a function or a kernel that ran wrong; all others tell of the device.
+# CUresult of a failed module, function or kernel; all others concern the device.
 KERNEL_FAULTS = frozenset({200, 209, 218, 220, 221, 222, 223, 500, *range(700, 720)})
 _MAJOR, _MINOR = 75, 76  # CUdevice_attribute
 _CAPTURE_THREAD = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on
@@ -20,7 +20,7 @@ _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 
 
 class BindingsDriver:
-    """The primary context of GPU number `index`; see `cuda.Driver`.
+    """The primary context of GPU number `index`; see `cuda.driver.Driver`.
 
     Raises DeviceError: no NVIDIA driver, or no such GPU.
     """
@@ -29,46 +29,46 @@ class BindingsDriver:
 
     def __init__(self, index: int) -> None:
         self._cuda: Any = importlib.import_module("cuda.bindings.driver")
-        self._here = threading.local()
+        self._thread = threading.local()
         try:
-            self._ask("cuInit", 0)
+            self._call_unbound("cuInit", 0)
         except RuntimeError as error:  # cuda-bindings found no libcuda
             raise DeviceError(
                 f"no NVIDIA driver on this machine ({error}); install one, or use --device cpu"
             ) from error
-        count = self._ask("cuDeviceGetCount")
+        count = self._call_unbound("cuDeviceGetCount")
         if not 0 <= index < count:
             raise DeviceError(f"cuda:{index}: this machine has {count} GPU(s), numbered from 0")
-        self._device = self._ask("cuDeviceGet", index)
-        self._context = self._ask("cuDevicePrimaryCtxRetain", self._device)
+        self._device = self._call_unbound("cuDeviceGet", index)
+        self._context = self._call_unbound("cuDevicePrimaryCtxRetain", self._device)
         self.info = self._info(index)
 
     def _info(self, index: int) -> DeviceInfo:
-        name = self._ask("cuDeviceGetName", 256, self._device).split(b"\0")[0].decode()
+        name = self._call_unbound("cuDeviceGetName", 256, self._device).split(b"\0")[0].decode()
         attribute = self._cuda.CUdevice_attribute
         major, minor = (
-            int(self._ask("cuDeviceGetAttribute", attribute(which), self._device))
+            int(self._call_unbound("cuDeviceGetAttribute", attribute(which), self._device))
             for which in (_MAJOR, _MINOR)
         )
-        memory = int(self._ask("cuDeviceTotalMem", self._device))
-        version = int(self._ask("cuDriverGetVersion"))
+        memory = int(self._call_unbound("cuDeviceTotalMem", self._device))
+        version = int(self._call_unbound("cuDriverGetVersion"))
         driver = (version // 1000, version % 1000 // 10)
         return DeviceInfo(index, name, (major, minor), memory, driver)
 
     def allocate(self, size: int) -> int:
-        """Bytes on the GPU. Raises DeviceError."""
+        """The address of new bytes on the GPU. Raises DeviceError."""
         return int(self._call("cuMemAlloc", size))
 
-    def release(self, address: int) -> None:
-        """Give them back."""
+    def free(self, address: int) -> None:
+        """Free memory on the GPU."""
         self._call("cuMemFree", address)
 
     def allocate_pinned(self, size: int) -> int:
-        """Page-locked bytes of the host. Raises DeviceError."""
+        """The address of new page-locked bytes of the host. Raises DeviceError."""
         return int(self._call("cuMemHostAlloc", size, 0))
 
-    def release_pinned(self, address: int) -> None:
-        """Give them back."""
+    def free_pinned(self, address: int) -> None:
+        """Free page-locked memory of the host."""
         self._call("cuMemFreeHost", address)
 
     def upload(self, address: int, source: int, size: int, *, stream: int) -> None:
@@ -83,12 +83,12 @@ class BindingsDriver:
         """Queue a copy on the GPU."""
         self._call("cuMemcpyDtoDAsync", target, source, size, stream)
 
-    def load(self, image: bytes) -> int:
-        """A module of a cubin or PTX. Raises KernelError."""
-        return int(self._call("cuModuleLoadData", image))
+    def load(self, binary: bytes) -> int:
+        """Load a cubin or PTX as a module. Raises KernelError."""
+        return int(self._call("cuModuleLoadData", binary))
 
     def function(self, module: int, name: str) -> int:
-        """A kernel by name. Raises KernelError."""
+        """A module's kernel by name. Raises KernelError."""
         return int(self._call("cuModuleGetFunction", module, name.encode()))
 
     def launch(self, function: int, launch: Launch, stream: int) -> None:
@@ -106,55 +106,55 @@ class BindingsDriver:
             0,
         )
 
-    def make_stream(self) -> int:
+    def create_stream(self) -> int:
         """A stream that does not wait for the default one."""
         return int(self._call("cuStreamCreate", _NON_BLOCKING))
 
-    def release_stream(self, stream: int) -> None:
-        """When its work is done."""
+    def destroy_stream(self, stream: int) -> None:
+        """Destroy a stream whose work is done."""
         self._call("cuStreamDestroy", stream)
 
-    def finish(self, stream: int) -> None:
-        """Wait for the stream. Raises KernelError where a kernel went wrong."""
+    def synchronize_stream(self, stream: int) -> None:
+        """Block until the stream's work is done. Raises KernelError where a kernel failed."""
         self._call("cuStreamSynchronize", stream)
 
-    def make_event(self) -> int:
-        """An event with a time."""
+    def create_event(self) -> int:
+        """An event with timing."""
         return int(self._call("cuEventCreate", 0))
 
-    def release_event(self, event: int) -> None:
-        """At any time."""
+    def destroy_event(self, event: int) -> None:
+        """Destroy an event."""
         self._call("cuEventDestroy", event)
 
     def record(self, event: int, stream: int) -> None:
-        """Mark the stream's end of now."""
+        """Record the event after the work that is queued now."""
         self._call("cuEventRecord", event, stream)
 
     def wait(self, stream: int, event: int) -> None:
-        """What the stream is given from now on waits for the event."""
+        """Make later work of the stream wait for the event."""
         self._call("cuStreamWaitEvent", stream, event, 0)
 
-    def reach(self, event: int) -> None:
-        """Wait for the event. Raises KernelError where a kernel went wrong."""
+    def synchronize_event(self, event: int) -> None:
+        """Block until the event is reached. Raises KernelError where a kernel failed."""
         self._call("cuEventSynchronize", event)
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
-        """Our context is current on this thread, and stays so."""
-        self._ask("cuCtxSetCurrent", self._context)
+        """Make our context current on this thread; it stays current."""
+        self._call_unbound("cuCtxSetCurrent", self._context)
         yield
 
     def elapsed_ms(self, start: int, end: int) -> float:
-        """Between two events that were reached."""
+        """Milliseconds between two events that were reached."""
         return float(self._call("cuEventElapsedTime", start, end))
 
     def begin_capture(self, stream: int) -> None:
-        """Record what this thread queues on the stream."""
+        """Start recording what this thread queues on the stream."""
         mode = self._cuda.CUstreamCaptureMode(_CAPTURE_THREAD)
         self._call("cuStreamBeginCapture", stream, mode)
 
     def end_capture(self, stream: int) -> int:
-        """The recorded work, ready to run."""
+        """The recorded work as an executable graph."""
         graph = self._call("cuStreamEndCapture", stream)
         try:
             return int(self._call("cuGraphInstantiate", graph, 0))
@@ -162,21 +162,21 @@ class BindingsDriver:
             self._call("cuGraphDestroy", graph)
 
     def replay(self, graph: int, stream: int) -> None:
-        """Queue recorded work."""
+        """Queue a graph."""
         self._call("cuGraphLaunch", graph, stream)
 
-    def release_graph(self, graph: int) -> None:
-        """When it has run."""
+    def destroy_graph(self, graph: int) -> None:
+        """Destroy a graph that has run."""
         self._call("cuGraphExecDestroy", graph)
 
     def _call(self, function: str, *arguments: Any) -> Any:
-        """As `_ask`, with the context made current on this thread first."""
-        if not getattr(self._here, "ready", False):
-            self._ask("cuCtxSetCurrent", self._context)
-            self._here.ready = True
-        return self._ask(function, *arguments)
+        """`_call_unbound` with our context current on this thread."""
+        if not getattr(self._thread, "ready", False):
+            self._call_unbound("cuCtxSetCurrent", self._context)
+            self._thread.ready = True
+        return self._call_unbound(function, *arguments)
 
-    def _ask(self, function: str, *arguments: Any) -> Any:
+    def _call_unbound(self, function: str, *arguments: Any) -> Any:
         status, *result = getattr(self._cuda, function)(*arguments)
         if int(status):
             _, text = self._cuda.cuGetErrorString(status)
@@ -185,12 +185,12 @@ class BindingsDriver:
 
 
 def failure(function: str, status: int, text: str) -> PosekitError:
-    """The error that a driver call's status stands for."""
+    """The error for a failed driver call's status."""
     if status == 2:  # CUDA_ERROR_OUT_OF_MEMORY
         return DeviceError(f"the GPU has no memory left ({function}); use smaller batches")
     if status in (209, 222):  # NO_BINARY_FOR_GPU, UNSUPPORTED_PTX_VERSION
         return KernelError(
-            f"the GPU's driver does not take the compiled kernel ({text}): it is older than NVRTC; "
+            f"the GPU's driver cannot load the compiled kernel ({text}): it is older than NVRTC; "
             "update the driver or install an older nvidia-cuda-nvrtc"
         )
     kind = KernelError if status in KERNEL_FAULTS else DeviceError

@@ -1,7 +1,6 @@
-"""What posekit asks of CUDA: one small interface, served by pycuda or by cuda-bindings.
+"""Buffers, streams, events, kernels and CUDA graphs of one GPU, on a `Driver`.
 
-`open_device` takes the driver package that is there; a `Device` then hands out buffers, streams,
-events, compiled kernels and captured graphs, and asks nothing else of CUDA.
+`open.open_device` chooses the driver package, pycuda or cuda-bindings.
 """
 
 from __future__ import annotations
@@ -19,72 +18,75 @@ from posekit.errors import DeviceError, InputError, KernelError
 from posekit_engines.cuda import nvrtc
 from posekit_engines.cuda.driver import Driver, Launch
 
-Compiled = Callable[[str, tuple[int, int]], bytes]
+CompileKernel = Callable[[str, tuple[int, int]], bytes]
+"""A kernel's name and a compute capability to its cubin or PTX."""
 
 
 class Device:
-    """A GPU in use. What it hands out is released when nobody holds it any more."""
+    """A GPU in use. The memory and handles of what it creates are freed by garbage collection."""
 
-    def __init__(self, driver: Driver, compiled: Compiled = nvrtc.compile_kernel) -> None:
+    def __init__(
+        self, driver: Driver, compile_kernel: CompileKernel = nvrtc.compile_kernel
+    ) -> None:
         self.driver = driver
         self.info = driver.info
-        self._compiled = compiled
+        self._compile_kernel = compile_kernel
         self._functions: dict[str, int] = {}
 
     def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
-        """Memory on the GPU for an array, not cleared. Raises DeviceError (none left)."""
+        """Uninitialized memory on the GPU for an array. Raises DeviceError (none left)."""
         return Buffer(self.driver, shape, np.dtype(dtype))
 
-    def uploaded(self, array: NDArray[Any], stream: Stream | None = None) -> Buffer:
-        """A new buffer that holds `array`. Raises DeviceError."""
+    def upload(self, array: NDArray[Any], stream: Stream | None = None) -> Buffer:
+        """A new buffer with the content of `array`. Raises DeviceError."""
         buffer = self.buffer(array.shape, array.dtype)
         buffer.upload(array, stream)
         return buffer
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """An array in page-locked memory: copies from and to it need not wait."""
+        """An uninitialized array in page-locked memory: copies from and to it are asynchronous."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         address = self.driver.allocate_pinned(max(size, 1))
         memory = (ctypes.c_ubyte * max(size, 1)).from_address(address)
-        _release_with(memory, self.driver.release_pinned, address)
+        _free_with(memory, self.driver.free_pinned, address)
         array: NDArray[Any] = np.ndarray(shape, np.dtype(dtype), buffer=memoryview(memory))
         return array
 
     def stream(self) -> Stream:
-        """A new queue of work."""
+        """A new stream."""
         return Stream(self.driver)
 
     def event(self) -> Event:
-        """A new mark in a queue, with its time."""
+        """A new event with timing."""
         return Event(self.driver)
 
     def launch(self, kernel: str, name: str, *, launch: Launch, stream: Stream | None) -> None:
-        """Queue the function `name` of `kernel`.cu, compiled at its first use.
+        """Queue the function `name` of `kernel`.cu, compiled on first use.
 
         Raises KernelError, MissingExtraError.
         """
         if name not in self._functions:
-            image = self._compiled(kernel, self.info.capability)
-            self._functions[name] = self.driver.function(self.driver.load(image), name)
+            binary = self._compile_kernel(kernel, self.info.capability)
+            self._functions[name] = self.driver.function(self.driver.load(binary), name)
         self.driver.launch(self._functions[name], launch, _handle(stream))
 
     @contextlib.contextmanager
     def capture(self, stream: Stream) -> Iterator[Graph]:
-        """What the block queues on `stream` becomes the graph, ready after the block.
+        """Record what the block queues on `stream`; the graph is ready after the block.
 
-        Nothing of it runs yet. Kernels must have been launched once before, buffers and pinned
-        arrays must exist: CUDA allows neither loading nor allocating while it records.
+        Nothing runs in the block. Kernels must have been launched once before, buffers and pinned
+        arrays must exist: CUDA can neither load nor allocate while it records.
         """
         graph = Graph(self.driver)
         self.driver.begin_capture(stream.handle)
         try:
             yield graph
         except BaseException:
-            # The first error is the one to tell.
+            # the first error is the one to report
             with contextlib.suppress(KernelError, DeviceError):
-                self.driver.release_graph(self.driver.end_capture(stream.handle))
+                self.driver.destroy_graph(self.driver.end_capture(stream.handle))
             raise
-        graph.ready(self.driver.end_capture(stream.handle))
+        graph.attach(self.driver.end_capture(stream.handle))
 
 
 class Buffer:
@@ -92,30 +94,30 @@ class Buffer:
 
     def __init__(self, driver: Driver, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._driver = driver
-        self._whole: Buffer | None = None
+        self._base: Buffer | None = None
         self.shape, self.dtype = tuple(int(n) for n in shape), dtype
         self.nbytes = int(np.prod(self.shape)) * dtype.itemsize
         self.address = driver.allocate(max(self.nbytes, 1))
-        _release_with(self, driver.release, self.address)
+        _free_with(self, driver.free, self.address)
 
     def __repr__(self) -> str:
         return f"Buffer({self.dtype}, {self.shape}, at {self.address:#x})"
 
-    def part(self, start: int, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
-        """An array within this one, from byte `start` on; it keeps this one. Raises InputError."""
-        part = object.__new__(Buffer)
-        part._driver, part._whole = self._driver, self
-        part.shape, part.dtype = tuple(int(n) for n in shape), np.dtype(dtype)
-        part.nbytes = int(np.prod(part.shape)) * part.dtype.itemsize
-        part.address = self.address + start
-        if start < 0 or start + part.nbytes > self.nbytes or start % part.dtype.itemsize:
-            raise InputError(f"part: {part.dtype} {part.shape} from byte {start} on, in {self}")
-        return part
+    def view(self, start: int, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
+        """An array within this one from byte `start` on, sharing memory. Raises InputError."""
+        view = object.__new__(Buffer)
+        view._driver, view._base = self._driver, self
+        view.shape, view.dtype = tuple(int(n) for n in shape), np.dtype(dtype)
+        view.nbytes = int(np.prod(view.shape)) * view.dtype.itemsize
+        view.address = self.address + start
+        if start < 0 or start + view.nbytes > self.nbytes or start % view.dtype.itemsize:
+            raise InputError(f"view: {view.dtype} {view.shape} from byte {start} on, in {self}")
+        return view
 
     def upload(self, array: NDArray[Any], stream: Stream | None = None) -> None:
-        """Copy `array` here, or its rows to the first of these; pinned memory does not wait.
+        """Copy `array` into the first rows; with a stream and pinned memory asynchronously.
 
-        With a stream, `array` must stay as it is until the stream has come to the copy.
+        With a stream, `array` must not change until the stream has reached the copy.
         Raises InputError, DeviceError.
         """
         fits = array.dtype == self.dtype and array.shape[1:] == self.shape[1:]
@@ -128,10 +130,10 @@ class Buffer:
             source = array.ctypes.data
             self._driver.upload(self.address, source, array.nbytes, stream=_handle(stream))
         if stream is None:
-            self._driver.finish(0)
+            self._driver.synchronize_stream(0)
 
     def copy(self, start: int, source: int, size: int, *, stream: Stream) -> None:
-        """Queue a copy of `size` bytes at the GPU's address `source` to here, from byte `start` on.
+        """Queue a copy of `size` bytes from the GPU address `source` to byte `start` of this one.
 
         Raises InputError, DeviceError.
         """
@@ -140,7 +142,7 @@ class Buffer:
         self._driver.copy(self.address + start, source, size, stream=stream.handle)
 
     def download(self, out: NDArray[Any] | None = None, stream: Stream | None = None) -> Any:
-        """What is here, as an array: `out` where given (its rows). With a stream: later.
+        """The content, or its first rows in `out`. With a stream: once that has reached the copy.
 
         Raises InputError, DeviceError.
         """
@@ -152,59 +154,59 @@ class Buffer:
             target = out.ctypes.data
             self._driver.download(target, self.address, out.nbytes, stream=_handle(stream))
         if stream is None:
-            self._driver.finish(0)
+            self._driver.synchronize_stream(0)
         return out
 
 
 class Stream:
-    """A queue of work on the GPU."""
+    """A CUDA stream: work that runs in order."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self.handle = driver.make_stream()
-        _release_with(self, driver.release_stream, self.handle)
+        self.handle = driver.create_stream()
+        _free_with(self, driver.destroy_stream, self.handle)
 
-    def finish(self) -> None:
-        """Wait until all that was queued is done. Raises DeviceError, KernelError."""
-        self._driver.finish(self.handle)
+    def synchronize(self) -> None:
+        """Block until all queued work is done. Raises DeviceError, KernelError."""
+        self._driver.synchronize_stream(self.handle)
 
     def wait(self, event: Event) -> None:
-        """What is queued from now on waits for `event`, recorded on another stream."""
+        """Make work queued from now on wait for `event`, recorded on another stream."""
         self._driver.wait(self.handle, event.handle)
 
 
 class Event:
-    """A mark in a stream."""
+    """A CUDA event: a point in a stream's work."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self.handle = driver.make_event()
-        _release_with(self, driver.release_event, self.handle)
+        self.handle = driver.create_event()
+        _free_with(self, driver.destroy_event, self.handle)
 
     def record(self, stream: Stream) -> None:
-        """Set the mark behind what is queued now."""
+        """Record it after the work that is queued now."""
         self._driver.record(self.handle, stream.handle)
 
-    def reach(self) -> None:
-        """Wait until the mark is reached. Raises DeviceError, KernelError."""
-        self._driver.reach(self.handle)
+    def synchronize(self) -> None:
+        """Block until its last record is reached. Raises DeviceError, KernelError."""
+        self._driver.synchronize_event(self.handle)
 
     def since_ms(self, start: Event) -> float:
-        """Milliseconds from `start` to this mark; both must have been reached."""
+        """Milliseconds from `start` to this event; both must have been reached."""
         return self._driver.elapsed_ms(start.handle, self.handle)
 
 
 class Graph:
-    """Recorded work, queued again as one: see `Device.capture`."""
+    """A CUDA graph: recorded work that is queued again as one; see `Device.capture`."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._handle: int | None = None
 
-    def ready(self, handle: int) -> None:
-        """Take over the recorded graph."""
+    def attach(self, handle: int) -> None:
+        """Own the recorded graph of this handle."""
         self._handle = handle
-        _release_with(self, self._driver.release_graph, handle)
+        _free_with(self, self._driver.destroy_graph, handle)
 
     def replay(self, stream: Stream) -> None:
         """Queue all of it on `stream`. Raises KernelError (nothing was recorded)."""
@@ -213,9 +215,9 @@ class Graph:
         self._driver.replay(self._handle, stream.handle)
 
 
-def _release_with(holder: object, release: Callable[[int], None], handle: int) -> None:
-    """Release when the holder goes; at the program's end CUDA frees all by itself."""
-    weakref.finalize(holder, release, handle).atexit = False
+def _free_with(owner: object, free: Callable[[int], None], handle: int) -> None:
+    """Free the handle with its owner; at the end of the process CUDA frees everything itself."""
+    weakref.finalize(owner, free, handle).atexit = False
 
 
 def _handle(stream: Stream | None) -> int:

@@ -1,4 +1,4 @@
-"""What the two CUDA drivers have in common."""
+"""The interface of both CUDA driver packages, and the data they exchange."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class DeviceInfo:
 
 @dataclass(frozen=True)
 class Launch:
-    """How a kernel runs.  argument: its one parameter, a struct, as bytes."""
+    """A kernel's launch parameters.  argument: its only parameter, a struct, as bytes."""
 
     grid: tuple[int, int, int]
     threads: int
@@ -29,9 +29,9 @@ class Launch:
 
 
 class Driver(Protocol):
-    """The driver's calls, addresses and handles being integers; stream 0 is the default one.
+    """CUDA driver calls; addresses and handles are integers, stream 0 is the default stream.
 
-    Every call raises KernelError (a kernel) or DeviceError (all else) where CUDA refuses.
+    Every call raises KernelError (of a kernel) or DeviceError (otherwise) where CUDA fails.
     """
 
     name: str
@@ -41,16 +41,16 @@ class Driver(Protocol):
         """The address of new bytes on the GPU."""
         ...
 
-    def release(self, address: int) -> None:
-        """Give them back."""
+    def free(self, address: int) -> None:
+        """Free memory on the GPU."""
         ...
 
     def allocate_pinned(self, size: int) -> int:
         """The address of new page-locked bytes of the host."""
         ...
 
-    def release_pinned(self, address: int) -> None:
-        """Give them back."""
+    def free_pinned(self, address: int) -> None:
+        """Free page-locked memory of the host."""
         ...
 
     def upload(self, address: int, source: int, size: int, *, stream: int) -> None:
@@ -65,60 +65,60 @@ class Driver(Protocol):
         """Queue a copy from one place of the GPU's memory to another."""
         ...
 
-    def load(self, image: bytes) -> int:
-        """A module of a cubin or PTX."""
+    def load(self, binary: bytes) -> int:
+        """Load a cubin or PTX as a module."""
         ...
 
     def function(self, module: int, name: str) -> int:
-        """A kernel of a module."""
+        """A module's kernel by name."""
         ...
 
     def launch(self, function: int, launch: Launch, stream: int) -> None:
         """Queue a kernel."""
         ...
 
-    def make_stream(self) -> int:
+    def create_stream(self) -> int:
         """A stream that does not wait for the default one."""
         ...
 
-    def release_stream(self, stream: int) -> None:
-        """When its work is done."""
+    def destroy_stream(self, stream: int) -> None:
+        """Destroy a stream whose work is done."""
         ...
 
-    def finish(self, stream: int) -> None:
-        """Wait for the stream."""
+    def synchronize_stream(self, stream: int) -> None:
+        """Block until the stream's work is done."""
         ...
 
-    def make_event(self) -> int:
+    def create_event(self) -> int:
         """An event with a time."""
         ...
 
-    def release_event(self, event: int) -> None:
-        """At any time."""
+    def destroy_event(self, event: int) -> None:
+        """Destroy an event."""
         ...
 
     def record(self, event: int, stream: int) -> None:
-        """Mark the end of what is queued now."""
+        """Record the event after the work that is queued now."""
         ...
 
     def wait(self, stream: int, event: int) -> None:
-        """What the stream is given from now on waits for the event."""
+        """Make later work of the stream wait for the event."""
         ...
 
-    def reach(self, event: int) -> None:
-        """Wait, here on the host, until the event's last mark is reached."""
+    def synchronize_event(self, event: int) -> None:
+        """Block until the event's last record is reached."""
         ...
 
     def current(self) -> AbstractContextManager[None]:
-        """In the block, this thread's calls of other CUDA libraries reach this GPU."""
+        """In the block, other CUDA libraries called on this thread use this GPU."""
         ...
 
     def elapsed_ms(self, start: int, end: int) -> float:
-        """Between two events that were reached."""
+        """Milliseconds between two events that were reached."""
         ...
 
     def begin_capture(self, stream: int) -> None:
-        """Record what this thread queues on the stream."""
+        """Start recording what this thread queues on the stream."""
         ...
 
     def end_capture(self, stream: int) -> int:
@@ -129,6 +129,6 @@ class Driver(Protocol):
         """Queue a graph."""
         ...
 
-    def release_graph(self, graph: int) -> None:
-        """When it has run."""
+    def destroy_graph(self, graph: int) -> None:
+        """Destroy a graph that has run."""
         ...

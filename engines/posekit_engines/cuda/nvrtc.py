@@ -1,7 +1,7 @@
-"""Compiles a kernel with NVRTC at its first use and keeps the result on disk.
+"""Compiles a kernel with NVRTC on first use and caches the result on disk.
 
-NVRTC is a library (the wheel nvidia-cuda-nvrtc, or a CUDA toolkit's): the user needs no compiler,
-and no GPU to compile. It is reached through ctypes, so that either driver package serves.
+NVRTC is a library (the wheel nvidia-cuda-nvrtc, or from a CUDA toolkit): compiling needs neither a
+compiler program nor a GPU. It is called through ctypes, so that either driver package will do.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import functools
 import hashlib
 import importlib.util
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from posekit.errors import KernelError, MissingExtraError
+from posekit.atomic import write_atomic
+from posekit.errors import KernelError, MissingExtraError, SourceError
 from posekit_engines import kernels
 
 Capability = tuple[int, int]
@@ -42,7 +42,7 @@ class Compiler:
         self.version: Capability = (major.value, minor.value)
 
     def architectures(self) -> tuple[int, ...]:
-        """What it can compile for: 75 is compute capability 7.5."""
+        """The architectures it compiles for, ascending: 75 is compute capability 7.5."""
         count = ctypes.c_int()
         self._call("nvrtcGetNumSupportedArchs", ctypes.byref(count))
         found = (ctypes.c_int * count.value)()
@@ -52,7 +52,7 @@ class Compiler:
     def target(self, capability: Capability) -> str:
         """The architecture to compile for; PTX for the driver where the GPU is newer than NVRTC.
 
-        Raises KernelError where NVRTC no longer knows the GPU.
+        Raises KernelError where NVRTC no longer supports the GPU.
         """
         wanted, known = capability[0] * 10 + capability[1], self.architectures()
         same = [each for each in known if each // 10 == capability[0] and each <= wanted]
@@ -62,19 +62,19 @@ class Compiler:
             return f"compute_{known[-1]}"
         raise KernelError(
             f"a GPU of compute capability {capability[0]}.{capability[1]} is older than NVRTC "
-            f"{self.version[0]}.{self.version[1]} knows (from {known[0] / 10}); "
-            "pip install nvidia-cuda-nvrtc-cu12 in its place"
+            f"{self.version[0]}.{self.version[1]} supports (from {known[0] / 10}); "
+            "pip install nvidia-cuda-nvrtc-cu12 instead"
         )
 
     def compile(self, name: str, target: str) -> bytes:
         """The kernel `name`.cu for `target`: a cubin (sm_…) or PTX (compute_…).
 
-        Raises KernelError, with what the compiler said.
+        Raises KernelError, with the compiler's log.
         """
         with self._program(name) as program:
-            given = [option.encode() for option in options(target)]
-            array = (ctypes.c_char_p * len(given))(*given)
-            status = self._library.nvrtcCompileProgram(program, len(given), array)
+            encoded = [option.encode() for option in options(target)]
+            array = (ctypes.c_char_p * len(encoded))(*encoded)
+            status = self._library.nvrtcCompileProgram(program, len(encoded), array)
             if status:
                 log = self._output(program, "nvrtcGetProgramLog").decode(errors="replace")
                 raise KernelError(f"{name}.cu does not compile for {target}: {log.strip()}")
@@ -112,7 +112,7 @@ class Compiler:
 
 
 def options(target: str) -> tuple[str, ...]:
-    """What every kernel is compiled with: numpy's rounding, and the codecs' numbers."""
+    """Compiler options of every kernel: rounding as in numpy, and the codecs' constants."""
     arch = f"--gpu-architecture={target}"
     return (arch, "--std=c++17", "--fmad=false", "--restrict", *kernels.definitions())
 
@@ -127,7 +127,7 @@ def compiler() -> Compiler:
 
 
 def candidates() -> Iterator[str]:
-    """Where NVRTC may be: POSEKIT_NVRTC, its wheels, newest first, then where the system looks."""
+    """Paths to try: POSEKIT_NVRTC, NVRTC's wheels, newest first, then the system's search path."""
     if named := os.environ.get("POSEKIT_NVRTC"):
         yield named
     spec = importlib.util.find_spec("nvidia")
@@ -141,23 +141,27 @@ def candidates() -> Iterator[str]:
 def compile_kernel(name: str, capability: Capability, folder: Path | None = None) -> bytes:
     """The kernel for a GPU, from the cache in `folder` or newly compiled.
 
-    The file's name holds a hash of source, options and compiler version: nothing stale is ever
-    found. Processes may do this at once: each writes a file of its own and renames it. A folder
-    that cannot be written only costs the time.  Raises KernelError, MissingExtraError.
+    The file's name has a hash of source, options and compiler version, so that no outdated file
+    matches. Processes may do this at the same time. In a folder that cannot be written nothing is
+    cached.  Raises KernelError, MissingExtraError.
     """
     found = compiler()
     target = found.target(capability)
     path = (folder or cache_dir()) / f"{name}-{target}-{_key(name, target, found)}.bin"
-    image = _read(path)
-    if image is None:
-        image = found.compile(name, target)
-        with contextlib.suppress(OSError):
-            _write(path, image)
-    return image
+    binary = _read(path)
+    if binary is None:
+        binary = found.compile(name, target)
+        with contextlib.suppress(SourceError):
+            content = binary + hashlib.sha256(binary).digest()
+            write_atomic(path, content, shared=True)
+    return binary
 
 
 def cache_dir() -> Path:
-    """Under XDG_CACHE_HOME, or ~/.cache."""
+    """Folder of compiled kernels: under XDG_CACHE_HOME, or ~/.cache.
+
+    On Linux platformdirs gives the same folder; these two lines save a dependency.
+    """
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(home).expanduser() / "posekit" / "kernels"
 
@@ -168,22 +172,10 @@ def _key(name: str, target: str, found: Compiler) -> str:
 
 
 def _read(path: Path) -> bytes | None:
-    """What `_write` wrote, or None where there is nothing or it is damaged."""
+    """A cached binary without its digest, or None where it is absent or damaged."""
     try:
         data = path.read_bytes()
     except OSError:
         return None
-    image, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
-    return image if hashlib.sha256(image).digest() == digest else None
-
-
-def _write(path: Path, image: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(image + hashlib.sha256(image).digest())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    binary, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
+    return binary if hashlib.sha256(binary).digest() == digest else None

@@ -13,7 +13,7 @@ Choice = Literal["auto", "pycuda", "cuda-bindings"]
 
 
 def open_device(index: int = 0, driver: Choice = "auto") -> Device:
-    """GPU number `index`, through pycuda where it is installed, else cuda-bindings.
+    """GPU number `index`, through pycuda where it is installed, else through cuda-bindings.
 
     Raises MissingExtraError (no such package), DeviceError (no driver, no such GPU).
     """
@@ -21,7 +21,7 @@ def open_device(index: int = 0, driver: Choice = "auto") -> Device:
 
 
 def choose_driver(driver: Choice) -> Choice:
-    """The package that `driver` names, or for auto the first that is installed.
+    """The package named by `driver`, or for auto the first that is installed.
 
     Raises MissingExtraError, InputError.
     """
@@ -39,7 +39,7 @@ def choose_driver(driver: Choice) -> Choice:
 
 
 def open_driver(name: Choice, index: int) -> Driver:
-    """The adapter of the package `name` on GPU number `index`. Raises DeviceError."""
+    """The driver of package `name` on GPU number `index`. Raises DeviceError."""
     if name == "pycuda":
         from posekit_engines.cuda.pycuda_driver import PycudaDriver
 

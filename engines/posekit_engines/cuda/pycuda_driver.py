@@ -1,4 +1,4 @@
-"""The driver through pycuda. It has no graphs: those few calls go to libcuda itself."""
+"""The driver through pycuda. It has no CUDA graphs: those few calls go to libcuda directly."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 
 
 class PycudaDriver:
-    """The primary context of GPU number `index`; see `cuda.Driver`.
+    """The primary context of GPU number `index`; see `cuda.driver.Driver`.
 
-    pycuda's objects are kept by their handles, which is what the callers hold.
+    Callers hold handles; the pycuda object of each is in `_objects`.
     Raises DeviceError: no NVIDIA driver, or no such GPU.
     """
 
@@ -43,7 +43,7 @@ class PycudaDriver:
             raise DeviceError(f"cuda:{index}: this machine has {count} GPU(s), numbered from 0")
         device = self._cuda.Device(index)
         self._context = device.retain_primary_context()
-        self._kept: dict[int, Any] = {}
+        self._objects: dict[int, Any] = {}
         self._libcuda = ctypes.CDLL("libcuda.so.1")
         major, minor = device.compute_capability()
         version = self._cuda.get_driver_version()
@@ -56,55 +56,55 @@ class PycudaDriver:
         )
 
     def allocate(self, size: int) -> int:
-        """Bytes on the GPU. Raises DeviceError."""
-        with self._asking("mem_alloc"):
-            return self._keep(int, self._cuda.mem_alloc(size))
+        """The address of new bytes on the GPU. Raises DeviceError."""
+        with self._calling("mem_alloc"):
+            return self._register(int, self._cuda.mem_alloc(size))
 
-    def release(self, address: int) -> None:
-        """Give them back."""
-        with self._asking("free"):
-            self._kept.pop(address).free()
+    def free(self, address: int) -> None:
+        """Free memory on the GPU."""
+        with self._calling("free"):
+            self._objects.pop(address).free()
 
     def allocate_pinned(self, size: int) -> int:
-        """Page-locked bytes of the host. Raises DeviceError."""
-        with self._asking("pagelocked_empty"):
+        """The address of new page-locked bytes of the host. Raises DeviceError."""
+        with self._calling("pagelocked_empty"):
             array = self._cuda.pagelocked_empty(size, np.uint8)
-            return self._keep(lambda each: int(each.ctypes.data), array)
+            return self._register(lambda each: int(each.ctypes.data), array)
 
-    def release_pinned(self, address: int) -> None:
-        """Give them back."""
-        with self._asking("free"):
-            self._kept.pop(address).base.free()
+    def free_pinned(self, address: int) -> None:
+        """Free page-locked memory of the host."""
+        with self._calling("free"):
+            self._objects.pop(address).base.free()
 
     def upload(self, address: int, source: int, size: int, *, stream: int) -> None:
         """Queue a copy from the host."""
-        with self._asking("memcpy_htod_async"):
+        with self._calling("memcpy_htod_async"):
             self._cuda.memcpy_htod_async(address, _memory(source, size), self._stream(stream))
 
     def download(self, target: int, address: int, size: int, *, stream: int) -> None:
         """Queue a copy to the host."""
-        with self._asking("memcpy_dtoh_async"):
+        with self._calling("memcpy_dtoh_async"):
             self._cuda.memcpy_dtoh_async(_memory(target, size), address, self._stream(stream))
 
     def copy(self, target: int, source: int, size: int, *, stream: int) -> None:
         """Queue a copy on the GPU."""
-        with self._asking("memcpy_dtod_async"):
+        with self._calling("memcpy_dtod_async"):
             self._cuda.memcpy_dtod_async(target, source, size, self._stream(stream))
 
-    def load(self, image: bytes) -> int:
-        """A module of a cubin or PTX. Raises KernelError."""
-        with self._asking("module_from_buffer", KernelError):
-            return self._keep(id, self._cuda.module_from_buffer(image))
+    def load(self, binary: bytes) -> int:
+        """Load a cubin or PTX as a module. Raises KernelError."""
+        with self._calling("module_from_buffer", KernelError):
+            return self._register(id, self._cuda.module_from_buffer(binary))
 
     def function(self, module: int, name: str) -> int:
-        """A kernel by name. Raises KernelError."""
-        with self._asking("get_function", KernelError):
-            return self._keep(id, self._kept[module].get_function(name))
+        """A module's kernel by name. Raises KernelError."""
+        with self._calling("get_function", KernelError):
+            return self._register(id, self._objects[module].get_function(name))
 
     def launch(self, function: int, launch: Launch, stream: int) -> None:
         """Queue a kernel. Raises KernelError."""
-        with self._asking("launch", KernelError):
-            self._kept[function](
+        with self._calling("launch", KernelError):
+            self._objects[function](
                 np.void(launch.argument),
                 block=(launch.threads, 1, 1),
                 grid=launch.grid,
@@ -112,66 +112,66 @@ class PycudaDriver:
                 stream=self._stream(stream),
             )
 
-    def make_stream(self) -> int:
+    def create_stream(self) -> int:
         """A stream that does not wait for the default one."""
-        with self._asking("Stream"):
-            return self._keep(_handle, self._cuda.Stream(_NON_BLOCKING))
+        with self._calling("Stream"):
+            return self._register(_handle, self._cuda.Stream(_NON_BLOCKING))
 
-    def release_stream(self, stream: int) -> None:
-        """When its work is done."""
-        with self._asking("Stream"):
-            self._kept.pop(stream)
+    def destroy_stream(self, stream: int) -> None:
+        """Destroy a stream whose work is done."""
+        with self._calling("Stream"):
+            self._objects.pop(stream)
 
-    def finish(self, stream: int) -> None:
-        """Wait for the stream. Raises KernelError where a kernel went wrong."""
-        with self._asking("synchronize", KernelError):
+    def synchronize_stream(self, stream: int) -> None:
+        """Block until the stream's work is done. Raises KernelError where a kernel failed."""
+        with self._calling("synchronize", KernelError):
             if stream:
-                self._kept[stream].synchronize()
+                self._objects[stream].synchronize()
             else:
                 self._cuda.Context.synchronize()
 
-    def make_event(self) -> int:
-        """An event with a time."""
-        with self._asking("Event"):
-            return self._keep(id, self._cuda.Event(_EVENT_DEFAULT))
+    def create_event(self) -> int:
+        """An event with timing."""
+        with self._calling("Event"):
+            return self._register(id, self._cuda.Event(_EVENT_DEFAULT))
 
-    def release_event(self, event: int) -> None:
-        """At any time."""
-        with self._asking("Event"):
-            self._kept.pop(event)
+    def destroy_event(self, event: int) -> None:
+        """Destroy an event."""
+        with self._calling("Event"):
+            self._objects.pop(event)
 
     def record(self, event: int, stream: int) -> None:
-        """Mark the stream's end of now."""
-        with self._asking("record"):
-            self._kept[event].record(self._stream(stream))
+        """Record the event after the work that is queued now."""
+        with self._calling("record"):
+            self._objects[event].record(self._stream(stream))
 
     def wait(self, stream: int, event: int) -> None:
-        """What the stream is given from now on waits for the event."""
-        with self._asking("wait_for_event"):
-            self._kept[stream].wait_for_event(self._kept[event])
+        """Make later work of the stream wait for the event."""
+        with self._calling("wait_for_event"):
+            self._objects[stream].wait_for_event(self._objects[event])
 
-    def reach(self, event: int) -> None:
-        """Wait for the event. Raises KernelError where a kernel went wrong."""
-        with self._asking("synchronize", KernelError):
-            self._kept[event].synchronize()
+    def synchronize_event(self, event: int) -> None:
+        """Block until the event is reached. Raises KernelError where a kernel failed."""
+        with self._calling("synchronize", KernelError):
+            self._objects[event].synchronize()
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
-        """Our context is current on this thread."""
-        with self._asking("Context"):
+        """Make our context current on this thread in the block."""
+        with self._calling("Context"):
             yield
 
     def elapsed_ms(self, start: int, end: int) -> float:
-        """Between two events that were reached."""
-        with self._asking("time_since"):
-            return float(self._kept[end].time_since(self._kept[start]))
+        """Milliseconds between two events that were reached."""
+        with self._calling("time_since"):
+            return float(self._objects[end].time_since(self._objects[start]))
 
     def begin_capture(self, stream: int) -> None:
-        """Record what this thread queues on the stream."""
+        """Start recording what this thread queues on the stream."""
         self._direct("cuStreamBeginCapture_v2", ctypes.c_void_p(stream), _CAPTURE_THREAD)
 
     def end_capture(self, stream: int) -> int:
-        """The recorded work, ready to run."""
+        """The recorded work as an executable graph."""
         graph, ready = ctypes.c_void_p(), ctypes.c_void_p()
         self._direct("cuStreamEndCapture", ctypes.c_void_p(stream), ctypes.byref(graph))
         try:
@@ -182,28 +182,28 @@ class PycudaDriver:
         return int(ready.value or 0)
 
     def replay(self, graph: int, stream: int) -> None:
-        """Queue recorded work."""
+        """Queue a graph."""
         self._direct("cuGraphLaunch", ctypes.c_void_p(graph), ctypes.c_void_p(stream))
 
-    def release_graph(self, graph: int) -> None:
-        """When it has run."""
+    def destroy_graph(self, graph: int) -> None:
+        """Destroy a graph that has run."""
         self._direct("cuGraphExecDestroy", ctypes.c_void_p(graph))
 
     def _stream(self, stream: int) -> Any:
-        return self._kept[stream] if stream else None
+        return self._objects[stream] if stream else None
 
-    def _keep(self, handle: Any, what: Any) -> int:
-        number = int(handle(what))
-        self._kept[number] = what
-        return number
+    def _register(self, handle_of: Any, instance: Any) -> int:
+        handle = int(handle_of(instance))
+        self._objects[handle] = instance
+        return handle
 
     @contextlib.contextmanager
-    def _asking(
-        self, what: str, kind: type[DeviceError] | type[KernelError] = DeviceError
+    def _calling(
+        self, function: str, kind: type[DeviceError] | type[KernelError] = DeviceError
     ) -> Iterator[None]:
-        """Our context is current on this thread; pycuda's errors become ours.
+        """Make our context current on this thread and translate pycuda's errors.
 
-        Pushed and popped each time: pycuda ends the program where a thread ends with one pushed.
+        Pushed and popped each time: pycuda aborts where a thread ends with a context pushed.
         """
         try:
             self._context.push()
@@ -212,12 +212,12 @@ class PycudaDriver:
             finally:
                 self._cuda.Context.pop()
         except self._cuda.MemoryError as error:
-            raise failure(what, 2, str(error)) from error
+            raise failure(function, 2, str(error)) from error
         except self._cuda.Error as error:
-            raise kind(f"CUDA: pycuda's {what} failed: {error}") from error
+            raise kind(f"CUDA: pycuda's {function} failed: {error}") from error
 
     def _direct(self, function: str, *arguments: Any) -> None:
-        with self._asking(function):
+        with self._calling(function):
             status = getattr(self._libcuda, function)(*arguments)
         if status:
             text = ctypes.c_char_p()

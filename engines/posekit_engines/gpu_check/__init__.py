@@ -1,1 +1,1 @@
-"""`posekit gpu-check`: what an NVIDIA GPU really does with posekit's kernels and engines."""
+"""`posekit gpu-check`: check and time posekit's kernels and engines on an NVIDIA GPU."""

@@ -1,8 +1,8 @@
-"""The same work done in the usual ways, timed beside the kernels: torch, numpy, OpenCV.
+"""Baselines of the kernels, timed beside them: the same work in torch, numpy and OpenCV.
 
-Each rival's answer is compared before it is timed. What stays on the GPU is timed by events around
-CALLS calls from Python, ours and torch alike, and ours also as part of a graph, as the GPU runtime
-runs it; what ends on the host, by the host's clock.
+Each baseline's output is checked before it is timed. Work that stays on the GPU is timed by events
+around CALLS calls from Python, for ours and torch alike, and ours also in a CUDA graph, as the GPU
+runtime runs it; work that ends on the host by the host's clock.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from posekit_engines.ops import reference
 from posekit_engines.ops.crop_normalize import Crops, Frames, crop_normalize, frame_table
 
 CALLS = 20
-CELLS = 1e-3  # between two ways to sum in float32; a quarter of a cell is what could differ
+TOLERANCE_CELLS = 1e-3  # orders of float32 sums differ by less; a wrong step by a quarter of a cell
 
 
 def torch_decode(torch: Any, maps: Any, mirrored: Any, *, mirror: Any) -> Any:
     """Heatmaps (N, K, h, w) and the mirrored crops' to x, y (cells), score, (N, K, 3), in torch.
 
-    Flip merge with MSRA's shift of one column, argmax, a quarter of a cell towards the higher
-    neighbour: vectorised, without a loop or a copy to the host.
+    Flip merge with MSRA's shift of one column, argmax, a quarter of a cell toward the higher
+    neighbor: vectorized, without a loop or a copy to the host.
     """
     n, k, height, width = maps.shape
     back = mirrored[:, mirror].flip(-1)
@@ -53,18 +53,18 @@ def torch_decode(torch: Any, maps: Any, mirrored: Any, *, mirror: Any) -> Any:
     inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1) & (score > 0)
     middle = (y.clamp(1, height - 2) * width + x.clamp(1, width - 2)).unsqueeze(-1)
 
-    def near(by: int) -> Any:
-        return flat.gather(2, middle + by).squeeze(-1)
+    def neighbor(offset: int) -> Any:
+        return flat.gather(2, middle + offset).squeeze(-1)
 
-    right = torch.sign(near(1) - near(-1)) * 0.25 * inside
-    down = torch.sign(near(width) - near(-width)) * 0.25 * inside
+    right = torch.sign(neighbor(1) - neighbor(-1)) * 0.25 * inside
+    down = torch.sign(neighbor(width) - neighbor(-width)) * 0.25 * inside
     return torch.stack([x + right, y + down, score], -1)
 
 
 def decode(device: Device, effort: Effort) -> dict[str, Any]:
-    """decode_flip against copy and numpy, and against torch where it reaches this GPU.
+    """decode_flip against copy + numpy, and against torch where it has CUDA.
 
-    Raises ParityError (a rival answers otherwise), KernelError, DeviceError.
+    Raises ParityError (a baseline's output differs), KernelError, DeviceError.
     """
     rows, missing = {}, ""
     for persons in effort.persons:
@@ -83,7 +83,7 @@ def decode(device: Device, effort: Effort) -> dict[str, Any]:
 
 
 def _ratios(row: dict[str, Any]) -> dict[str, float]:
-    """How many times longer each rival takes than ours launched from Python, and in a graph."""
+    """Time of each baseline over ours launched from Python, and over ours in a graph."""
     found = {}
     for name, times in row.items():
         if name.startswith("posekit") or "p50_us" not in times:
@@ -102,7 +102,7 @@ def _ours(device: Device, persons: int, *, effort: Effort) -> dict[str, Any]:
         for n in range(CALLS):
             queue(n, stream)
         end.record(stream)
-        stream.finish()
+        stream.synchronize()
         return end.since_ms(start) / CALLS
 
     once()
@@ -114,14 +114,14 @@ def _ours(device: Device, persons: int, *, effort: Effort) -> dict[str, Any]:
 def _copied(
     device: Device, maps: NDArray[Any], wanted: Float32, *, effort: Effort
 ) -> dict[str, Any]:
-    """Both maps to pinned memory, then the codecs in numpy."""
-    buffer, kept = device.uploaded(maps), device.pinned(maps.shape, maps.dtype)
+    """Copy both maps to pinned memory, then decode with numpy."""
+    buffer, host = device.upload(maps), device.pinned(maps.shape, maps.dtype)
     stream, persons = device.stream(), len(maps) // 2
 
     def work() -> Float32:
-        buffer.download(kept, stream)
-        stream.finish()
-        return reference.decode_flip(kept[:persons], SPEC, mirrored=kept[persons:])
+        buffer.download(host, stream)
+        stream.synchronize()
+        return reference.decode_flip(host[:persons], SPEC, mirrored=host[persons:])
 
     check("copy + numpy", work(), wanted)
     return quantiles(repeated(wall_ms(work), effort.seconds))
@@ -130,7 +130,7 @@ def _copied(
 def _torch(
     device: Device, maps: NDArray[Any], wanted: Float32, *, effort: Effort
 ) -> dict[str, Any]:
-    """Eager and compiled, each waited for. Raises MissingExtraError, ParityError."""
+    """Eager and compiled, each synchronized. Raises MissingExtraError, ParityError."""
     torch = cuda_torch()
     persons, place = len(maps) // 2, f"cuda:{device.info.index}"
     both = torch.from_numpy(maps).to(place)
@@ -139,27 +139,29 @@ def _torch(
     def eager(one: Any, other: Any) -> Any:
         return torch_decode(torch, one, other, mirror=mirror)
 
-    torch.compiler.reset()  # it compiles one function so many times only
-    ways: dict[str, Callable[..., Any]] = {"eager torch": eager}
-    ways["torch.compile"] = torch.compile(eager, dynamic=False)
-    ways["torch.compile, CUDA graphs"] = torch.compile(eager, dynamic=False, mode="reduce-overhead")
+    torch.compiler.reset()  # a function is recompiled a limited number of times
+    variants: dict[str, Callable[..., Any]] = {"eager torch": eager}
+    variants["torch.compile"] = torch.compile(eager, dynamic=False)
+    variants["torch.compile, CUDA graphs"] = torch.compile(
+        eager, dynamic=False, mode="reduce-overhead"
+    )
     found: dict[str, Any] = {}
     with torch.cuda.device(device.info.index):
-        for name, way in ways.items():
-            parts = both.split(persons)
-            found[name] = _torch_times(torch, way, parts, wanted=wanted, effort=effort)
+        for name, variant in variants.items():
+            pair = both.split(persons)
+            found[name] = _torch_times(torch, variant, pair, wanted=wanted, effort=effort)
     return found
 
 
 def _torch_times(
-    torch: Any, way: Callable[..., Any], maps: Any, *, wanted: Float32, effort: Effort
+    torch: Any, variant: Callable[..., Any], maps: Any, *, wanted: Float32, effort: Effort
 ) -> dict[str, Any]:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 
     def once() -> float:
         start.record()
         for _ in range(CALLS):
-            way(*maps)
+            variant(*maps)
         end.record()
         torch.cuda.synchronize()
         return float(start.elapsed_time(end)) / CALLS
@@ -167,15 +169,15 @@ def _torch_times(
     try:
         with torch.no_grad():
             for _ in range(3):  # compiled, warmed up and recorded
-                answer = way(*maps).cpu().numpy()
-            check("torch", in_pixels(answer, SPEC), wanted)
+                output = variant(*maps).cpu().numpy()
+            check("torch", in_pixels(output, SPEC), wanted)
             return quantiles(repeated(once, effort.seconds))
     except RuntimeError as error:  # no C compiler or no Triton for torch.compile
-        return {"not run": f"torch says: {str(error).strip().splitlines()[0][:200]}"}
+        return {"not run": f"torch: {str(error).strip().splitlines()[0][:200]}"}
 
 
 def cuda_torch() -> Any:
-    """The module torch, if it reaches a GPU. Raises MissingExtraError."""
+    """The module torch, if it can use CUDA. Raises MissingExtraError."""
     try:
         import torch
     except ImportError as error:
@@ -188,57 +190,59 @@ def cuda_torch() -> Any:
 
 
 def in_pixels(cells: NDArray[Any], spec: ModelSpec) -> Float32:
-    """x, y in cells to crop px; scores as they are."""
+    """x, y from cells to crop px; scores unchanged."""
     points: Float32 = cells.astype(np.float32)
     points[..., :2] = spec.cells_to_crop(points[..., :2])
     return points
 
 
-def check(name: str, answer: Float32, wanted: Float32) -> None:
-    """Raises ParityError where a rival does not answer what the twin answers."""
-    off = float(np.nan_to_num(np.abs(answer - wanted), nan=np.inf).max())
-    if off > CELLS * max(SPEC.map_scale):
-        raise ParityError(f"{name}: answers otherwise than the twin, by {off:.3g} px", off)
+def check(name: str, output: Float32, wanted: Float32) -> None:
+    """Raises ParityError where a baseline's output deviates from the numpy reference."""
+    deviation = float(np.nan_to_num(np.abs(output - wanted), nan=np.inf).max())
+    if deviation > TOLERANCE_CELLS * max(SPEC.map_scale):
+        raise ParityError(
+            f"{name}: deviates from the numpy reference by {deviation:.3g} px", deviation
+        )
 
 
 def crop(device: Device, effort: Effort) -> dict[str, Any]:
-    """One frame up and crop_normalize, against OpenCV's crops, normalised, and their upload.
+    """Frame upload and crop_normalize, against OpenCV's normalized crops and their upload.
 
     Raises KernelError, DeviceError.
     """
     rows = {}
     for persons in effort.persons:
-        ours = repeated(wall_ms(_frame_up(device, persons)), effort.seconds)
-        theirs = repeated(wall_ms(_crops_up(device, persons)), effort.seconds)
+        ours = repeated(wall_ms(_upload_and_crop(device, persons)), effort.seconds)
+        theirs = repeated(wall_ms(_crop_and_upload(device, persons)), effort.seconds)
         row: dict[str, Any] = {"posekit": quantiles(ours), "OpenCV + upload": quantiles(theirs)}
         ratio = row["OpenCV + upload"]["p50_us"] / row["posekit"]["p50_us"]
         rows[str(persons)] = {**row, "ratios": {"OpenCV + upload / posekit": round(ratio, 2)}}
     return {"rows": rows, "opencv_threads": cv2.getNumThreads()}
 
 
-def _frame_up(device: Device, persons: int) -> Callable[[], None]:
+def _upload_and_crop(device: Device, persons: int) -> Callable[[], None]:
     image, boxes = scene(persons)
     pinned, frame = device.pinned(image.shape, np.uint8), device.buffer(image.shape, np.uint8)
     pinned[:] = image
     table = frame_table([(frame.address, *FRAME, 3 * FRAME[0])], "rgb")
-    frames = Frames(device.uploaded(table), device.uploaded(np.zeros(persons, np.int32)))
+    frames = Frames(device.upload(table), device.upload(np.zeros(persons, np.int32)))
     to_frame = Warp.from_boxes(boxes, SPEC).inverse()
-    matrices = device.uploaded(to_frame.matrix.astype(np.float32))
+    matrices = device.upload(to_frame.matrix.astype(np.float32))
     width, height = SPEC.input_size
     crops = device.buffer((2 * persons, 3, height, width), np.float16)
     stream = device.stream()
 
     def work() -> None:
         frame.upload(pinned, stream)
-        cut = Crops.of(crops, persons, flip=True)
-        crop_normalize(device, frames, SPEC, crops=cut, to_frame=matrices, stream=stream)
-        stream.finish()
+        output = Crops.of(crops, persons, flip=True)
+        crop_normalize(device, frames, SPEC, crops=output, to_frame=matrices, stream=stream)
+        stream.synchronize()
 
     work()
     return work
 
 
-def _crops_up(device: Device, persons: int) -> Callable[[], None]:
+def _crop_and_upload(device: Device, persons: int) -> Callable[[], None]:
     image, boxes = scene(persons)
     matrices = Warp.from_boxes(boxes, SPEC).matrix
     width, height = SPEC.input_size
@@ -249,19 +253,19 @@ def _crops_up(device: Device, persons: int) -> Callable[[], None]:
 
     def work() -> None:
         for n, matrix in enumerate(matrices):
-            cut = cv2.warpAffine(image, matrix, SPEC.input_size, flags=cv2.INTER_LINEAR)
-            planes = (cut * scale + bias).transpose(2, 0, 1)
+            cropped = cv2.warpAffine(image, matrix, SPEC.input_size, flags=cv2.INTER_LINEAR)
+            planes = (cropped * scale + bias).transpose(2, 0, 1)
             pinned[n] = planes
             pinned[persons + n] = planes[:, :, ::-1]
         crops.upload(pinned, stream)
-        stream.finish()
+        stream.synchronize()
 
     work()
     return work
 
 
 def copy_rate(device: Device, effort: Effort) -> float:
-    """Bytes a second read and written by a copy within the GPU. Raises MissingExtraError."""
+    """Bytes per second read and written by a copy within the GPU. Raises MissingExtraError."""
     torch = cuda_torch()
     size = effort.pool_bytes // 2
     source = torch.zeros(size, dtype=torch.uint8, device=f"cuda:{device.info.index}")

@@ -1,7 +1,7 @@
-"""Is everything right on this GPU, and how fast: what `posekit gpu-check` does.
+"""Checks and times of `posekit gpu-check`: are all results correct on this GPU, and how fast.
 
-First the checks: kernels against their numpy twins, NVIDIA's sanitizer, both TensorRT plans. Then,
-only where the kernels are right, the times. What cannot be run here says why; nothing is dropped.
+First the checks: kernels against their numpy reference, NVIDIA's sanitizer, both TensorRT engines.
+Then, only where the kernels are correct, the times. A part that cannot run here states why.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from posekit_engines.cuda.device import Device
 from posekit_engines.cuda.open import Choice, open_device
 from posekit_engines.gpu_check import plan_parity, timing
 from posekit_engines.gpu_check.cases import run
-from posekit_engines.gpu_check.plans import Plans
+from posekit_engines.gpu_check.plans import PlanSource
 from posekit_engines.gpu_check.targets import targets
 from posekit_engines.gpu_check.timing import Effort
 from posekit_engines.kernels import FUNCTIONS
@@ -36,7 +36,7 @@ Status = Literal["passed", "failed", "measured", "emulated", "not run"]
 
 SCHEMA = 1
 STAND_INS = ("posekit's stand-in", "this CPU")
-"""What the tests run in a GPU's place calls itself: none of its times is a figure."""
+"""Device names of the tests' stand-ins for a GPU: their times are not results."""
 PACKAGES = (
     "numpy",
     "opencv-python-headless",
@@ -54,61 +54,61 @@ _FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class CheckOptions:
-    """index: of the GPU.  driver: of `open_device`.  only: names out of PARTS; all if empty.
+class GpuCheckOptions:
+    """driver: of `open_device`.  only: names from PARTS; all if empty.  persons: batch sizes.
 
-    Nothing is timed that is not checked: without "kernels" a brief choice of their cases runs.
+    seconds: for each figure.  index: of the GPU.  limits: of memory and launches.
+    Only checked kernels are timed: without "kernels" in `only` their brief cases run.
+    Raises InputError.
     """
 
-    index: int = 0
     driver: Choice = "auto"
-    only: tuple[str, ...] = ()
-    effort: Effort = field(default_factory=Effort)
+    only: Sequence[str] = ()
+    persons: Sequence[int] = Effort().persons
+    seconds: float = Effort().seconds
+    index: int = 0
+    limits: Effort = Effort()
 
-    @classmethod
-    def of(
-        cls,
-        *,
-        index: int = 0,
-        driver: Choice = "auto",
-        only: Sequence[str] = (),
-        persons: Sequence[int] = Effort().persons,
-        seconds: float = Effort().seconds,
-    ) -> CheckOptions:
-        """From what the command line gives. Raises InputError."""
-        if not persons or min(persons) < 1 or not 0 <= seconds < np.inf:
-            raise InputError(f"--persons {list(persons)}, --seconds {seconds}: wanted above 0")
-        return cls(index, driver, tuple(only), Effort(tuple(persons), seconds))
+    def __post_init__(self) -> None:
+        if not self.persons or min(self.persons) < 1 or not 0 <= self.seconds < np.inf:
+            raise InputError(
+                f"--persons {list(self.persons)}, --seconds {self.seconds}: wanted above 0"
+            )
+
+    @property
+    def effort(self) -> Effort:
+        """What is measured."""
+        return replace(self.limits, persons=tuple(self.persons), seconds=self.seconds)
 
 
 @dataclass(frozen=True)
 class CheckJob:
-    """What every part is given.  plans: TensorRT; None: as it is installed."""
+    """The input of every part.  plans: TensorRT and its plans; None: as installed."""
 
     device: Device
     bundle: Bundle
-    options: CheckOptions
-    plans: Plans | None = None
+    options: GpuCheckOptions
+    plans: PlanSource | None = None
 
-    def tensorrt(self) -> Plans:
-        """Raises MissingExtraError."""
-        return self.plans or Plans.installed()
+    def tensorrt(self) -> PlanSource:
+        """TensorRT and its plans. Raises MissingExtraError."""
+        return self.plans or PlanSource.installed()
 
 
 Figures = dict[str, Any]
-Part = Callable[[CheckJob], Figures]
+RunPart = Callable[[CheckJob], Figures]
 
 
 def check(
     bundle: Bundle,
-    options: CheckOptions,
+    options: GpuCheckOptions,
     *,
-    plans: Plans | None = None,
-    tell: Callable[[str], object] = str,
+    plans: PlanSource | None = None,
+    on_part: Callable[[str], object] = str,
 ) -> dict[str, Any]:
-    """Check and time everything on a GPU; plain data, for JSON; see `failures` for the verdict.
+    """Check and time everything on a GPU; plain data, for JSON; see `raise_failures`.
 
-    tell: is called with a line before each part.
+    on_part: is called with a line of text before each part.
     Raises MissingExtraError, DeviceError (no GPU), InputError.
     """
     if unknown := set(options.only) - set(PARTS):
@@ -116,14 +116,14 @@ def check(
     job = CheckJob(open_device(options.index, options.driver), bundle, options, plans)
     emulated = job.device.info.name in STAND_INS
     parts: dict[str, Figures] = {}
-    for name, part in PARTS.items():
-        tell(f"{name}: {(part.__doc__ or '').splitlines()[0]}")
-        parts[name] = _done(name, part, job, before=parts)
+    for name, run_part in PARTS.items():
+        on_part(f"{name}: {(run_part.__doc__ or '').splitlines()[0]}")
+        parts[name] = _figures(name, run_part, job, before=parts)
         if emulated and parts[name]["status"] == "measured":
             parts[name]["status"] = "emulated"
-    said = {"schema": SCHEMA, "emulated": emulated, **machine(job.device), "model": bundle.name}
-    wanted = {} if emulated else {"targets": targets(parts)}
-    return {**said, "parts": parts, **wanted}
+    header = {"schema": SCHEMA, "emulated": emulated, **system(job.device), "model": bundle.name}
+    compared = {} if emulated else {"targets": targets(parts)}
+    return {**header, "parts": parts, **compared}
 
 
 def failures(result: Mapping[str, Any]) -> list[str]:
@@ -136,8 +136,8 @@ def raise_failures(result: Mapping[str, Any]) -> None:
     """Raises ParityError where a part failed."""
     if found := failures(result):
         engines = result["parts"].get("engines", {})
-        far = plan_parity.deviates(engines) if "raw" in engines else np.inf
-        raise ParityError("; ".join(found), far)
+        deviation_px = plan_parity.largest_mean_px(engines) if "raw" in engines else np.inf
+        raise ParityError("; ".join(found), deviation_px)
 
 
 def save(result: Mapping[str, Any], path: Path) -> None:
@@ -145,16 +145,18 @@ def save(result: Mapping[str, Any], path: Path) -> None:
     write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
 
 
-def _done(name: str, part: Part, job: CheckJob, *, before: Mapping[str, Figures]) -> Figures:
-    """A part's figures with status and why; its errors become one of them."""
+def _figures(
+    name: str, run_part: RunPart, job: CheckJob, *, before: Mapping[str, Figures]
+) -> Figures:
+    """A part's figures with status and reason; an error becomes a status too."""
     only = job.options.only
     if only and name not in (*only, "kernels"):
-        return {"status": "not run", "why": "not asked for (--only)"}
+        return {"status": "not run", "why": "not requested (--only)"}
     kernels = before.get("kernels", {})
     if kernels.get("status") == "failed":
-        return {"status": "not run", "why": "the kernels are not right on this GPU"}
+        return {"status": "not run", "why": "the kernels are not correct on this GPU"}
     try:
-        return part(job)
+        return run_part(job)
     except (MissingExtraError, DeviceError, InputError) as error:
         return {"status": "failed" if name == "kernels" else "not run", "why": str(error)}
     except PosekitError as error:
@@ -162,13 +164,15 @@ def _done(name: str, part: Part, job: CheckJob, *, before: Mapping[str, Figures]
 
 
 def _kernels(job: CheckJob) -> Figures:
-    """the kernels against their numpy twins on all test cases (a brief choice if not asked for)"""
+    """the kernels against their numpy reference on all test cases (brief ones if not requested)"""
     brief = bool(job.options.only) and "kernels" not in job.options.only
     chosen = run.cases(brief=brief)
     found = run.examine(job.device, chosen)
-    bad = [each for each in found if not each.fine]
+    bad = [each for each in found if not each.passed]
     worst = {
-        kernel: max((each.off for each in found if each.case.kernel == kernel), default=np.nan)
+        kernel: max(
+            (each.deviation for each in found if each.case.kernel == kernel), default=np.nan
+        )
         for kernel in FUNCTIONS
     }
     figures: Figures = {
@@ -176,13 +180,13 @@ def _kernels(job: CheckJob) -> Figures:
         "brief": brief,
         "fine": len(found) - len(bad),
         "not reached": len(chosen) - len(found),
-        "worst": {name: str(round(off, 6)) for name, off in worst.items()},
+        "worst": {name: str(round(deviation, 6)) for name, deviation in worst.items()},
         "failures": [each.to_dict() for each in bad],
     }
     if not bad:
         return {"status": "passed", "why": "", **figures}
     first = bad[0]
-    reason = first.error or f"off by {first.off:.3g} {first.case.unit}"
+    reason = first.error or f"off by {first.deviation:.3g} {first.case.unit}"
     why = f"{len(bad)} of {len(chosen)} cases differ from numpy, first {first.case}: {reason}"
     return {"status": "failed", "why": why, **figures}
 
@@ -192,28 +196,28 @@ def _sanitizer(job: CheckJob) -> Figures:
     from posekit_engines.gpu_check import sanitizer
 
     found = sanitizer.sanitize(job.options.index, job.options.driver)
-    bad = {tool: said for tool, said in found["tools"].items() if said != "clean"}
+    bad = {tool: output for tool, output in found["tools"].items() if output != "clean"}
     if not bad:
         return {"status": "passed", "why": "", **found}
-    tool, said = next(iter(bad.items()))
-    return {"status": "failed", "why": f"{tool}: {said.splitlines()[0]}", **found}
+    tool, output = next(iter(bad.items()))
+    return {"status": "failed", "why": f"{tool}: {output.splitlines()[0]}", **found}
 
 
 def _engines(job: CheckJob) -> Figures:
-    """both TensorRT plans against the source network on its check crops (built if need be)"""
+    """both TensorRT engines against the source network on its check crops (built if needed)"""
     found = plan_parity.parity(job.device, job.bundle, job.tensorrt())
     why = plan_parity.over_budget(found)
     return {"status": "failed" if why else "passed", "why": why, **found}
 
 
 def _times(job: CheckJob) -> Figures:
-    """each kernel by CUDA events, and the bandwidth it reaches"""
+    """each kernel by CUDA events, and its bandwidth"""
     found = timing.kernels(job.device, job.options.effort)
     return {"status": "measured", "why": "", **found, "copy_bytes_per_s": _copy_rate(job)}
 
 
 def _copy_rate(job: CheckJob) -> float | str:
-    """What this GPU's memory really gives, by a copy within it; torch does it."""
+    """This GPU's memory bandwidth, measured by a copy within it in torch."""
     from posekit_engines.gpu_check import baselines
 
     try:
@@ -245,7 +249,7 @@ def _end_to_end(job: CheckJob) -> Figures:
     return {"status": "measured", "why": "", **found}
 
 
-PARTS: Mapping[str, Part] = {
+PARTS: Mapping[str, RunPart] = {
     "kernels": _kernels,
     "sanitizer": _sanitizer,
     "engines": _engines,
@@ -256,7 +260,7 @@ PARTS: Mapping[str, Part] = {
 }
 
 
-def machine(device: Device) -> dict[str, Any]:
+def system(device: Device) -> dict[str, Any]:
     """GPU, driver, versions, and the commit or the version of posekit."""
     info = device.info
     return {
@@ -265,7 +269,7 @@ def machine(device: Device) -> dict[str, Any]:
             "capability": list(info.capability),
             "memory_bytes": info.memory_bytes,
             "cuda": ".".join(map(str, info.driver)),
-            "driver": _said(["nvidia-smi", f"--id={info.index}", *_QUERY]) or "unknown",
+            "driver": _first_line(["nvidia-smi", f"--id={info.index}", *_QUERY]) or "unknown",
         },
         "through": device.driver.name,
         "nvrtc": ".".join(map(str, nvrtc.compiler().version)),
@@ -274,15 +278,15 @@ def machine(device: Device) -> dict[str, Any]:
             "python": platform.python_version(),
             **versions(PACKAGES),
         },
-        "commit": _said(["git", "-C", str(_FOLDER), "describe", "--always", "--dirty"])
+        "commit": _first_line(["git", "-C", str(_FOLDER), "describe", "--always", "--dirty"])
         if (_FOLDER.parents[2] / ".git").exists()
         else f"posekit {__version__}",
         "platform": platform.platform(),
     }
 
 
-def _said(command: Sequence[str]) -> str:
-    """The first line that a program answers, or "" where it is not there."""
+def _first_line(command: Sequence[str]) -> str:
+    """The first line of a program's output, or "" where it is absent or fails."""
     if shutil.which(command[0]) is None:
         return ""
     done = subprocess.run(command, capture_output=True, text=True, check=False)

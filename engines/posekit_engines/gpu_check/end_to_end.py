@@ -1,4 +1,4 @@
-"""The whole step on a GPU, frame in and points out, and the bare engine beside it."""
+"""The whole runtime on a GPU, from frame to points, and the bare engine beside it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from posekit.bundle import Bundle
 from posekit.geometry import Warp
 from posekit.types import UInt8
 from posekit_engines.cuda.device import Device, Stream
-from posekit_engines.gpu_check.plans import Plans, open_gpu_runtime, plan_summary
+from posekit_engines.gpu_check.plans import PlanSource, open_gpu_runtime, plan_summary
 from posekit_engines.gpu_check.timing import Effort, graph_ms, quantiles, repeated, scene, wall_ms
 from posekit_engines.runtime.runtime import GpuRuntime
 from posekit_engines.trt.engine import TensorRTEngine
 from posekit_engines.trt.plan import PlanOptions
 
-_FLYING = 2
+_IN_FLIGHT = 2
 
 
-def end_to_end(device: Device, bundle: Bundle, plans: Plans, *, effort: Effort) -> dict[str, Any]:
+def end_to_end(
+    device: Device, bundle: Bundle, plans: PlanSource, *, effort: Effort
+) -> dict[str, Any]:
     """For each number of persons in a 1080p frame: latency, frames a second, the bare engine.
 
     Raises EngineError, DeviceError, MissingExtraError.
@@ -32,7 +34,7 @@ def end_to_end(device: Device, bundle: Bundle, plans: Plans, *, effort: Effort) 
     rows = {}
     for persons in effort.persons:
         if persons > runtime.buckets[-1]:
-            rows[str(persons)] = {"not run": f"the plan takes {runtime.buckets[-1]} at most"}
+            rows[str(persons)] = {"not run": f"the engine takes at most {runtime.buckets[-1]}"}
             continue
         rows[str(persons)] = _row(runtime, device, engine, persons=persons, effort=effort)
     return {
@@ -52,10 +54,10 @@ def _row(
     warp = Warp.from_boxes(boxes, runtime.spec)
     frames = [image, image[::-1].copy()]
     runtime.prepare([persons])
-    turn = iter(range(1 << 60))
+    number = iter(range(1 << 60))
 
     def one() -> None:
-        runtime.infer(runtime.crop(frames[next(turn) % 2], warp))
+        runtime.infer(runtime.crop(frames[next(number) % 2], warp))
 
     one()
     latency = quantiles(repeated(wall_ms(one), effort.seconds))
@@ -72,30 +74,30 @@ def _row(
 
 
 def _rate(runtime: GpuRuntime, frames: Sequence[UInt8], warp: Warp, *, seconds: float) -> float:
-    """Frames a second with two in flight and the next one's upload begun."""
-    waiting: deque[Any] = deque()
-    done, start = 0, perf_counter()
+    """Frames per second with two in flight and the next one's upload started."""
+    pending: deque[Any] = deque()
+    count, start = 0, perf_counter()
     end = start + seconds
-    while perf_counter() < end or done < _FLYING:
-        frame = frames[done % 2]
-        waiting.append(runtime.queue(runtime.crop(frame, warp)))
-        runtime.ahead([frames[(done + 1) % 2]])
-        if len(waiting) > _FLYING - 1:
-            waiting.popleft().result()
-        done += 1
-    while waiting:
-        waiting.popleft().result()
-    return done / (perf_counter() - start)
+    while perf_counter() < end or count < _IN_FLIGHT:
+        frame = frames[count % 2]
+        pending.append(runtime.queue(runtime.crop(frame, warp)))
+        runtime.prefetch([frames[(count + 1) % 2]])
+        if len(pending) > _IN_FLIGHT - 1:
+            pending.popleft().result()
+        count += 1
+    while pending:
+        pending.popleft().result()
+    return count / (perf_counter() - start)
 
 
 def _bare(device: Device, engine: TensorRTEngine, count: int, *, effort: Effort) -> list[float]:
-    """Milliseconds of the network alone on `count` images, in a graph where it may be recorded."""
-    images = device.uploaded(np.zeros((count, *engine.image), engine.image_dtype))
+    """Milliseconds of the network alone on `count` images, in a graph where it can be recorded."""
+    images = device.upload(np.zeros((count, *engine.image), engine.image_dtype))
     maps = device.buffer((count, *engine.heatmaps), engine.heatmaps_dtype)
     engine.prepare(images.address, maps.address, count=count)
     stream = device.stream()
     engine.enqueue(count, stream.handle)
-    stream.finish()
+    stream.synchronize()
     if not engine.capturable(count, stream.handle):
 
         def queue(_: int, on: Stream) -> None:
@@ -108,7 +110,7 @@ def _bare(device: Device, engine: TensorRTEngine, count: int, *, effort: Effort)
         start.record(stream)
         engine.enqueue(count, stream.handle)
         end.record(stream)
-        stream.finish()
+        stream.synchronize()
         return end.since_ms(start)
 
     return repeated(once, effort.seconds)

@@ -1,8 +1,8 @@
-"""The CUDA sources, and what they are compiled with.
+"""The CUDA sources, and the definitions they are compiled with.
 
-Each is a file of its own whose head says what it does; `posekit_engines.ops` launches them,
-`posekit_engines.ops.reference` computes the same in numpy. Tuning numbers have one place: the
-thresholds stay in `posekit.codecs` and `posekit.tta` and reach the sources as definitions.
+One file per kernel, documented in its header comment; `posekit_engines.ops` launches them,
+`posekit_engines.ops.reference` computes the same in numpy. Constants have one place: the thresholds
+of `posekit.codecs` and `posekit.tta` are passed to the compiler as definitions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from posekit import codecs, tta
 
 THREADS = 128
-"""Of a block, for every kernel: 16 blocks of them fill a multiprocessor."""
+"""Threads per block of every kernel: 16 such blocks fill a multiprocessor."""
 FOLDER = Path(__file__).parent
 HEADER = "device.cuh"
 FUNCTIONS = {
@@ -27,7 +27,7 @@ FUNCTIONS = {
     ),
     "fuse_views": ("fuse_views_f16", "fuse_views_f32"),
 }
-"""What each source defines."""
+"""The functions that each source defines."""
 
 
 def source(name: str) -> str:
@@ -36,12 +36,12 @@ def source(name: str) -> str:
 
 
 def header() -> str:
-    """The text of what the sources include."""
+    """The text of the header that the sources include."""
     return (FOLDER / HEADER).read_text(encoding="utf-8")
 
 
 def definitions() -> tuple[str, ...]:
-    """The options that give the sources their numbers, for any compiler."""
+    """Compiler options that define the sources' constants, for any compiler."""
     numbers = {
         "TINY": codecs.TINY,
         "FLAT": codecs.FLAT,

@@ -1,21 +1,21 @@
-// crop_normalize: persons cut out of frames and normalised, with their mirrored copies. ONE launch.
+// crop_normalize: persons cropped from frames and normalized, with mirrored copies. ONE launch.
 //
-// In     frames: (F,) descriptors of pitched u8 pictures, RGB (3 bytes a pixel) or NV12 (luma, and
+// In     frames: (F,) descriptors of pitched u8 frames, RGB (3 bytes a pixel) or NV12 (luma, and
 //        at half the resolution interleaved U V). frame_of: (N,) i32. to_frame: (N, 2, 3) f32, crop
 //        px to frame px (geometry.Warp's inverse).
 // Out    crops, mirrored: (N, 3, h, w) f16 or f32, (pixel - mean) / std in the network's order of
-//        colours; mirrored[n, c, y, x] = crops[n, c, y, w - 1 - x]; null leaves it out.
-// Launch grid (ceil(ceil(w / 4) h / THREADS), N), block THREADS; a thread makes 4 pixels of a row.
-//        No shared memory.
-// Edges  a pixel beyond the frame is black (RGB 0), also as a neighbour in the interpolation. Any
+//        colors; mirrored[n, c, y, x] = crops[n, c, y, w - 1 - x]; null: none.
+// Launch grid (ceil(ceil(w / 4) h / THREADS), N), block THREADS; a thread computes 4
+//        pixels of a row. No shared memory.
+// Edges  a pixel outside the frame is black (RGB 0), also as a neighbor in the interpolation. Any
 //        w: four pixels are stored as one where w % 4 == 0 and the outputs are aligned, else one by
-//        one. Positions that are not finite give black.
-// Bytes  written: 2 * 3 h w cells a person (256 x 192 f16: 589,824); read: at most 12 bytes a
+//        one. Non-finite positions are black.
+// Bytes  written: 2 * 3 h w cells per person (256 x 192 f16: 589,824); read: at most 12 bytes per
 //        pixel, mostly from the cache.
 // Source bilinear interpolation at exact positions, as OpenCV 5's warpAffine (older ones round
-//        positions to 1/32 px); NV12: each neighbour is converted with the chroma of its 2 x 2
-//        square and clipped, then interpolated: what cvtColor before warpAffine gives.
-// THREADS: given by the compiler's options (posekit_engines.kernels).
+//        positions to 1/32 px); NV12: each neighbor is converted with the chroma of its 2 x 2
+//        square and clipped, then interpolated, as cvtColor followed by warpAffine.
+// THREADS: defined by the compiler's options (posekit_engines.kernels).
 #include "device.cuh"
 
 #define QUAD 4
@@ -24,7 +24,7 @@ struct Frame {
     const u8* pixels;  // RGB, or luma
     const u8* chroma;  // NV12 only
     int width, height;
-    int pitch, chroma_pitch;  // bytes from row to row
+    int pitch, chroma_pitch;  // bytes between rows
 };
 
 struct CropNormalize {
@@ -36,7 +36,7 @@ struct CropNormalize {
     int width, height;
     int bgr;
     float scale[3], bias[3];  // 1 / std, -mean / std, in the network's order
-    float luma[2];            // grey = luma[1] * (Y - luma[0])
+    float luma[2];            // gray = luma[1] * (Y - luma[0])
     float chroma[4];          // red += [0] V, green -= [1] U + [2] V, blue += [3] U, less 128
 };
 
@@ -51,7 +51,7 @@ struct Rgb {
     }
 };
 
-__device__ __forceinline__ float byte(float value) {  // what an 8-bit picture would hold
+__device__ __forceinline__ float byte(float value) {  // rounded as in an 8-bit image
     return rintf(fminf(fmaxf(value, 0.0f), 255.0f));
 }
 
@@ -78,7 +78,7 @@ __device__ void add_tap(Color& sum, const Frame& frame, int x, int y, float weig
 template <class Format>
 __device__ Color sample(const Frame& frame, float x, float y, const CropNormalize& p) {
     Color sum = {0.0f, 0.0f, 0.0f};
-    // Beyond the frame all is black; it also keeps the conversion to int within its range.
+    // Outside the frame everything is black; this also keeps the conversion to int in range.
     if (!(x > -1.0f && x < frame.width && y > -1.0f && y < frame.height)) return sum;
     const float left = floorf(x), top = floorf(y), right = x - left, down = y - top;
     const int column = (int)left, row = (int)top;
@@ -94,7 +94,7 @@ struct __align__(QUAD * sizeof(Cell)) Quad {
     Cell cells[QUAD];
 };
 
-// Four values of a row, to its columns x .. x + 4 or, backwards, to those that mirror them.
+// Store four values of a row to columns x .. x + 4 or, backwards, to the mirrored columns.
 template <class Cell>
 __device__ void store(Cell* row, int x, int width, const float* values, bool backwards) {
     const int first = backwards ? width - QUAD - x : x;
@@ -121,7 +121,7 @@ __device__ void crop(const CropNormalize& p) {
     const int y = item / quads, x = (item - y * quads) * QUAD;
     const float* m = p.to_frame + 6 * n;
     const Frame frame = p.frames[p.frame_of[n]];
-    float values[3][QUAD];  // by the network's channel
+    float values[3][QUAD];  // by channel of the network
 #pragma unroll
     for (int e = 0; e < QUAD; ++e) {
         const float across = __fmaf_rn(m[0], (float)(x + e), __fmaf_rn(m[1], (float)y, m[2]));

@@ -1,21 +1,21 @@
-// decode_flip: heatmaps of a batch of crops, and of their mirrors, to keypoints. ONE launch.
+// decode_flip: heatmaps of a batch of crops and of the mirrored crops to keypoints. ONE launch.
 //
 // In     maps, mirrored: (N, K, H, W) f16 or f32, one shape and one set of strides (person,
-//        keypoint, row; columns stand side by side). mirrored: as the network gave it for the
+//        keypoint, row; columns are contiguous). mirrored: the network's output for the
 //        mirrored crops; null decodes `maps` alone. mirror: (K,) i32. blur: (blur_side,) f32, the
-//        Gaussian's line (DARK, UDP only). to_frame: (N, 2, 3) f32 crop to frame px, or null.
+//        1-D Gaussian (DARK, UDP only). to_frame: (N, 2, 3) f32 crop to frame px, or null.
 // Out    (N, K, 3) f32: x, y (crop px, or frame px with to_frame), score.
-// Launch grid (K, N), block THREADS; shared bytes: ops.decode_flip counts them.
-// Ties   numpy.argmax: the larger cell, of equal ones the smaller index, a NaN above all.
-// Edges  any H x W: rows of whole, aligned 16-byte vectors are read as such, others by the cell.
-//        Beyond a map the blur sees 0, the shifted mirror image its edge column. QUARTER steps
-//        along both axes or none, QUARTER_AXIS (mmpose 1.x) along each for itself.
-// Bytes  each cell of both maps once (+ the patch around the peak, from the cache), 12 out a
-//        keypoint. 17 x 64 x 48 f16 with mirror: 208,896 in, 204 out a person.
+// Launch grid (K, N), block THREADS; shared bytes: see ops.decode_flip.
+// Ties   as numpy.argmax: the largest cell, of equal ones the smallest index, NaN above all.
+// Edges  any H x W: rows of whole, aligned 16-byte vectors are read as such, others cell by cell.
+//        Outside a map the blur reads 0, the shifted mirrored map its edge column. QUARTER steps
+//        along both axes or none, QUARTER_AXIS (mmpose 1.x) along each independently.
+// Bytes  each cell of both maps once (+ the patch around the peak, from the cache), 12 out per
+//        keypoint. 17 x 64 x 48 f16 with mirror: 208,896 in, 204 out per person.
 // Source posekit.codecs: the same arithmetic in the same order up to the score, bit for bit, and
 //        the quarter steps; DARK's and UDP's sums and logarithms round differently.
-// TINY, FLAT, THIN, MAX_STEP, UDP_FLOOR, UDP_CEILING, THREADS: given by the compiler's options,
-// which posekit_engines.kernels makes from posekit.codecs.
+// TINY, FLAT, THIN, MAX_STEP, UDP_FLOOR, UDP_CEILING, THREADS: defined by the compiler's options,
+// which posekit_engines.kernels derives from posekit.codecs.
 #include "device.cuh"
 
 #define WARPS (THREADS / 32)
@@ -37,20 +37,20 @@ struct DecodeFlip {
     float scale[2], offset[2];  // x_crop = scale * x_map + offset
 };
 
-// One keypoint's map and its mirrored partner's (or null): what the merge of the two holds.
+// Merge of one keypoint's map and the mirrored crop's map of its counterpart (or null).
 template <class Cell>
 struct Maps {
     const Cell* own;
     const Cell* other;
     const DecodeFlip& p;
 
-    // The mirrored row's column i, blended with its neighbour, whose value is `near`.
+    // The mirrored row's column i, blended with its neighbor, whose value is `near`.
     __device__ float blended(float value, float near, int i) const {
         if (p.toward == 0 || (u32)(i + p.toward) >= (u32)p.width) return value;
         return value * (1.0f - p.share) + near * p.share;
     }
 
-    // Twice the merged value (once, without mirrored maps): halved when all is done.
+    // Twice the merged value (once, without mirrored maps): halved at the end.
     __device__ float at(int y, int x) const {
         const float value = read(own[y * p.row + x]);
         if (!other) return value;
@@ -66,7 +66,7 @@ struct Maps {
         return whole_vectors && rows && p.whole == 0;
     }
 
-    // The Vector<Cell>::SIZE values from column x, a multiple of that, on.
+    // Vector<Cell>::SIZE values from column x, which is a multiple of SIZE.
     __device__ void many(int y, int x, float* values) const {
         constexpr int SIZE = Vector<Cell>::SIZE;
         const Vector<Cell> mine = whole<const Vector<Cell>>(own + y * p.row + x);
@@ -90,7 +90,7 @@ struct Maps {
     }
 };
 
-// A number that is larger for what numpy.argmax prefers: NaN, then the larger value.
+// Orders values as numpy.argmax does: NaN first, then larger values.
 __device__ __forceinline__ u32 rank_of(float value) {
     if (value != value) return 0xffffffffu;
     const u32 bits = __float_as_uint(value + 0.0f);  // -0 ties with 0
@@ -102,7 +102,7 @@ __device__ __forceinline__ float value_of(u32 rank) {
     return __uint_as_float(rank & 0x80000000u ? rank & 0x7fffffffu : ~rank);
 }
 
-// The largest cell that this thread sees, as rank and complement of the index.
+// The largest cell among this thread's, as rank and complement of the index.
 template <class Cell>
 __device__ u64 own_best(const Maps<Cell>& maps) {
     const DecodeFlip& p = maps.p;
@@ -134,7 +134,7 @@ __device__ u64 own_best(const Maps<Cell>& maps) {
 
 __device__ __forceinline__ u64 larger(u64 a, u64 b) { return a > b ? a : b; }
 
-// The block's largest cell, known to every thread. `keys`: WARPS of shared memory.
+// The block's largest cell, returned to every thread. `keys`: WARPS of shared memory.
 __device__ __forceinline__ u64 block_best(u64 best, u64* keys) {
 #pragma unroll
     for (int lanes = 16; lanes; lanes >>= 1)
@@ -151,7 +151,7 @@ struct Place {
     float x, y;
 };
 
-// -H^-1 g, at most MAX_STEP along an axis; none where H is not that of a sound peak.
+// -H^-1 g, at most MAX_STEP along an axis; zero where H is not that of a proper peak.
 __device__ __forceinline__ Place newton(float x, float y, float xx, float yy, float xy) {
     const float determinant = xx * yy - xy * xy, trace = xx + yy;
     Place step = {0.0f, 0.0f};
@@ -161,8 +161,8 @@ __device__ __forceinline__ Place newton(float x, float y, float xx, float yy, fl
     return step;
 }
 
-// Logarithms of the blurred map around the peak, (2 reach + 1)^2; all threads call it. Dynamic
-// shared memory holds the patch, then its rows blurred, then what is returned.
+// Logarithms of the blurred map around the peak, (2 reach + 1)^2; called by all threads. Dynamic
+// shared memory holds the patch, then its blurred rows, then the result.
 template <class Cell>
 __device__ const float* logs_around(const Maps<Cell>& maps, int px, int py, int reach, float peak,
                                     float* shared) {
@@ -215,7 +215,7 @@ __device__ __forceinline__ Place dark_step(const float* logs) {
                   0.25f * ((at[6] + at[-6]) - (at[-4] + at[4])));
 }
 
-// 3 x 3, where what lies beyond the map repeats its border; mixed difference as in mmpose.
+// 3 x 3, with the map's border repeated outside it; mixed difference as in mmpose.
 __device__ __forceinline__ Place udp_step(const float* logs, int px, int py, int width,
                                           int height) {
     const int left = px == 0 ? 0 : -1, right = px == width - 1 ? 0 : 1;
@@ -230,7 +230,7 @@ __device__ __forceinline__ float quarter(float difference) {
     return difference > 0.0f ? 0.25f : (difference < 0.0f ? -0.25f : 0.0f);
 }
 
-// From the peak's cell to the point; the same for the whole block, valid in thread 0.
+// Offset from the peak's cell to the point; called by the whole block, valid in thread 0.
 template <class Cell>
 __device__ Place refined(const Maps<Cell>& maps, int px, int py, float peak, float* shared) {
     const DecodeFlip& p = maps.p;

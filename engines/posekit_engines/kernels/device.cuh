@@ -1,8 +1,8 @@
-// What the kernels share: float16 cells, 16-byte loads, shared memory, the warp's exchange.
+// Shared by the kernels: float16 cells, 16-byte loads, shared memory.
 //
-// A cell of type f16 is its bits: converting by the PTX instruction needs no CUDA header, so that
-// NVRTC alone compiles a kernel. Compiled with --fmad=false: products and sums round one by one,
-// as in numpy. On a CPU (POSEKIT_EMULATED, tests only) cuda_cpu.h takes the place of the device.
+// An f16 cell holds the bits: the PTX instructions that convert them need no CUDA header, so that
+// NVRTC alone can compile a kernel. Compiled with --fmad=false: products and sums round separately,
+// as in numpy. On a CPU (POSEKIT_EMULATED, tests only) cuda_cpu.h replaces the device.
 #pragma once
 
 typedef unsigned char u8;
@@ -39,7 +39,7 @@ __device__ __forceinline__ float read(float cell) { return cell; }
 __device__ __forceinline__ void write(f16& cell, float value) { cell.bits = to_half(value); }
 __device__ __forceinline__ void write(float& cell, float value) { cell = value; }
 
-// 16 bytes of cells, moved as one where their address is a multiple of 16.
+// 16 bytes of cells, loaded and stored as one where the address is a multiple of 16.
 template <class Cell>
 struct __align__(16) Vector {
     static const int SIZE = 16 / sizeof(Cell);
@@ -48,7 +48,7 @@ struct __align__(16) Vector {
 
 __device__ __forceinline__ bool aligned(const void* address) { return ((u64)address & 15) == 0; }
 
-// A vector at an address that must be a multiple of its size: on a GPU anything else is a fault.
+// A vector at an address that must be a multiple of its size: a GPU faults on any other.
 template <class Whole>
 __device__ __forceinline__ Whole& whole(const void* address) {
     REQUIRE_ALIGNED(address, sizeof(Whole));

@@ -1,21 +1,23 @@
 // fuse_views: heatmaps of several views of each crop to their weighted mean. ONE launch.
 //
-// In     maps: (N, V, K, H, W) f16 or f32, dense, as the network gave them for the views. found:
-//        (N, V, K, 3) f32, x, y and peak of each map: what decode_flip answers for all N V of them.
+// In     maps: (N, V, K, H, W) f16 or f32, dense, the network's output for the views. found:
+//        (N, V, K, 3) f32, x, y and peak of each map: decode_flip's output for all N V of them.
 //        to_view: (V, 2, 3) f32, cells of the upright crop to cells of the view. holder: (V, K)
-//        i32, which of the view's maps holds a keypoint (a mirrored view swaps sides).
+//        i32, index of the view's map for a keypoint (a mirrored view swaps sides).
 // Out    (N, K, H, W) f32: sum of weight * map over sum of weight * share, the map read bilinearly
-//        where the cell lies in the view, the share how much of that lies within it.
-// Launch grid (ceil(H W / THREADS), K, N), block THREADS; a thread makes one cell. Shared bytes: 4 a
-//        view, its weight: the mean peak over its keypoints, LEAST_PEAK at least, to the POWER.
+//        at the cell's position in the view, the share being the part of it inside the view.
+// Launch grid (ceil(H W / THREADS), K, N), block THREADS; a thread computes one cell. Shared
+//        bytes: 4 per view, its weight: the mean peak over its keypoints, at least LEAST_PEAK, to
+//        the POWER.
 // Ties   none: nothing is compared.
-// Edges  any H x W. Beyond a view its map is 0 and has no share; a cell that no view shows is 0.
-//        Places that are no number show nothing.
-// Bytes  each cell of all maps once (four neighbours a thread, from the cache), 4 out a cell, 12 a
-//        map. 8 views of 17 x 64 x 48 f16: 837,216 in, 208,896 out a person.
-// Source posekit.tta.fuse: the same sums in the same order. Places are float32 here, exact for
-//        quarter turns of maps whose cells they move onto cells.
-// POWER, LEAST_PEAK, LEAST_SHARE, THREADS: given by the compiler's options (posekit_engines.kernels).
+// Edges  any H x W. Outside a view its map and its share are 0; a cell outside all views is 0.
+//        Non-finite positions contribute nothing.
+// Bytes  each cell of all maps once (four neighbors per thread, from the cache), 4 out per cell,
+//        12 per map. 8 views of 17 x 64 x 48 f16: 837,216 in, 208,896 out per person.
+// Source posekit.tta.fuse: the same sums in the same order. Positions are float32 here, exact for
+//        quarter turns that move cells onto cells.
+// POWER, LEAST_PEAK, LEAST_SHARE, THREADS: defined by the compiler's options, which
+// posekit_engines.kernels derives from posekit.tta.
 #include "device.cuh"
 
 struct FuseViews {
@@ -27,7 +29,7 @@ struct FuseViews {
     int views, height, width;
 };
 
-// A view's mean peak to the POWER; all else of the block waits for it.
+// A view's mean peak to the POWER.
 __device__ __forceinline__ float weight_of(const float* found, int keypoints) {
     float sum = 0.0f;
     for (int k = 0; k < keypoints; ++k) sum += found[3 * k + 2];
@@ -48,12 +50,12 @@ __device__ void add_tap(Read& sum, const Cell* map, int x, int y, float share, c
 template <class Cell>
 __device__ Read read_at(const Cell* map, float x, float y, const FuseViews& p) {
     Read sum = {0.0f, 0.0f};
-    // Beyond the map is nothing; it also keeps the conversion to int within its range.
+    // Outside the map there is nothing; this also keeps the conversion to int in range.
     if (!(x > -1.0f && x < p.width && y > -1.0f && y < p.height)) return sum;
     const float left = floorf(x), top = floorf(y), right = x - left, down = y - top;
     const int column = (int)left, row = (int)top;
     add_tap(sum, map, column, row, (1.0f - right) * (1.0f - down), p);
-    // A neighbour without a share is not read: 0 times infinity would be no number.
+    // A neighbor without a share is not read: 0 times infinity would be NaN.
     if (right > 0.0f) add_tap(sum, map, column + 1, row, right * (1.0f - down), p);
     if (down > 0.0f) add_tap(sum, map, column, row + 1, (1.0f - right) * down, p);
     if (right > 0.0f && down > 0.0f) add_tap(sum, map, column + 1, row + 1, right * down, p);

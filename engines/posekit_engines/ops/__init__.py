@@ -1,1 +1,1 @@
-"""One launch a kernel: argument struct, checks and grid; `reference` is the same in numpy."""
+"""One launch function per kernel: argument struct, checks and grid; and their numpy reference."""

@@ -13,7 +13,7 @@ from posekit.types import ModelSpec
 from posekit_engines.cuda.device import Buffer, Device, Stream
 from posekit_engines.cuda.driver import Launch
 from posekit_engines.kernels import THREADS
-from posekit_engines.ops.launch import DTYPE_SUFFIX, check_rows, person_count
+from posekit_engines.ops.launch import DTYPE_SUFFIX, check_person_count, check_rows
 
 Format = Literal["rgb", "nv12"]
 CROP_NORMALIZE = np.dtype(
@@ -43,17 +43,17 @@ FRAME = np.dtype(
     ],
     align=True,
 )
-"""One picture on the GPU: addresses, size in px, bytes from row to row; chroma of NV12 only."""
+"""One frame on the GPU: addresses, size in px, bytes between rows; chroma of NV12 only."""
 
-_QUAD = 4  # pixels of a row that a thread of crop_normalize makes
+_QUAD = 4  # pixels of a row per thread of crop_normalize
 
 
 @dataclass(frozen=True)
 class ColorMatrix:
-    """From the bytes of Y, U, V to red, green, blue (0..255), as numbers.
+    """Conversion of Y, U, V bytes to red, green, blue in [0, 255].
 
-    grey = luma[1] (Y - luma[0]); red = grey + chroma[0] V; green = grey - chroma[1] U -
-    chroma[2] V; blue = grey + chroma[3] U; U and V less 128.
+    gray = luma[1] (Y - luma[0]); red = gray + chroma[0] V; green = gray - chroma[1] U -
+    chroma[2] V; blue = gray + chroma[3] U; U and V less 128.
     """
 
     luma: tuple[float, float]
@@ -61,7 +61,7 @@ class ColorMatrix:
 
     @classmethod
     def of(cls, red: float, blue: float, *, full_range: bool = False) -> ColorMatrix:
-        """By the weights of red and blue in the luma (BT.601 0.299, 0.114; BT.709 0.2126, 0.0722).
+        """From the weights of red and blue in luma (BT.601 0.299, 0.114; BT.709 0.2126, 0.0722).
 
         Source: ITU-R BT.601-7 and BT.709-6, 8 bit.
         """
@@ -78,9 +78,9 @@ BT709 = ColorMatrix.of(0.2126, 0.0722)
 
 @dataclass(frozen=True)
 class Frames:
-    """Pictures on the GPU, and which of them each person is cut from.
+    """F frames on the GPU, and which of them each person is cropped from.
 
-    table: FRAME (F,).  frame_of: int32 (N,).  format: of all.  color: how NV12 becomes RGB.
+    table: FRAME (F,).  frame_of: int32 (N,).  format: of all.  color: converts NV12 to RGB.
     """
 
     table: Buffer
@@ -89,17 +89,17 @@ class Frames:
     color: ColorMatrix = BT709
 
 
-def frame_table(pictures: list[tuple[int, int, int, int]], format: Format) -> NDArray[Any]:  # noqa: A002
-    """FRAME (F,) of (address, width, height, pitch) each, all of one buffer a picture.
+def frame_table(rows: list[tuple[int, int, int, int]], format: Format) -> NDArray[Any]:  # noqa: A002
+    """FRAME (F,) of (address, width, height, pitch) each; a frame is one buffer.
 
-    NV12's chroma begins where the luma's rows end and has its pitch. Raises InputError.
+    NV12's chroma follows the luma's rows and has the same pitch. Raises InputError.
     """
-    table = np.zeros(len(pictures), FRAME)
-    for row, (address, width, height, pitch) in zip(table, pictures, strict=True):
+    table = np.zeros(len(rows), FRAME)
+    for row, (address, width, height, pitch) in zip(table, rows, strict=True):
         if pitch < width * (3 if format == "rgb" else 1):
             raise InputError(f"frame: a pitch of {pitch} bytes is below {width} {format} pixels")
         if format == "nv12" and (width % 2 or height % 2):
-            raise InputError(f"frame: NV12 needs even sides, got {width} x {height}")
+            raise InputError(f"frame: NV12 needs an even width and height, got {width} x {height}")
         chroma = address + pitch * height if format == "nv12" else 0
         row["pixels"], row["chroma"] = address, chroma
         row["width"], row["height"], row["pitch"] = width, height, pitch
@@ -109,7 +109,7 @@ def frame_table(pictures: list[tuple[int, int, int, int]], format: Format) -> ND
 
 @dataclass(frozen=True)
 class Crops:
-    """Where `crop_normalize` writes (count, 3, h, w) cells; mirrored: 0 for none."""
+    """Output addresses of `crop_normalize`, (count, 3, h, w) each; mirrored: 0 for none."""
 
     address: int
     mirrored: int
@@ -118,7 +118,7 @@ class Crops:
 
     @classmethod
     def of(cls, crops: Buffer, count: int, *, flip: bool) -> Crops:
-        """An engine's input (N, 3, h, w): the first `count`, with `flip` as many mirrored behind.
+        """An engine's input (N, 3, h, w): `count` crops, with `flip` followed by the mirrored ones.
 
         Raises InputError.
         """
@@ -137,7 +137,7 @@ def crop_normalize(
     to_frame: Buffer,
     stream: Stream | None = None,
 ) -> None:
-    """Queue one launch: persons cut out, normalised, and mirrored, as the network takes them.
+    """Queue one launch: persons cropped, normalized, and mirrored, as the network takes them.
 
     to_frame: float32 (N, 2, 3), crop px to frame px (`Warp.inverse`).
     Raises InputError, KernelError.
@@ -159,6 +159,6 @@ def crop_normalize(
     argument["scale"], argument["bias"] = 1 / std, -mean / std
     argument["luma"], argument["chroma"] = frames.color.luma, frames.color.chroma
     blocks = -(-(-(-width // _QUAD) * height) // THREADS)
-    launch = Launch((blocks, person_count(crops.count), 1), THREADS, 0, argument.tobytes())
+    launch = Launch((blocks, check_person_count(crops.count), 1), THREADS, 0, argument.tobytes())
     name = f"crop_normalize_{frames.format}_{DTYPE_SUFFIX[crops.dtype]}"
     device.launch("crop_normalize", name, launch=launch, stream=stream)

@@ -1,7 +1,7 @@
-"""The launches around the network, on buffers of the GPU: one each for a whole batch.
+"""Launch of `decode_flip`: heatmaps to keypoints.
 
-They only queue work and allocate nothing, so that a CUDA graph can record them. What they answer
-stands in `ops.reference`; what they read and write, in the head of `kernels/<name>.cu`.
+Like every launch it only queues work and allocates nothing, so that a CUDA graph can record it.
+`kernels/decode_flip.cu` documents what it reads and writes; `ops.reference` computes the same.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from posekit_engines.ops.launch import (
     DTYPE_SUFFIX,
     MAX_SHARED_BYTES,
     Maps,
+    check_person_count,
     check_rows,
-    person_count,
 )
 
-# The kernels' structs; a test compares their sizes and meaning with the sources.
+# the kernel's struct; a test compares its size with the source
 DECODE_FLIP = np.dtype(
     [
         ("maps", np.uint64),
@@ -51,7 +51,7 @@ _REFINE = {"argmax": 0, "quarter": 1, "quarter-axis": 2, "dark": 3, "udp": 4}
 
 @dataclass(frozen=True)
 class DecodeTables:
-    """What `decode_flip` needs of a spec, on the GPU: the mirror indices and the blur's line."""
+    """Constants of `decode_flip` for a spec, on the GPU: mirror indices and the 1-D blur kernel."""
 
     spec: ModelSpec
     mirror: Buffer
@@ -59,13 +59,13 @@ class DecodeTables:
 
     @classmethod
     def of(cls, device: Device, spec: ModelSpec) -> DecodeTables:
-        """Made once for a model; uploads. Raises DeviceError."""
+        """Upload them, once for a model. Raises DeviceError."""
         mirror = np.array(spec.skeleton.mirror, np.int32)
-        return cls(spec, device.uploaded(mirror), device.uploaded(blur_line(spec.blur)))
+        return cls(spec, device.upload(mirror), device.upload(blur_kernel(spec.blur)))
 
 
-def blur_line(blur: int) -> NDArray[np.float32]:
-    """The Gaussian that `codecs.blur_matrix` shifts, (blur,) float32, sum 1."""
+def blur_kernel(blur: int) -> NDArray[np.float32]:
+    """The 1-D Gaussian of `codecs.blur_matrix`, (blur,) float32, sum 1."""
     sigma = 0.3 * ((blur - 1) / 2 - 1) + 0.8
     line = np.exp(-((np.arange(blur) - blur // 2) ** 2) / (2 * sigma**2))
     return np.asarray(line / line.sum(), np.float32)
@@ -109,14 +109,14 @@ def decode_flip(
     argument["whole"] = max(1 - width, min(width - 1, whole))
     argument["toward"], argument["share"] = (part > 0) - (part < 0), abs(part)
     argument["scale"], argument["offset"] = spec.map_scale, spec.map_offset
-    grid = (keypoints, person_count(persons), 1)
+    grid = (keypoints, check_person_count(persons), 1)
     launch = Launch(grid, THREADS, _decode_shared(spec), argument.tobytes())
     name = f"decode_flip_{DTYPE_SUFFIX[maps.dtype]}"
     device.launch("decode_flip", name, launch=launch, stream=stream)
 
 
 def _decode_shared(spec: ModelSpec) -> int:
-    """Bytes for a block: a key a warp; for DARK and UDP the patch, its rows and two squares."""
+    """Bytes for a block: a key per warp; for DARK and UDP the patch, its rows and two squares."""
     size = 8 * (THREADS // 32)
     if spec.decode in ("dark", "udp"):
         reach = 2 if spec.decode == "dark" else 1
@@ -124,7 +124,7 @@ def _decode_shared(spec: ModelSpec) -> int:
         size += 4 * (side * side + side * kept + 2 * kept * kept)
     if size > MAX_SHARED_BYTES:
         raise InputError(
-            f"spec: blurring over {spec.blur} cells needs {size} bytes of shared memory, a GPU "
-            f"gives {MAX_SHARED_BYTES}; choose a smaller blur"
+            f"spec: a blur over {spec.blur} cells needs {size} bytes of shared memory, a block has "
+            f"{MAX_SHARED_BYTES}; choose a smaller blur"
         )
     return size

@@ -1,4 +1,4 @@
-"""Launch of `fuse_views`: maps of several views to one."""
+"""Launch of `fuse_views`: heatmaps of several views to their weighted mean."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from posekit.types import ModelSpec
 from posekit_engines.cuda.device import Buffer, Device, Stream
 from posekit_engines.cuda.driver import Launch
 from posekit_engines.kernels import THREADS
-from posekit_engines.ops.launch import DTYPE_SUFFIX, Maps, check_rows, person_count
+from posekit_engines.ops.launch import DTYPE_SUFFIX, Maps, check_person_count, check_rows
 
 FUSE_VIEWS = np.dtype(
     [
@@ -31,10 +31,10 @@ FUSE_VIEWS = np.dtype(
 
 @dataclass(frozen=True)
 class ViewTables:
-    """What `fuse_views` needs of V views and a spec, on the GPU.
+    """Constants of `fuse_views` for V views and a spec, on the GPU.
 
-    to_view: float32 (V, 2, 3), cells of the crop to cells of the view.  holder: int32 (V, K),
-    which of the view's maps holds a keypoint.
+    to_view: float32 (V, 2, 3), cells of the crop to cells of the view.  holder: int32 (V, K), index
+    of the view's map for a keypoint.
     """
 
     to_view: Buffer
@@ -42,11 +42,11 @@ class ViewTables:
 
     @classmethod
     def of(cls, device: Device, spec: ModelSpec, views: Sequence[View]) -> ViewTables:
-        """Made once for a model; uploads. Raises DeviceError."""
+        """Upload them, once for a model. Raises DeviceError."""
         cells = np.stack([cells_of(view, spec) for view in views]).astype(np.float32)
         own = np.arange(len(spec.skeleton))
         holder = [spec.skeleton.mirror if view.mirrored else own for view in views]
-        return cls(device.uploaded(cells), device.uploaded(np.array(holder, np.int32)))
+        return cls(device.upload(cells), device.upload(np.array(holder, np.int32)))
 
 
 def fuse_views(
@@ -60,7 +60,7 @@ def fuse_views(
 ) -> None:
     """Queue one launch: dense maps of N V views to `out` float32 (N, K, h, w), their mean.
 
-    found: float32 (N V, K, 3), what `decode_flip` says of those maps: their peaks weigh them.
+    found: float32 (N V, K, 3), `decode_flip`'s output for those maps: their peaks are the weights.
     Raises InputError, KernelError.
     """
     images, keypoints, height, width = maps.shape
@@ -72,7 +72,7 @@ def fuse_views(
         or maps.dtype not in DTYPE_SUFFIX
     ):
         raise InputError(
-            f"views: wanted dense float16 or float32 maps of {views} views a person, got "
+            f"views: wanted dense float16 or float32 maps of {views} views per person, got "
             f"{maps.dtype} {maps.shape}"
         )
     check_rows("found", found, (images, keypoints, 3))
@@ -83,7 +83,7 @@ def fuse_views(
     argument["maps"], argument["found"] = maps.address, found.address
     argument["to_view"], argument["holder"] = tables.to_view.address, tables.holder.address
     argument["out"], argument["views"], argument["size"] = out.address, views, (height, width)
-    grid = (-(-height * width // THREADS), keypoints, person_count(images // views))
+    grid = (-(-height * width // THREADS), keypoints, check_person_count(images // views))
     launch = Launch(grid, THREADS, 4 * views, argument.tobytes())
     name = f"fuse_views_{DTYPE_SUFFIX[maps.dtype]}"
     device.launch("fuse_views", name, launch=launch, stream=stream)

@@ -1,4 +1,4 @@
-"""What the launches of the three kernels share."""
+"""Heatmap layout, limits and checks that the three kernels' launches share."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from posekit.errors import InputError
 from posekit_engines.cuda.device import Buffer
 
 DTYPE_SUFFIX = {np.dtype(np.float16): "f16", np.dtype(np.float32): "f32"}
-_MOST_PERSONS = 65535  # blocks along a grid's second or third axis
-MAX_SHARED_BYTES = 48 << 10  # bytes that any GPU gives a block without being asked
+_MAX_PERSONS = 65535  # blocks along a grid's second or third axis
+MAX_SHARED_BYTES = 48 << 10  # per block, on any GPU without opting in to more
 
 
 @dataclass(frozen=True)
 class Maps:
     """Heatmaps on the GPU.  shape: (N, K, h, w).  dtype: float16 or float32.
 
-    address, mirrored: of the maps of the crops and of the mirrored crops, 0 where there are none.
-    strides: in cells from person to person, keypoint to keypoint, row to row; None: dense.
+    address, mirrored: of the maps of the crops and of the mirrored crops, 0 for none.
+    strides: in cells between persons, keypoints and rows; None: dense.
     """
 
     address: int
@@ -31,7 +31,7 @@ class Maps:
 
     @classmethod
     def of(cls, maps: Buffer, count: int, *, flip: bool) -> Maps:
-        """Of an engine's output: (count, K, h, w) or, with `flip`, as many mirrored behind them.
+        """From an engine's output (count, K, h, w), with `flip` followed by as many mirrored ones.
 
         Raises InputError.
         """
@@ -51,10 +51,10 @@ class Maps:
         return self.strides or (keypoints * height * width, height * width, width)
 
 
-def person_count(count: int) -> int:
-    """The number of persons of a launch. Raises InputError: more than one launch can take."""
-    if count > _MOST_PERSONS:
-        raise InputError(f"persons: {count} in one batch, at most {_MOST_PERSONS}; split it")
+def check_person_count(count: int) -> int:
+    """`count`, checked against the most that one launch can take. Raises InputError."""
+    if count > _MAX_PERSONS:
+        raise InputError(f"persons: {count} in one batch; at most {_MAX_PERSONS}: split it")
     return count
 
 

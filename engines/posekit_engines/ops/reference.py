@@ -1,4 +1,4 @@
-"""In plain numpy, what the kernels answer: one function a kernel, of the same name."""
+"""The kernels' reference implementations in numpy: one function per kernel, of the same name."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def decode_flip(
 def fuse_views(
     heatmaps: NDArray[np.floating], spec: ModelSpec, views: Sequence[tta.View]
 ) -> Float32:
-    """Heatmaps of V views (N, V, K, h, w) to their mean, float32 (N, K, h, w): `multiview.fuse`."""
+    """Heatmaps of V views (N, V, K, h, w) to their mean, float32 (N, K, h, w): `tta.fuse`."""
     readers = [tta.Reader(view, spec) for view in views]
     return tta.fuse(heatmaps.astype(np.float32), readers)
 
@@ -44,10 +44,10 @@ def fuse_views(
 def crop_normalize(
     frames: Sequence[UInt8], spec: ModelSpec, *, to_frame: Warp, frame_of: Sequence[int]
 ) -> tuple[Float64, Float64]:
-    """Persons cut out of RGB frames (H, W, 3) and normalised, (N, 3, h, w), and mirrored.
+    """Normalized crops (N, 3, h, w) of RGB frames (H, W, 3), and the mirrored ones.
 
-    to_frame: crop px to frame px of each person, cut from frames[frame_of[n]]. Bilinear at exact
-    positions; beyond a frame all is black.
+    to_frame: crop px to frame px of each person, cropped from frames[frame_of[n]]. Bilinear at
+    exact positions; black outside a frame.
     """
     width, height = spec.input_size
     x, y = np.meshgrid(np.arange(width), np.arange(height))
@@ -63,7 +63,7 @@ def crop_normalize(
 
 
 def bilinear(image: UInt8, x: Float64, y: Float64) -> Float64:
-    """The image (H, W, C) at places (M,), float64 (M, C); beyond it all is 0."""
+    """The image (H, W, C) sampled at M positions, float64 (M, C); 0 outside it."""
     height, width = image.shape[:2]
     left, top = np.floor(x), np.floor(y)
     total = np.zeros((len(x), image.shape[2]))
@@ -76,11 +76,11 @@ def bilinear(image: UInt8, x: Float64, y: Float64) -> Float64:
 
 
 def rgb_of_nv12(luma: UInt8, chroma: UInt8, color: ColorMatrix) -> UInt8:
-    """Luma (H, W) and chroma (H / 2, W), U and V in turn, as RGB (H, W, 3); nearest chroma."""
+    """Luma (H, W) and chroma (H / 2, W), U and V interleaved, to RGB (H, W, 3); nearest chroma."""
     pairs = chroma.reshape(*chroma.shape[:1], -1, 2).astype(np.float64) - 128
     u, v = pairs.repeat(2, 0).repeat(2, 1).transpose(2, 0, 1)
-    grey = color.luma[1] * (luma.astype(np.float64) - color.luma[0])
+    gray = color.luma[1] * (luma.astype(np.float64) - color.luma[0])
     red_v, green_u, green_v, blue_u = color.chroma
-    colors = [grey + red_v * v, grey - green_u * u - green_v * v, grey + blue_u * u]
+    colors = [gray + red_v * v, gray - green_u * u - green_v * v, gray + blue_u * u]
     rgb: UInt8 = np.rint(np.clip(np.stack(colors, 2), 0, 255)).astype(np.uint8)
     return rgb

@@ -1,6 +1,6 @@
-"""What the GPU runtime asks of a network between its kernels.
+"""The interface of the network between the GPU runtime's kernels.
 
-`posekit_engines.trt.engine` is the one that is shipped; a test runs ONNX Runtime in its place.
+`posekit_engines.trt.engine` implements it with TensorRT; a test with ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import numpy as np
 from posekit.errors import EngineError
 from posekit.types import ModelSpec
 
-KINDS = (np.dtype(np.float16), np.dtype(np.float32))
+DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
 
 
 class Engine(Protocol):
-    """A network on the GPU: normalised images (N, 3, h, w) to heatmaps (N, K, h', w').
+    """A network on the GPU: normalized images (N, 3, h, w) to heatmaps (N, K, h', w').
 
-    name: of what runs it, for summaries.  image, heatmaps: shapes of one.
+    name: library and version, for summaries.  image, heatmaps: shapes without N.
     image_dtype, heatmaps_dtype: float16 or float32; the kernels write and read these.
-    least, most: images that it takes at a time.
+    min_images, max_images: limits of N.
     """
 
     name: str
@@ -28,39 +28,39 @@ class Engine(Protocol):
     heatmaps: tuple[int, ...]
     image_dtype: np.dtype[Any]
     heatmaps_dtype: np.dtype[Any]
-    least: int
-    most: int
+    min_images: int
+    max_images: int
 
     def prepare(self, image: int, heatmaps: int, *, count: int) -> None:
-        """Get ready for `count` images at these addresses: what a graph must not record.
+        """Prepare runs of `count` images at these addresses: what a CUDA graph cannot record.
 
         Raises EngineError.
         """
         ...
 
     def enqueue(self, count: int, stream: int) -> None:
-        """Queue the network for `count` images where `prepare` was told; it only queues work.
+        """Queue the network for `count` prepared images; it only queues work.
 
         Raises EngineError.
         """
         ...
 
     def capturable(self, count: int, stream: int) -> str:
-        """ "" where a CUDA graph may record `enqueue`, or why not; asked after a first run."""
+        """ "" where a CUDA graph can record `enqueue`, or why not; called after a first run."""
         ...
 
 
 def check_fits(engine: Engine, spec: ModelSpec) -> None:
-    """The engine takes and gives what the spec says. Raises EngineError."""
+    """The engine's shapes and types are those of the spec. Raises EngineError."""
     width, height = spec.input_size
     columns, rows = spec.heatmap_size
     wanted = ((3, height, width), (len(spec.skeleton), rows, columns))
     got = (tuple(engine.image), tuple(engine.heatmaps))
     if got != wanted:
         raise EngineError(
-            f"{engine.name}: takes images {got[0]} and gives heatmaps {got[1]}; the model's spec "
-            f"says {wanted[0]} and {wanted[1]}: the engine was made for another model"
+            f"{engine.name}: takes images {got[0]} and outputs heatmaps {got[1]}; the model's spec "
+            f"has {wanted[0]} and {wanted[1]}: the engine was built for another model"
         )
     for what, dtype in (("image", engine.image_dtype), ("heatmaps", engine.heatmaps_dtype)):
-        if dtype not in KINDS:
+        if dtype not in DTYPES:
             raise EngineError(f"{engine.name}: {what} is {dtype}; wanted float16 or float32")

@@ -1,4 +1,4 @@
-"""Opens the GPU runtime: the GPU, the plan that fits it, TensorRT; and a person detector's plan."""
+"""Opens the GPU runtime or a person detector: the GPU, TensorRT, and a plan that matches both."""
 
 from __future__ import annotations
 
@@ -21,43 +21,59 @@ from posekit_engines.trt.plan import DETECT, PlanFile, PlanOptions
 
 
 def open_runtime(
-    bundle: Bundle, *, look: TtaOptions, index: int = 0, build: bool = True
+    bundle: Bundle, *, tta: TtaOptions, index: int = 0, build: bool = True
 ) -> GpuRuntime:
-    """A bundle on GPU number `index`, by the FP16 plan `raw` that the bundle or the cache holds.
+    """A bundle on GPU number `index`, with an FP16 plan `raw` of the bundle or the cache.
 
-    look: as in GpuRuntime.  build: where none fits, make one, which takes a while. What
-    costs little is checked first; a batch of nobody has run when this returns.
+    tta: as in GpuRuntime.  build: build a plan where none matches, which takes minutes.
+    An empty batch has run when this returns.
     Raises DeviceError, EngineError, MissingExtraError, BundleError.
     """
     device, trt = open_device(index), library()
-    plan = _plan(bundle, device, trt, options=PlanOptions(), build=build)
+    plan = find_plan(bundle, device, trt, options=PlanOptions(), build=build)
+    return runtime_of_plan(bundle, device, trt, plan=plan, tta=tta)
+
+
+def runtime_of_plan(
+    bundle: Bundle, device: Device, trt: Any, *, plan: PlanFile, tta: TtaOptions
+) -> GpuRuntime:
+    """The GPU runtime with a plan of kind `raw`. Raises DeviceError, EngineError, BundleError."""
     engine = TensorRTEngine(trt, plan.data, device)
-    engine.name += f", {plan.metadata['precision']} plan of the {plan.origin}"
-    runtime = GpuRuntime(bundle, device, engine, look=look)
-    runtime.notes += [f"a plan that does not fit was passed over: {note}" for note in plan.notes]
-    runtime.prepare([1])  # whatever is missing is told now, not in the middle of a video
+    engine.name += _described(plan)
+    runtime = GpuRuntime(bundle, device, engine, tta=tta)
+    runtime.notes += [f"a plan that does not match was not used: {note}" for note in plan.notes]
+    runtime.prepare([1])  # what fails does so now, not in the middle of a video
     return runtime
 
 
 def open_detector(bundle: Bundle, *, index: int = 0, build: bool = True) -> TensorRTDetector:
-    """A person detector on GPU number `index`, by the plan that its bundle or the cache holds.
+    """A person detector on GPU number `index`, with a plan of its bundle or the cache.
 
-    build: where none fits, make one. It has run once when this returns.
+    build: build a plan where none matches. It has run once when this returns.
     Raises DeviceError, EngineError, MissingExtraError, BundleError.
     """
     device, trt = open_device(index), library()
-    plan = _plan(bundle, device, trt, options=DETECT, build=build)
+    plan = find_plan(bundle, device, trt, options=DETECT, build=build)
     detector = TensorRTDetector(trt, plan.data, device)
-    detector.provider += f", {plan.metadata['precision']} plan of the {plan.origin}"
+    detector.provider += _described(plan)
     width, height = detector.size
     detector.run({"image": np.zeros((1, height, width, 3), np.uint8)})
     return detector
 
 
-def _plan(
-    bundle: Bundle, device: Device, trt: Any, *, options: PlanOptions, build: bool
+def _described(plan: PlanFile) -> str:
+    """A plan's precision and origin, for the name of what runs a model."""
+    return f", {plan.metadata['precision']} engine ({plan.origin})"
+
+
+def find_plan(
+    bundle: Bundle, device: Device, trt: Any, *, options: PlanOptions, build: bool = True
 ) -> PlanFile:
-    """The plan that fits this GPU. Raises EngineError: there is none, and none is to be built."""
+    """A plan of the bundle that matches this GPU, or with `build` a new one.
+
+    Raises EngineError (none matches, and build is False), MissingExtraError, DeviceError,
+    ParityError.
+    """
     find = plan_for if build else cache.find
     with device.driver.current():
         plan = find(bundle, device.info, trt=trt, options=options)

@@ -1,1 +1,1 @@
-"""TensorRT engines: built, kept, loaded and run."""
+"""TensorRT engines: built, cached, loaded and run."""

@@ -1,7 +1,6 @@
-"""TensorRT plans kept in a bundle or on disk: found where they fit this machine, else built anew.
+"""TensorRT plan files in a bundle or in the cache folder: find one that matches this machine.
 
-Whether one fits is told by its metadata, before anything is handed to TensorRT. Finding one needs
-neither torch nor onnx; only building does.
+A plan's metadata decides, before TensorRT reads a byte. Finding one imports neither torch nor onnx.
 """
 
 from __future__ import annotations
@@ -10,15 +9,15 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from posekit.atomic import write_atomic
 from posekit.bundle import Bundle
+from posekit.errors import SourceError
 from posekit_engines.cuda import nvrtc
-from posekit_engines.trt.library import Gpu, check_served, is_rtx, library
+from posekit_engines.trt.library import Gpu, check_supported, is_rtx, library
 from posekit_engines.trt.plan import (
     SAME_USE,
     Metadata,
@@ -30,13 +29,11 @@ from posekit_engines.trt.plan import (
     slug,
 )
 
-_TIMING = "timing"
-
 
 def find(
     bundle: Bundle, gpu: Gpu | None, *, trt: Any = None, options: PlanOptions = PlanOptions()
 ) -> PlanFile | None:
-    """A plan in the bundle or the cache that fits, or None; nothing is built or deserialised.
+    """A matching plan in the bundle or the cache, or None; nothing is built or deserialized.
 
     Raises MissingExtraError, DeviceError.
     """
@@ -47,8 +44,8 @@ def find(
 def find_with_notes(
     bundle: Bundle, gpu: Gpu | None, trt: Any, *, options: PlanOptions
 ) -> tuple[PlanFile | None, tuple[str, ...]]:
-    """The plan that fits, and why others of the same use do not."""
-    check_served(trt, gpu)
+    """The matching plan, and why others for the same use do not match."""
+    check_supported(trt, gpu)
     wanted = requirements(bundle, gpu, trt, options=options)
     notes: list[str] = []
     for each in (*plans_in(bundle), *_cached(key_of(wanted))):
@@ -61,7 +58,7 @@ def find_with_notes(
 
 
 def plans_in(bundle: Bundle) -> Iterator[PlanFile]:
-    """The plans inside a bundle, with the metadata that its provenance holds."""
+    """The plans inside a bundle, with their metadata from its provenance."""
     engines = bundle.provenance.get("engines", {})
     for key, metadata in sorted(engines.items() if isinstance(engines, Mapping) else ()):
         data = bundle.extras.get(f"engines/{key}.plan")
@@ -70,18 +67,18 @@ def plans_in(bundle: Bundle) -> Iterator[PlanFile]:
 
 
 def with_plans(bundle: Bundle, plans: list[PlanFile]) -> Bundle:
-    """The bundle with plans in `engines/`, their metadata in its provenance."""
+    """The bundle with plans added in `engines/` and their metadata in its provenance."""
     extras = {f"engines/{each.key}.plan": each.data for each in plans}
     engines = {each.key: dict(each.metadata) for each in plans}
-    kept = {each.key: dict(each.metadata) for each in plans_in(bundle)}
-    provenance = {**bundle.provenance, "engines": {**kept, **engines}}
+    existing = {each.key: dict(each.metadata) for each in plans_in(bundle)}
+    provenance = {**bundle.provenance, "engines": {**existing, **engines}}
     return dataclasses.replace(
         bundle, extras={**bundle.extras, **extras}, provenance=provenance, sha256=""
     )
 
 
 def cache_dir() -> Path:
-    """Where plans are kept: under XDG_CACHE_HOME, or ~/.cache."""
+    """Folder of cached plans: under XDG_CACHE_HOME, or ~/.cache."""
     return nvrtc.cache_dir().with_name("engines")
 
 
@@ -94,34 +91,34 @@ def _cached(key: str) -> Iterator[PlanFile]:
 
 
 def find_matching(bundle: Bundle, wanted: Metadata) -> list[PlanFile]:
-    """Whole plans in the bundle and in this machine's cache whose metadata says all of `wanted`."""
+    """Undamaged plans in the bundle and in the cache whose metadata has every entry of `wanted`."""
     found = {each.key: each for each in plans_in(bundle)}
     for path in sorted(cache_dir().glob("*.json")):
         with contextlib.suppress(OSError, ValueError):
-            if _says(json.loads(path.read_bytes()), wanted):
+            if _matches(json.loads(path.read_bytes()), wanted):
                 found |= {each.key: each for each in _cached(path.stem)}
     return [
         each
         for each in found.values()
-        if _says(each.metadata, wanted)
+        if _matches(each.metadata, wanted)
         and hashlib.sha256(each.data).hexdigest() == each.metadata.get("sha256")
     ]
 
 
-def _says(metadata: Any, wanted: Metadata) -> bool:
+def _matches(metadata: Any, wanted: Metadata) -> bool:
     return isinstance(metadata, Mapping) and all(
         metadata.get(name) == value for name, value in wanted.items()
     )
 
 
 def load_timing_cache(trt: Any, gpu: Gpu | None) -> tuple[Path, bytes] | None:
-    """TensorRT's timings of earlier builds on this GPU and where they are kept.
+    """File and content of TensorRT's timing cache for this GPU; empty where there is none yet.
 
-    None for TensorRT for RTX, which times nothing before it runs.
+    None for TensorRT for RTX, which times nothing at build time.
     """
     if gpu is None or is_rtx(trt):
         return None
-    name = f"{_TIMING}-{trt.__version__}-{slug(gpu.name)}.cache"
+    name = f"timing-{trt.__version__}-{slug(gpu.name)}.cache"
     try:
         return cache_dir() / name, (cache_dir() / name).read_bytes()
     except OSError:
@@ -129,19 +126,6 @@ def load_timing_cache(trt: Any, gpu: Gpu | None) -> tuple[Path, bytes] | None:
 
 
 def save_timing_cache(path: Path, data: bytes) -> None:
-    """For the next build; a folder that cannot be written only costs its time."""
-    with contextlib.suppress(OSError):
-        write_cached(path, data)
-
-
-def write_cached(path: Path, data: bytes) -> None:
-    """Whole or not at all; processes may do this at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Write it for the next build; in a folder that cannot be written nothing is saved."""
+    with contextlib.suppress(SourceError):
+        write_atomic(path, data, shared=True)

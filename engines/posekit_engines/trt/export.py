@@ -1,4 +1,4 @@
-"""`posekit export -o x.plan`: one TensorRT plan as a file."""
+"""`posekit export -o x.plan`: one TensorRT engine as a plan file."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from posekit_engines.trt import builder
 from posekit_engines.trt.library import gpu_context, library
 from posekit_engines.trt.make import (
     NOT_RUN,
-    Machine,
+    BuildTarget,
     build_checked,
-    finished_metadata,
     half_io,
     plan_identity,
+    write_for_tensorrt,
 )
-from posekit_engines.trt.plan import USUAL, graph_hash
+from posekit_engines.trt.plan import DEFAULT_PROFILES, graph_hash
 
 
 def build(job: ParityJob, path: Path) -> Report:
@@ -50,13 +50,13 @@ def build(job: ParityJob, path: Path) -> Report:
     trt = library(options.library)
     with tempfile.TemporaryDirectory(dir=path.parent) as inside, gpu_context(trt) as gpu:
         file = Path(inside) / "graph.onnx"
-        told = _write_graph(job, file)
-        settings = builder.PlanSettings(
+        contents = _write_graph(job, file)
+        settings = builder.BuilderSettings(
             _profile(options),
             refit=options.refit,
             version_compatible=options.version_compatible,
         )
-        here = Machine(trt, gpu)
+        target = BuildTarget(trt, gpu)
         wanted = {
             "kind": options.outputs,
             "precision": options.precision,
@@ -65,47 +65,46 @@ def build(job: ParityJob, path: Path) -> Report:
             "affine": options.affine,
             "graph": graph_hash(job.source),
         }
-        data, metadata = build_checked(here, file, settings, told=plan_identity(job.source, wanted))
+        identity = plan_identity(job.source, wanted)
+        data, metadata = build_checked(target, file, settings, identity=identity)
         path.write_bytes(data)
         path.with_name(path.name + METADATA).write_text(json.dumps(metadata, indent=1) + "\n")
-        said = {**told, "plan": metadata, "bytes": len(data), "runtime": _runtime(options)}
-        said["export_s"] = round(perf_counter() - start, 1)
+        facts = {**contents, "plan": metadata, "bytes": len(data), "runtime": _runtime(options)}
+        facts["export_s"] = round(perf_counter() - start, 1)
         run = _emulated(job) if options.precision == "bf16" else None
         measured = file.with_name("measured.onnx") if half_io(options) else file
         page = path.with_name(path.name + PAGE)
-        report = measure_parity(job, measured, said, page=page, run_export=run)
+        report = measure_parity(job, measured, facts, page=page, run_export=run)
     return {"to": "tensorrt", **report}
 
 
-def _profile(options: ExportOptions) -> builder.Range:
+def _profile(options: ExportOptions) -> builder.Profile:
     if options.batch is not None:
         return (options.batch,) * 3
-    return options.profile or USUAL[options.outputs]
+    return options.profile or DEFAULT_PROFILES[options.outputs]
 
 
 def _write_graph(job: ParityJob, file: Path) -> dict[str, Any]:
-    """The graph of an export at `file`, and where its ends are float16 `measured.onnx` beside it.
+    """Write the graph of an export to `file`, and with float16 ends also `measured.onnx` beside it.
 
     Raises ExportError.
     """
     options = job.options
-    plain = replace(options, precision="fp32") if options.precision == "bf16" else options
-    told = write(job.source, job.net, job.spec, options=plain, path=file)
+    written = replace(options, precision="fp32") if options.precision == "bf16" else options
+    contents = write(job.source, job.net, job.spec, options=written, path=file)
     model = onnx.load(str(file), load_external_data=False)
-    return {**told, **finished_metadata(model, options, file)}
+    return {**contents, **write_for_tensorrt(model, options, file)}
 
 
 def _runtime(options: ExportOptions) -> str:
-    """What answered when parity was measured."""
+    """What ran the graph when parity was measured."""
     if options.precision == "bf16":
         return f"torch {torch.__version__}: bfloat16 emulated on the CPU; {NOT_RUN}"
-    return (
-        f"onnxruntime {onnxruntime.__version__}, CPUExecutionProvider: the plan's graph; {NOT_RUN}"
-    )
+    return f"onnxruntime {onnxruntime.__version__}, CPUExecutionProvider: engine's graph; {NOT_RUN}"
 
 
 def _emulated(job: ParityJob) -> RunExport:
-    """Runs an emulation in torch in place of the file, which nothing on a CPU runs."""
+    """Outputs of an emulation in torch instead of the file, which nothing on a CPU can run."""
 
     def run(checks: CheckCrops) -> ExportOutputs:
         net = emulate_bf16(job.net)

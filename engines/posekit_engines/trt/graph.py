@@ -1,6 +1,6 @@
-"""The ONNX graphs that TensorRT plans are built from, in the shape that suits TensorRT.
+"""The ONNX graphs that TensorRT engines are built from, with operators that TensorRT supports.
 
-From a bundle alone, without torch's network: the bundle's graph `maps` holds it.
+The network comes from the bundle's graph `maps`, without torch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def network_of(bundle: Bundle) -> onnx.ModelProto:
     Raises BundleError where the bundle has no graph `maps`, ExportError.
     """
     if "maps" not in bundle.graphs:
-        raise BundleError(f"{bundle.name}: has no graph 'maps', which plans are built from")
+        raise BundleError(f"{bundle.name}: has no graph 'maps', from which engines are built")
     network = cut_network(onnx.load_from_string(bundle.graphs["maps"]), bundle.pose_spec)
     return inline_weights(network, bundle.weights)
 
@@ -39,7 +39,7 @@ def for_tensorrt(model: onnx.ModelProto, *, half: bool) -> onnx.ModelProto:
     """A copy for TensorRT.  half: of the network alone, `image` and `heatmaps` are float16 too.
 
     Matrix products around the network become gathers and sums: they are small, and TensorRT for
-    RTX has none in float32 on Turing. External weights stay where they are.
+    RTX has none in float32 on Turing. External weights stay external.
     """
     copy = copy_model(model)
     del copy.graph.value_info[:]
@@ -50,29 +50,29 @@ def for_tensorrt(model: onnx.ModelProto, *, half: bool) -> onnx.ModelProto:
 
 
 def with_float_io(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a network with float16 ends that takes and gives float32: the same arithmetic."""
+    """A copy of a network with float32 input and output instead of float16; same arithmetic."""
     copy = copy_model(model)
     graph = copy.graph
-    rename_tensors(graph, "image", "image.given")
-    rename_tensors(graph, HEATMAPS, "heatmaps.given")
+    rename_tensors(graph, "image", "image.half")
+    rename_tensors(graph, HEATMAPS, "heatmaps.half")
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.elem_type = FLOAT
-    into = helper.make_node("Cast", ["image"], ["image.given"], to=_HALF)
-    out = helper.make_node("Cast", ["heatmaps.given"], [HEATMAPS], to=FLOAT)
+    into = helper.make_node("Cast", ["image"], ["image.half"], to=_HALF)
+    out = helper.make_node("Cast", ["heatmaps.half"], [HEATMAPS], to=FLOAT)
     set_nodes(graph, [into, *graph.node, out])
     return copy
 
 
 def _half_ends(graph: onnx.GraphProto) -> None:
-    """Take the casts at both ends into the graph's own input and output."""
+    """Make input and output float16, without the casts at both ends."""
     into = [n for n in graph.node if n.op_type == "Cast" and n.input[0] == "image"]
     out = [n for n in graph.node if n.op_type == "Cast" and n.output[0] == HEATMAPS]
     nodes = [node for node in graph.node if node not in into + out]
-    wide = any("image" in node.input for node in nodes)
+    reads_float = any("image" in node.input for node in nodes)
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.elem_type = _HALF
     set_nodes(graph, nodes)
-    if wide:  # an operator of the network stayed in float32 and reads the image itself
+    if reads_float:  # an operator of the network stayed in float32 and reads the image directly
         rename_tensors(graph, "image", "image.float")
         cast = helper.make_node("Cast", ["image"], ["image.float"], to=FLOAT)
         set_nodes(graph, [cast, *graph.node])
@@ -94,18 +94,18 @@ def _without_products(graph: onnx.GraphProto) -> None:
         if node.op_type != "MatMul" or node.output[0] in own:
             nodes.append(node)
             continue
-        given = tensors.get(node.input[1])
-        matrix = None if given is None else numpy_helper.to_array(given)
-        few = matrix is not None and (matrix != 0).sum(0).max() <= _FEW
+        constant = tensors.get(node.input[1])
+        matrix = None if constant is None else numpy_helper.to_array(constant)
+        sparse = matrix is not None and (matrix != 0).sum(0).max() <= _MAX_GATHERED
         nodes += (
             _gathered(graph, node, matrix)
-            if few and matrix is not None
-            else _summed(graph, node, wide=matrix is None)
+            if sparse and matrix is not None
+            else _summed(graph, node, batched=matrix is None)
         )
     set_nodes(graph, nodes)
 
 
-_FEW = 2  # a mirrored map moved by part of a cell is a mean of two
+_MAX_GATHERED = 2  # columns of a flip shift by part of a cell have two numbers
 
 
 def _constant(graph: onnx.GraphProto, name: str, value: object) -> str:
@@ -118,9 +118,9 @@ def _gathered(
     node: onnx.NodeProto,
     matrix: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
 ) -> list[onnx.NodeProto]:
-    """x · matrix with at most two numbers in a column, as one weighted gather for each."""
+    """x · matrix with at most two nonzero numbers in a column, as one weighted gather for each."""
     x, name = node.input[0], node.output[0]
-    order = np.argsort(matrix == 0, axis=0, kind="stable")  # a column's rows that count come first
+    order = np.argsort(matrix == 0, axis=0, kind="stable")  # nonzero rows of a column first
     nodes, terms = [], []
     for n in range(int((matrix != 0).sum(0).max(initial=1))):
         rows = order[n]
@@ -139,13 +139,13 @@ def _gathered(
     return [*nodes, helper.make_node("Add", terms, [name])]
 
 
-def _summed(graph: onnx.GraphProto, node: onnx.NodeProto, *, wide: bool) -> list[onnx.NodeProto]:
-    """x (N, K, P) · a matrix (P, Q), or one for each n where `wide`: products, then their sums."""
+def _summed(graph: onnx.GraphProto, node: onnx.NodeProto, *, batched: bool) -> list[onnx.NodeProto]:
+    """x (N, K, P) · a matrix (P, Q), `batched` (N, P, Q), as products and their sums."""
     name = node.output[0]
     at = {n: _constant(graph, f"{name}/axis{n}", np.array([n])) for n in (1, 2, 3)}
     x, matrix = f"{name}/x", node.input[1]
     nodes = [helper.make_node("Unsqueeze", [node.input[0], at[3]], [x])]
-    if wide:
+    if batched:
         nodes.append(helper.make_node("Unsqueeze", [matrix, at[1]], [f"{name}/matrix"]))
         matrix = f"{name}/matrix"
     nodes.append(helper.make_node("Mul", [x, matrix], [f"{name}/products"]))

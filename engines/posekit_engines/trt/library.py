@@ -1,4 +1,4 @@
-"""TensorRT or TensorRT for RTX: which is installed, its name, version, GPU and logger."""
+"""TensorRT or TensorRT for RTX: which is installed, its title, the GPUs it supports, its logger."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from posekit_engines.cuda.open import open_device
 
 Library = Literal["auto", "tensorrt", "rtx"]
 RTX_CAPABILITIES = ((8, 0), (8, 6), (8, 9), (12, 0))
-"""What a plan of TensorRT for RTX serves by default; newer ones than the last too."""
+"""Compute capabilities that TensorRT for RTX builds for by default; the last covers newer ones."""
 _MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
+_MAX_MESSAGES = 3
 
 
 class Gpu(Protocol):
@@ -22,7 +23,7 @@ class Gpu(Protocol):
 
     @property
     def name(self) -> str:
-        """As the driver tells it."""
+        """As the driver reports it."""
         ...
 
     @property
@@ -59,7 +60,7 @@ def is_rtx(trt: Any) -> bool:
 
 @contextlib.contextmanager
 def gpu_context(trt: Any, index: int = 0) -> Iterator[Gpu | None]:
-    """GPU number `index`, current in the block; None where TensorRT for RTX has none to use.
+    """GPU number `index`, current in the block; None where TensorRT for RTX runs without one.
 
     Raises DeviceError, MissingExtraError.
     """
@@ -70,59 +71,51 @@ def gpu_context(trt: Any, index: int = 0) -> Iterator[Gpu | None]:
             raise
         yield None
         return
-    check_served(trt, device.info)
+    check_supported(trt, device.info)
     with device.driver.current():
         yield device.info
 
 
 def check_ready(choice: Library) -> None:
-    """Raises MissingExtraError or DeviceError where no plan can be built here; quick."""
+    """Raises MissingExtraError or DeviceError where no engine can be built here; fast."""
     with gpu_context(library(choice)):
         pass
 
 
-def check_served(trt: Any, gpu: Gpu | None) -> None:
-    """Raises DeviceError where TensorRT for RTX has no code for this GPU."""
+def check_supported(trt: Any, gpu: Gpu | None) -> None:
+    """Raises DeviceError where TensorRT for RTX has no kernels for this GPU."""
     if (
         gpu is not None
         and is_rtx(trt)
-        and not rtx_serves([*RTX_CAPABILITIES, (7, 5)], gpu.capability)
+        and not rtx_supports([*RTX_CAPABILITIES, (7, 5)], gpu.capability)
     ):
         major, minor = gpu.capability
         raise DeviceError(
-            f"{gpu.name} (compute capability {major}.{minor}): TensorRT for RTX does not serve it; "
-            "pip install 'posekit[tensorrt]' in its place"
+            f"{gpu.name} (compute capability {major}.{minor}): TensorRT for RTX does not support "
+            "it; pip install 'posekit[tensorrt]' instead"
         )
 
 
-def rtx_serves(made: list[tuple[int, int]], here: tuple[int, int]) -> bool:
-    """Whether TensorRT for RTX serves a GPU of compute capability `here`; `made`: what it was
-    built for. From the last one on, newer GPUs are served too.
+def rtx_supports(built_for: list[tuple[int, int]], capability: tuple[int, int]) -> bool:
+    """Whether what TensorRT for RTX built for some compute capabilities runs on this one.
+
+    Code for the last of RTX_CAPABILITIES runs on newer GPUs too.
     """
-    return tuple(here) in made or (RTX_CAPABILITIES[-1] in made and here >= RTX_CAPABILITIES[-1])
+    newest = RTX_CAPABILITIES[-1]
+    return tuple(capability) in built_for or (newest in built_for and capability >= newest)
 
 
 def library_name(trt: Any) -> str:
-    """What runs a plan, with its version."""
-    title = "TensorRT for RTX" if "rtx" in trt.__name__ else "TensorRT"
-    return f"{title} {trt.__version__}"
+    """Title and version for messages and summaries, such as `TensorRT 11.4.0`."""
+    return f"TensorRT{' for RTX' * is_rtx(trt)} {trt.__version__}"
 
 
-_MOST_TOLD = 3
-
-
-def title(trt: Any) -> str:
-    """TensorRT with its version, as people say it."""
-    name = "TensorRT for RTX" if trt.__name__.endswith("_rtx") else "TensorRT"
-    return f"{name} {trt.__version__}"
-
-
-def make_logger(trt: Any, said: list[str]) -> Any:
-    """A logger of the module's own class that keeps warnings and errors in `said`, prints none."""
+def make_logger(trt: Any, messages: list[str]) -> Any:
+    """A logger of the module's own class that appends warnings and errors to `messages`."""
 
     def log(_: Any, severity: Any, message: str) -> None:
         if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR, trt.ILogger.WARNING):
-            said.append(message)
+            messages.append(message)
 
     def start(self: Any) -> None:
         trt.ILogger.__init__(self)
@@ -131,6 +124,6 @@ def make_logger(trt: Any, said: list[str]) -> Any:
 
 
 def logged_reason(messages: Sequence[str]) -> str:
-    """The first few messages in one line."""
-    some = [" ".join(each.split()) for each in messages[:_MOST_TOLD]]
-    return "; ".join(some) or "it does not say why"
+    """The first few messages on one line."""
+    some = [" ".join(each.split()) for each in messages[:_MAX_MESSAGES]]
+    return "; ".join(some) or "TensorRT logged no reason"

@@ -1,4 +1,4 @@
-"""What a TensorRT plan is, what it is wanted for, and whether it fits a machine."""
+"""TensorRT plan files: the options they are built with, their key, and whether one matches."""
 
 from __future__ import annotations
 
@@ -13,24 +13,31 @@ from typing import Any, Literal
 import numpy as np
 
 from posekit.bundle import Bundle
-from posekit_engines.trt.library import Gpu, rtx_serves
+from posekit_engines.trt.library import Gpu, rtx_supports
 
 Kind = Literal["raw", "points", "detect"]
 Metadata = Mapping[str, Any]
 
 FORMAT = 1
-"""Of the graphs that plans are built from: raised when those change, and no old plan is used."""
-USUAL = {"raw": (1, 16, 128), "points": (1, 8, 32), "heatmaps": (1, 8, 32), "detect": (1, 1, 1)}
-"""Least, usual and most N: images for raw (with flip two a person), else persons or canvases."""
+"""Version of the graphs that plans are built from: incremented when they change, so that no older
+plan matches."""
+DEFAULT_PROFILES = {
+    "raw": (1, 16, 128),
+    "points": (1, 8, 32),
+    "heatmaps": (1, 8, 32),
+    "detect": (1, 1, 1),
+}
+"""Minimum, usual and maximum N: images for raw (with flip 2 a person), else persons or canvases."""
 SAME_USE = ("kind", "precision", "flip")
+"""Metadata that says what a plan is used for."""
 
 
 @dataclass(frozen=True)
 class PlanOptions:
     """kind: raw (images to heatmaps, for posekit's own runtime), points (crops to points), detect.
 
-    profile: least, usual and most N; None: the usual one, and any that is found.
-    flip: of points only.  refit, version_compatible: see `plan.PlanSettings`.
+    profile: minimum, usual and maximum N; None: the default when building, any when finding.
+    flip: for points only.  refit, version_compatible: see `builder.BuilderSettings`.
     """
 
     kind: Kind = "raw"
@@ -41,14 +48,15 @@ class PlanOptions:
     version_compatible: bool = False
 
 
-DETECT = PlanOptions("detect", "fp32")  # a person detector's one plan, from canvas to boxes
+DETECT = PlanOptions("detect", "fp32")
+"""Options of a person detector's only plan, from canvas to boxes."""
 
 
 @dataclass(frozen=True, eq=False)
 class PlanFile:
-    """A plan and what it is.  origin: bundle, cache or built.  path: in the cache, or None.
+    """Content and metadata of a plan file.  origin: bundle, cache or built.  path: in the cache.
 
-    notes: why other plans that were found were not taken.
+    notes: why other plans that were found do not match.
     """
 
     key: str
@@ -62,7 +70,7 @@ class PlanFile:
 def requirements(
     bundle: Bundle, gpu: Gpu | None, trt: Any, *, options: PlanOptions
 ) -> dict[str, Any]:
-    """What the metadata of a fitting plan says; a profile of None is not looked at."""
+    """Metadata that a matching plan must have; a profile of None matches any."""
     return {
         "kind": options.kind,
         "precision": options.precision,
@@ -78,7 +86,7 @@ def requirements(
 
 
 def graph_hash(bundle: Bundle) -> str:
-    """sha256 of all that a plan is made of: graph, weights, spec, and this module's FORMAT."""
+    """sha256 of everything a plan is built from: graph, weights, spec, and this module's FORMAT."""
     digest = hashlib.sha256(f"{FORMAT}\0{json.dumps(bundle.spec.to_dict())}\0".encode())
     digest.update(bundle.graphs.get("maps", bundle.graphs.get("detect", b"")))
     for name, value in sorted(bundle.weights.items()):
@@ -88,10 +96,10 @@ def graph_hash(bundle: Bundle) -> str:
 
 
 def key_of(wanted: Metadata) -> str:
-    """A file's name for what is wanted: readable in front, a hash of all of it behind."""
-    usual = list(USUAL[wanted["kind"]])
-    told = {**wanted, "profile": wanted["profile"] or usual}
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    """File name for these requirements: a readable prefix and a hash of all of them."""
+    default = list(DEFAULT_PROFILES[wanted["kind"]])
+    hashed = {**wanted, "profile": wanted["profile"] or default}
+    digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]
     gpu = wanted["gpu"]
     where = (
         "any" if gpu is None else f"{slug(gpu['name'])}-sm{''.join(map(str, gpu['capability']))}"
@@ -101,48 +109,48 @@ def key_of(wanted: Metadata) -> str:
 
 
 def slug(name: str) -> str:
-    """A GPU's name in small letters, digits and underscores."""
+    """A GPU's name in lower-case letters, digits and underscores."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def mismatch(metadata: Metadata, data: bytes, wanted: Metadata) -> str:
-    """Why a plan is not what is wanted here, in half a sentence; empty where it is."""
+    """The first difference between a plan's metadata and what is wanted; empty where it matches."""
     for name, want in wanted.items():
         got = metadata.get(name)
         if name == "gpu":
-            fits = _gpu_fits(metadata, want)
+            matches = _gpu_matches(metadata, want)
         elif name == "version":
-            fits = _version_fits(metadata, str(want))
+            matches = _version_matches(metadata, str(want))
         elif name == "profile":
-            fits = want is None or got == want
+            matches = want is None or got == want
         else:
-            fits = got == want
-        if not fits:
-            return f"{name} is {_said(got)}, wanted {_said(want)}"
+            matches = got == want
+        if not matches:
+            return f"{name} is {_shortened(got)}, wanted {_shortened(want)}"
     if hashlib.sha256(data).hexdigest() != metadata.get("sha256"):
         return "damaged: its sha256 is not that of its metadata"
     return ""
 
 
-def _said(value: Any) -> str:
+def _shortened(value: Any) -> str:
     return f"{value[:16]}…" if isinstance(value, str) and len(value) > 40 else str(value)
 
 
-def _gpu_fits(metadata: Metadata, want: Any) -> bool:
-    """A plan of TensorRT is for one GPU, one of TensorRT for RTX for a list of capabilities."""
+def _gpu_matches(metadata: Metadata, want: Any) -> bool:
+    """TensorRT's plans are for one GPU, those of TensorRT for RTX for a list of capabilities."""
     if str(metadata.get("library")).endswith("_rtx"):
-        made = [(each[0], each[1]) for each in metadata.get("capabilities", [])]
-        return want is None or rtx_serves(made, tuple(want["capability"]))
+        built_for = [(each[0], each[1]) for each in metadata.get("capabilities", [])]
+        return want is None or rtx_supports(built_for, tuple(want["capability"]))
     return bool(metadata.get("gpu") == want)
 
 
-def _version_fits(metadata: Metadata, want: str) -> bool:
-    """The same; of a version-compatible plan, that or a later one of the same major version."""
+def _version_matches(metadata: Metadata, want: str) -> bool:
+    """Equal; for a version-compatible plan also a later version of the same major version."""
     got = str(metadata.get("version"))
     if got == want or not metadata.get("version_compatible"):
         return got == want
     try:
-        made, here = ([int(n) for n in each.split(".")[:3]] for each in (got, want))
+        built_with, installed = ([int(n) for n in each.split(".")[:3]] for each in (got, want))
     except ValueError:
         return False
-    return made[0] == here[0] and made <= here
+    return built_with[0] == installed[0] and built_with <= installed

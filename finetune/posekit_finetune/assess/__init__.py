@@ -1,1 +1,1 @@
-"""What tells a better network from a worse one without labels: monitor, gate and their figures."""
+"""Comparing networks without labels: indicators, the monitor of training, and the gate."""

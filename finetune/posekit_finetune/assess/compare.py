@@ -1,4 +1,4 @@
-"""Two networks on the same held-out persons: each figure with its paired interval."""
+"""Two networks on the same held-out persons: each indicator's change with its paired interval."""
 
 from __future__ import annotations
 
@@ -9,18 +9,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from posekit.bootstrap import draws, interval
 from posekit.errors import InputError
-from posekit.evaluate.bootstrap import draws, interval
 from posekit.types import Int64
-from posekit_finetune.assess.indicators import MEASURES, NEAR, Float64, Indicators, Measure, body
+from posekit_finetune.assess.indicators import (
+    MEASURES,
+    NEAR,
+    Float64,
+    Indicators,
+    Measure,
+    body_keypoints,
+)
 
 
 @dataclass(frozen=True)
 class MetricChange:
-    """One figure of two networks.
+    """One metric of two networks.
 
     better: 1 where larger is better, -1 where smaller, 0 neither.  low, high: 95 % interval of the
-    difference; NaN where the figure is one of the whole set, or cannot be told.
+    difference; NaN where the metric is one of the whole set, or undefined.
     """
 
     name: str
@@ -33,13 +40,13 @@ class MetricChange:
     high: float
 
     @property
-    def known(self) -> bool:
-        """Whether the figure could be told at all."""
+    def defined(self) -> bool:
+        """Whether the metric is defined for both networks."""
         return bool(np.isfinite(self.difference))
 
     @property
     def gain(self) -> float:
-        """The difference, above 0 where it is for the better."""
+        """The difference, above 0 where it is an improvement."""
         return self.difference * self.better
 
     def to_dict(self) -> dict[str, Any]:
@@ -50,34 +57,34 @@ class MetricChange:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> MetricChange:
         """The inverse of `to_dict`."""
-        numbers = ("before", "after", "difference", "low", "high")
-        told = {name: float("nan") if data[name] is None else data[name] for name in numbers}
-        return cls(data["name"], data["about"], data["better"], **told)
+        names = ("before", "after", "difference", "low", "high")
+        numbers = {name: float("nan") if data[name] is None else data[name] for name in names}
+        return cls(data["name"], data["about"], data["better"], **numbers)
 
 
-CHANGED = Measure("changed", "body joints that are no longer where the source has them", 0)
+CHANGED = Measure("changed", "body joints that moved from where the source predicts them", 0)
 DISTINCT = Measure("distinct", "different peak cells of a keypoint, as a share of the persons", 0)
-BIAS = Measure("bias", "shift of all persons alike from the source, share of the crop", -1)
+BIAS = Measure("bias", "common shift of all persons from the source, share of the crop", -1)
 
 
-def agreement(found: Mapping[str, MetricChange]) -> MetricChange:
-    """Agreement with the frozen teacher: with its turned views alone where they were asked.
+def agreement(changes: Mapping[str, MetricChange]) -> MetricChange:
+    """Agreement with the frozen teacher: with its rotated views alone where available.
 
-    An ensemble that contains the upright view agrees with a weak source because it partly is the
-    source, and less with whatever has learned from the other views.
+    An ensemble that contains the upright view is biased towards the source, which is part of it,
+    and agrees less with a network that has learned from the other views.
     """
-    turned = found.get("turned")
-    return turned if turned is not None and turned.known else found["teacher"]
+    rotated = changes.get("turned")
+    return rotated if rotated is not None and rotated.defined else changes["teacher"]
 
 
 def compare(before: Indicators, after: Indicators, *, seed: int = 0) -> tuple[MetricChange, ...]:
-    """A Finding for each of MEASURES, and for what is told of the two together.
+    """The change of each of MEASURES, and of CHANGED, DISTINCT and BIAS.
 
-    seed: of the groups that are drawn. Raises InputError where the persons differ.
+    seed: of the bootstrap. Raises InputError where the persons differ.
     """
     if not np.array_equal(before.rows, after.rows) or before.seed != after.seed:
         raise InputError("compare: before and after were measured on other persons or views")
-    found = [
+    changes = [
         difference(
             measure,
             before.column(measure.name),
@@ -87,23 +94,23 @@ def compare(before: Indicators, after: Indicators, *, seed: int = 0) -> tuple[Me
         )
         for measure in MEASURES
     ]
-    part = body(before.skeleton)
-    moved = np.hypot(*np.moveaxis(after.points[:, part] - before.points[:, part], -1, 0))
-    changed = (moved >= NEAR * before.side).mean(1)
-    found.append(
+    part = body_keypoints(before.skeleton)
+    distance = np.hypot(*np.moveaxis(after.points[:, part] - before.points[:, part], -1, 0))
+    changed = (distance >= NEAR * before.side).mean(1)
+    changes.append(
         difference(CHANGED, np.zeros(len(changed)), changed, groups=before.groups, seed=seed)
     )
-    found.append(_of_set(DISTINCT, before.distinct, after.distinct))
-    found.append(_of_set(BIAS, 0.0, after.bias))
-    return tuple(found)
+    changes.append(_of_set(DISTINCT, before.distinct, after.distinct))
+    changes.append(_of_set(BIAS, 0.0, after.bias))
+    return tuple(changes)
 
 
 def difference(
     measure: Measure, before: ArrayLike, after: ArrayLike, *, groups: Int64, seed: int
 ) -> MetricChange:
-    """Means of two arrays (N,) or (N, K), NaN left out, and their difference with its interval.
+    """Means of two arrays (N,) or (N, K), without NaN, and their difference with its interval.
 
-    The same groups are drawn for both, so what they share drops out.
+    Both use the same bootstrap draws of the groups, so common variation cancels.
     """
     _, place = np.unique(groups, return_inverse=True)
     count = int(place.max(initial=-1)) + 1
@@ -118,17 +125,17 @@ def difference(
 
 
 def _means(values: Float64, place: Int64, drawn: Int64) -> tuple[float, Float64]:
-    """Mean of all, and of each round's draw of groups; NaN where there is none."""
+    """Mean of all values, and of each bootstrap round; NaN without values."""
     array = values.astype(np.float64).reshape(len(place), -1)
-    known = ~np.isnan(array)
+    defined = ~np.isnan(array)
     sums, counts = (
         np.bincount(place, each.sum(1), minlength=drawn.shape[1])
-        for each in (np.where(known, array, 0), known.astype(np.float64))
+        for each in (np.where(defined, array, 0), defined.astype(np.float64))
     )
     rows = np.concatenate([np.ones((1, drawn.shape[1])), drawn])
-    totals, shares = rows @ sums, rows @ counts
+    totals, weights = rows @ sums, rows @ counts
     out = np.full(len(rows), np.nan)
-    ratios = np.divide(totals, shares, out=out, where=shares > 0)
+    ratios = np.divide(totals, weights, out=out, where=weights > 0)
     return float(ratios[0]), ratios[1:]
 
 

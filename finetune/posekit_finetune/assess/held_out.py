@@ -1,4 +1,4 @@
-"""The held-out persons, and the best weights of a run as they see it."""
+"""Evaluation on the held-out persons, and the best weights of a run by it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import nn
 from posekit.bundle import Bundle, Weights
 from posekit.types import Int64
 from posekit_finetune.assess import indicators, predict
-from posekit_finetune.assess.ensemble import apart, load_members, mean_maps
+from posekit_finetune.assess.checks import Checker
+from posekit_finetune.assess.ensemble import mean_distance, mean_maps, predict_members
 from posekit_finetune.assess.indicators import Indicators
-from posekit_finetune.assess.label_check import Checker
 from posekit_finetune.assess.monitor import Monitor, MonitorReading
 from posekit_finetune.data.persons import Persons
 from posekit_finetune.train.loop import Loop
@@ -25,67 +25,67 @@ from posekit_finetune.train.teacher import PseudoLabels
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """The held-out persons, and what is asked of them."""
+    """The held-out `rows` of `persons`, and what networks are compared with on them."""
 
     source: Bundle
     persons: Persons
-    held: Int64
+    rows: Int64
     teacher: PseudoLabels
     threads: int
 
     def measure(self, weights: Weights, before: Indicators | None) -> Indicators:
-        """The network with these weights; `before` is the source's, None for the source itself."""
-        asked = predict.of_bundle(self.source, weights=weights, threads=self.threads)
+        """Indicators with these weights; `before`: the source's, None for the source itself."""
+        network = predict.of_bundle(self.source, weights=weights, threads=self.threads)
         return indicators.measure(
-            asked, self.persons, self.held, teacher=self.teacher, source=before
+            network, self.persons, self.rows, teacher=self.teacher, source=before
         )
 
-    def apart(self, loop: Loop, seen: Indicators) -> float | None:
-        """How far the second network's answers lie from the first's; None where there is one."""
+    def network_distance(self, loop: Loop, first: Indicators) -> float | None:
+        """Distance of the second network's predictions from the first's; None with one network."""
         if loop.recipe.networks == 1:
             return None
-        (second,) = load_members([loop.export_network(1)], self.persons, self.held)
-        return apart(seen.points, second.points, self.persons.spec)
+        (second,) = predict_members([loop.export_network(1)], self.persons, self.rows)
+        return mean_distance(first.points, second.points, self.persons.spec)
 
-    def networks(self, loop: Loop, checks: Sequence[Checker]) -> dict[str, Any]:
-        """Of two networks: the peaks, and what labels say, of each and of the mean of their maps.
+    def member_figures(self, loop: Loop, checks: Sequence[Checker]) -> dict[str, Any]:
+        """With two networks: response and checks of each, and of the mean of their maps.
 
-        An ensemble's figure is no network's: it costs twice as much.
+        The ensemble's figures are separate: it costs twice as much as a network.
         """
         if loop.recipe.networks == 1:
             return {}
         nets = [loop.export_network(index) for index in range(2)]
         single = [predict.of_network(net, self.persons.spec) for net in nets]
-        asked = [*single, mean_maps(*single)]
-        told = {
-            seen.name: {
-                "response": seen.response,
-                **{check.name: check.share(each) for check in checks},
+        members = predict_members(nets, self.persons, self.rows)
+        figures = {
+            member.name: {
+                "response": member.response,
+                **{check.name: check.share(network) for check in checks},
             }
-            for seen, each in zip(load_members(nets, self.persons, self.held), asked, strict=True)
+            for member, network in zip(members, [*single, mean_maps(*single)], strict=True)
         }
-        return {"members": told}
+        return {"members": figures}
 
 
-def learn(
+def train(
     loop: Loop,
     monitor: Monitor,
-    watched: HeldOut,
+    held_out: HeldOut,
     *,
     on_reading: Callable[[MonitorReading, float], None],
 ) -> Weights:
-    """Run the loop to its end; the weights at the best look, as a bundle stores them.
+    """Run the loop to its end; the weights of the best reading, as a bundle stores them.
 
-    Where no look was better than the start, or labels teach, the last one's: the gate says what it
-    thinks of them, and no checkpoint is chosen by labels.
+    The last reading's where none is better than the start, or where labels are learned: the gate
+    judges them, and no checkpoint is selected with labels.
     """
-    best = _recalled(loop, monitor, watched.source)
-    for reached in loop:
-        weights = stored(reached.net, watched.source)
-        seen = watched.measure(weights, monitor.baseline)
-        gap = watched.apart(loop, seen)
-        reading = monitor.watch(reached.step, seen, reached.report.losses, apart=gap)
-        on_reading(reading, reached.seconds)
+    best = _restore(loop, monitor, held_out.source)
+    for snapshot in loop:
+        weights = bundle_weights(snapshot.net, held_out.source)
+        measured = held_out.measure(weights, monitor.baseline)
+        distance = held_out.network_distance(loop, measured)
+        reading = monitor.watch(snapshot.step, measured, snapshot.report.losses, distance=distance)
+        on_reading(reading, snapshot.seconds)
         if monitor.labeled or monitor.best is None or monitor.best is reading:
             best = weights
         loop.kept = {
@@ -95,8 +95,8 @@ def learn(
     return best
 
 
-def _recalled(loop: Loop, monitor: Monitor, source: Bundle) -> Weights:
-    """The best weights of a run that goes on, its looks told to the monitor; else the source's."""
+def _restore(loop: Loop, monitor: Monitor, source: Bundle) -> Weights:
+    """The best weights of a resumed run, its readings given to the monitor; else the source's."""
     if not loop.kept:
         return source.weights
     monitor.recall([MonitorReading.from_dict(each) for each in json.loads(loop.kept["looks"])])
@@ -104,7 +104,7 @@ def _recalled(loop: Loop, monitor: Monitor, source: Bundle) -> Weights:
     return best
 
 
-def stored(net: nn.Module, source: Bundle) -> dict[str, np.ndarray[Any, Any]]:
+def bundle_weights(net: nn.Module, source: Bundle) -> dict[str, np.ndarray[Any, Any]]:
     """A network's weights under the bundle's names, in the bundle's type."""
     state = net.state_dict()
     return {

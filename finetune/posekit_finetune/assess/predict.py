@@ -1,4 +1,4 @@
-"""Networks as the gate sees them: crops in, heatmaps of one view out, whatever runs them."""
+"""Networks as functions from crops to heatmaps of one view, in ONNX Runtime or in torch."""
 
 from __future__ import annotations
 
@@ -18,39 +18,40 @@ Predict = Callable[[UInt8], Float32]
 """uint8 (n, H, W, 3) RGB crops to float32 (n, K, h, w), in evaluation mode."""
 
 _BLOCK = 16
-"""Crops at a time: more only fill the cache."""
+"""Crops per block; larger blocks do not fit the cache."""
 
 
 def of_bundle(
     bundle: Bundle, *, weights: Weights | None = None, device: str = "cpu", threads: int = 1
 ) -> Predict:
-    """A bundle's `maps` graph, with other weights of the same network where they are given.
+    """A bundle's `maps` graph, with its own weights or others of the same network.
 
     Raises BundleError, DeviceError.
     """
     if "maps" not in bundle.graphs:
-        raise BundleError(f"{bundle.name}: made without the maps graph; convert or embed it anew")
-    kept = bundle.weights if weights is None else weights
-    session = open_session(bundle.graphs["maps"], kept, device=device, threads=threads)
-    return _blocks(lambda crops: np.asarray(session.run(None, {"crops": crops})[0], np.float32))
+        raise BundleError(
+            f"{bundle.name}: has no maps graph, which adaptation needs; convert or embed it again"
+        )
+    weights = bundle.weights if weights is None else weights
+    session = open_session(bundle.graphs["maps"], weights, device=device, threads=threads)
+    return _in_blocks(lambda crops: np.asarray(session.run(None, {"crops": crops})[0], np.float32))
 
 
 def of_network(net: nn.Module, spec: ModelSpec) -> Predict:
-    """A torch network where it lies; its mode is restored after each call."""
+    """A torch network on its own device; its training mode is restored after each call."""
 
     def run(crops: UInt8) -> Float32:
         training = net.training
         net.eval()
-
         with torch.no_grad():
             maps = network_output(net, crops, spec).maps.float().cpu().numpy()
         net.train(training)
         return np.asarray(maps, np.float32)
 
-    return _blocks(run)
+    return _in_blocks(run)
 
 
-def _blocks(run: Predict) -> Predict:
+def _in_blocks(run: Predict) -> Predict:
     def predict(crops: UInt8) -> Float32:
         starts = range(0, max(len(crops), 1), _BLOCK)
         return np.concatenate([run(crops[start : start + _BLOCK]) for start in starts])

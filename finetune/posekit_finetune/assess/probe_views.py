@@ -1,4 +1,4 @@
-"""The views in which the gate looks at a person, and a network's answers in them."""
+"""The probe views of a person, and a network's predictions in them."""
 
 from __future__ import annotations
 
@@ -16,41 +16,44 @@ from posekit_finetune.assess.predict import Predict
 from posekit_finetune.data.persons import Persons
 from posekit_finetune.views.warps import Random, cut_view, identity, relative_warp, warp_points
 
-LOOKS = ("flip", "turn", "zoom", "move", "odd")
-"""Beside the plain one."""
+UNTRAINED = "odd"
+"""Name in reports of the view that no recipe trains on."""
+
+PROBE_VIEWS = ("flip", "turn", "zoom", "move", UNTRAINED)
+"""The views beside the plain one."""
 
 TURN_DEG = 30.0
 ZOOM = 0.8
 MOVE = 1 / 19
-"""Of the crop's sides, at most: 10 px of 192, in whole px, so off the grid of the cells."""
+"""Largest shift as a share of the crop's sides: 10 px of 192, in whole px, so off the cell grid."""
 SHEAR = 0.25
 GAMMA = (0.6, 1.6)
 JPEG_QUALITY = 35
 
 _BLOCK = 32
-"""Persons at a time."""
+"""Persons per block."""
 
 
 @dataclass(frozen=True, eq=False)
 class ProbeMaps:
-    """A network's answers on n persons in the plain view and in V others.
+    """A network's predictions for n persons in the plain view and in V probe views.
 
-    points, scores: (n, K, 2) crop px and (n, K).  cells: (n, K), flat index of the peak.
-    histogram: (n, 5), share of the maps' values in fifths of [0, 1], what lies beyond in the outer
-    ones.  carried: (n, V, K, 2), the other views' points in the plain crop.
-    inside: (n, V, K), whether the view shows the plain view's point at all.
+    points, scores: (n, K, 2) crop px and (n, K), plain view.  cells: (n, K), flat index of the
+    peak.  histogram: (n, 5), share of the maps' values in fifths of [0, 1], clipped to it.
+    view_points: (n, V, K, 2), the probe views' points, warped back to the plain crop.
+    visible: (n, V, K), whether the plain view's point lies inside the probe view.
     """
 
     points: Float32
     scores: Float32
     cells: Int64
     histogram: Float64
-    carried: Float32
-    inside: NDArray[np.bool_]
+    view_points: Float32
+    visible: NDArray[np.bool_]
 
 
 def probe_maps(predict: Predict, persons: Persons, rows: Int64, *, seed: int) -> ProbeMaps:
-    """Look at the persons `rows`; a person's views depend on `seed` and its row alone."""
+    """Predict the persons `rows`; a person's views depend on `seed` and its row alone."""
     blocks = [
         _block(predict, persons, rows[start : start + _BLOCK], seed=seed)
         for start in range(0, len(rows), _BLOCK)
@@ -65,29 +68,29 @@ def _block(predict: Predict, persons: Persons, rows: Int64, *, seed: int) -> Pro
     randoms = [np.random.default_rng((seed, int(row))) for row in rows]
     maps = predict(persons.crops(rows))
     points, scores = codecs.decode(maps, spec)
-    carried, inside = [], []
-    for name, matrix in zip(LOOKS, warps(randoms, spec), strict=True):
+    view_points, visible = [], []
+    for name, matrix in zip(PROBE_VIEWS, draw_probe_warps(randoms, spec), strict=True):
         crops = cut_view(patches, persons.offset, matrix, spec=spec).crops
-        crops = degraded(randoms, crops) if name == "odd" else crops
-        found, _ = codecs.decode(predict(crops), spec)
+        crops = degrade(randoms, crops) if name == UNTRAINED else crops
+        predicted, _ = codecs.decode(predict(crops), spec)
         back = relative_warp(matrix, identity(len(rows)))
-        carried.append(warp_points(found, back, spec))
-        inside.append(_inside(points, matrix, spec))
+        view_points.append(warp_points(predicted, back, spec))
+        visible.append(_visible(points, matrix, spec))
     flat = maps.reshape(*maps.shape[:2], -1)
     return ProbeMaps(
         points=points,
         scores=scores,
         cells=flat.argmax(2).astype(np.int64),
         histogram=_histogram(maps),
-        carried=np.stack(carried, 1),
-        inside=np.stack(inside, 1),
+        view_points=np.stack(view_points, 1),
+        visible=np.stack(visible, 1),
     )
 
 
-def warps(randoms: Sequence[Random], spec: ModelSpec) -> list[Float64]:
-    """(n, 2, 3) from crop px to view px for each of LOOKS, all about the crop's middle."""
+def draw_probe_warps(randoms: Sequence[Random], spec: ModelSpec) -> list[Float64]:
+    """(n, 2, 3) from crop px to view px for each of PROBE_VIEWS, about the crop's center."""
     width, height = spec.input_size
-    middle = np.array([width - 1, height - 1]) / 2
+    center = np.array([width - 1, height - 1]) / 2
     signs = np.array([random.choice((-1.0, 1.0), 2) for random in randoms])
     reach = np.floor(np.array([width, height]) * MOVE)
     steps = np.array([np.rint(random.uniform(-1, 1, 2) * reach) for random in randoms])
@@ -98,13 +101,13 @@ def warps(randoms: Sequence[Random], spec: ModelSpec) -> list[Float64]:
     linear[1] = np.stack([np.stack([cos, -sin], 1), np.stack([sin, cos], 1)], 1)
     linear[2] *= ZOOM
     linear[4, :, 0, 1] = SHEAR * signs[:, 1]
-    shift = middle - linear @ middle
+    shift = center - linear @ center
     shift[3] = steps
     return list(np.concatenate([linear, shift[..., None]], 3))
 
 
-def degraded(randoms: Sequence[Random], crops: UInt8) -> UInt8:
-    """Pictures (n, H, W, 3) with another gamma, after coarse JPEG: no recipe has either."""
+def degrade(randoms: Sequence[Random], crops: UInt8) -> UInt8:
+    """Crops (n, H, W, 3) with another gamma and strong JPEG compression, which no recipe has."""
     values = np.arange(256) / 255
     result = np.empty_like(crops)
     for random, crop, out in zip(randoms, crops, result, strict=True):
@@ -114,12 +117,11 @@ def degraded(randoms: Sequence[Random], crops: UInt8) -> UInt8:
     return result
 
 
-def _inside(points: Float32, matrix: Float64, spec: ModelSpec) -> NDArray[np.bool_]:
-    """Which points of the crop the view shows, (n, K)."""
-    seen = np.einsum("nij,nkj->nki", matrix[:, :, :2], points) + matrix[:, None, :, 2]
+def _visible(points: Float32, matrix: Float64, spec: ModelSpec) -> NDArray[np.bool_]:
+    """Which points of the crop lie inside the view, (n, K); a mirror exchanges no channels here."""
+    warped = np.einsum("nij,nkj->nki", matrix[:, :, :2], points) + matrix[:, None, :, 2]
     last = np.array(spec.input_size) - 0.5
-    # a point is told apart by its place alone, so a mirrored channel's is the same
-    return np.asarray(((seen >= -0.5) & (seen <= last)).all(2))
+    return np.asarray(((warped >= -0.5) & (warped <= last)).all(2))
 
 
 def _histogram(maps: Float32) -> Float64:

@@ -1,1 +1,1 @@
-"""The report of an adaptation, as a page and as JSON."""
+"""The report of an adaptation: an HTML page, JSON, and the facts of the run."""

@@ -1,4 +1,4 @@
-"""What a report says of a run beside its figures: data, labels, networks, time, descent."""
+"""The facts of a run for its report: data, labels, networks, cost; and a model's provenance."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import resource
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,19 +16,17 @@ from posekit.version import __version__
 from posekit_finetune.assess.gate import Verdict
 from posekit_finetune.data.persons import Persons
 from posekit_finetune.recipe import Recipe
+from posekit_finetune.run_options import RunOptions
 from posekit_finetune.train.loop import Loop
 
-if TYPE_CHECKING:
-    from posekit_finetune.options import AdaptOptions
-
 _OWN = ("parents", "adapted", "engines")
-"""Of a source's provenance, what does not hold for the model that was made of it."""
+"""Entries of a source's provenance that do not hold for the model adapted from it."""
 
 
 def run_facts(
-    source: Bundle, persons: Persons, options: AdaptOptions, *, signal: float
+    source: Bundle, persons: Persons, options: RunOptions, *, agreement: float
 ) -> dict[str, Any]:
-    """What is known before learning.  signal: agreement with the frozen teacher."""
+    """The facts before training.  agreement: of the source with the frozen teacher."""
     return {
         "labels used": labels_used(options),
         "model": source.name,
@@ -36,7 +34,7 @@ def run_facts(
         "persons": len(persons),
         "found": dataclasses.asdict(persons.counts),
         "data_fingerprint": persons.fingerprint,
-        "agreement_with_views" if options.teacher is None else "agreement_with_teacher": signal,
+        "agreement_with_views" if options.teacher is None else "agreement_with_teacher": agreement,
         "recipe": options.recipe_name,
         "numbers": options.recipe.to_dict(),
         "teacher": options.teacher.name if options.teacher else "own views",
@@ -48,34 +46,35 @@ def run_facts(
     }
 
 
-def labels_used(options: AdaptOptions) -> str:
-    """Which labels took part, in a few words, and what was left out of their files."""
+def labels_used(options: RunOptions) -> str:
+    """Which labels were used, in a few words, and what was left out of their files."""
     parts: list[str] = []
+    notes: list[str] = []
     if options.labeled is not None:
         known = int(options.labeled.known.sum())
         parts.append(f"{len(options.labeled)} persons, {known} keypoints, to learn from")
+        notes += options.labeled.notes
     if options.checks:
         parts.append("some to judge by")
-    files = (options.labeled, *(getattr(check, "labeled", None) for check in options.checks))
-    parts += dict.fromkeys(note for file in files if file is not None for note in file.notes)
-    return "; ".join(parts) or "none"
+        notes += [note for check in options.checks for note in check.notes]
+    return "; ".join([*parts, *dict.fromkeys(notes)]) or "none"
 
 
-def networks(source: Bundle, options: AdaptOptions) -> str:
-    """One network, or two, and what makes them differ."""
+def networks(source: Bundle, options: RunOptions) -> str:
+    """One network, or two and how they differ."""
     recipe = options.recipe
     if recipe.networks == 1:
         return f"one, {source.name}"
     if options.second is not None:
-        return f"two, {source.name} and {options.second.name}; the first is handed out"
+        return f"two, {source.name} and {options.second.name}; the first is written"
     if recipe.head_noise:
         return (
-            f"two that begin as {source.name}, the second with noise of {recipe.head_noise:g} of "
-            "its rms on the head; the first is handed out"
+            f"two, both initialized as {source.name}, the second with noise of "
+            f"{recipe.head_noise:g} of its rms on the head; the first is written"
         )
     return (
-        f"two that begin as {source.name} with nothing but their own cutouts to tell them apart: "
-        "effectively a single network; give another by --second, or noise by --set head_noise=0.05"
+        f"two, both initialized as {source.name}, which differ in their own cutouts only: "
+        "effectively a single network; pass another by --second, or noise by --set head_noise=0.05"
     )
 
 
@@ -91,17 +90,17 @@ def run_cost(started: float, loop: Loop) -> dict[str, Any]:
 
 
 def provenance(
-    source: Bundle, told: Mapping[str, Any], recipe: Recipe, *, verdict: Verdict
+    source: Bundle, facts: Mapping[str, Any], recipe: Recipe, *, verdict: Verdict
 ) -> dict[str, Any]:
-    """Where an adapted bundle comes from; the chain of parents grows by one."""
+    """Provenance of an adapted bundle: its source is the last of its parents."""
     parents = [*source.provenance.get("parents", []), source.sha256]
-    kept = {k: v for k, v in source.provenance.items() if k not in _OWN}
+    inherited = {k: v for k, v in source.provenance.items() if k not in _OWN}
     names = ("recipe", "seed", "data_fingerprint", "labels used", "teacher", "networks", "posekit")
     return {
-        **kept,
+        **inherited,
         "parents": parents,
         "adapted": {
-            **{name: told[name] for name in names},
+            **{name: facts[name] for name in names},
             "numbers": recipe.to_dict(),
             "passed": verdict.passed,
             "reasons": list(verdict.reasons),

@@ -117,7 +117,7 @@ class Loop:
             else torch.optim.Adam(parameters, recipe.rate)
         )
         averages = [frozen_copy(net).to(fabric.device) for net in nets if recipe.ema]
-        # No slower on a CPU (benchmarks/step.py), and the layout that tensor cores use.
+        # No slower on a CPU (benchmarks/adaptation/step.py), and the layout that tensor cores use.
         nets = [net.to(memory_format=torch.channels_last) for net in nets]  # type: ignore[call-overload]
         students: list[nn.Module] = [fabric.setup_module(net) for net in nets]
         self.optimizer: torch.optim.Optimizer = fabric.setup_optimizers(adam)  # type: ignore[assignment]

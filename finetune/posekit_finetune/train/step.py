@@ -18,7 +18,7 @@ from posekit.types import Float32, ModelSpec, UInt8
 from posekit_finetune.recipe import Recipe
 from posekit_finetune.train import losses
 from posekit_finetune.train.networks import NetworkOutput, network_output
-from posekit_finetune.train.target import TargetBuilder, cells_to_crop, labeled_target
+from posekit_finetune.train.target import TargetBuilder, cell_points, labeled_target
 from posekit_finetune.views import out_of_domain, warps
 from posekit_finetune.views.warps import PairOptions, Random, Views
 
@@ -116,7 +116,7 @@ class Step:
             pair_losses, heights = [], []
             for view in hard_views:
                 for student, maps in zip(self.networks.students, teacher_maps, strict=True):
-                    target = self.target(
+                    target = self.target(  # the teacher's maps, resampled in the hard view
                         maps,
                         easy.matrix,
                         view.matrix,
@@ -140,7 +140,7 @@ class Step:
         views = warps.draw_view(
             labels.randoms, labels.patches, self.offset, strength=self.recipe.easy, spec=self.spec
         )
-        target = labeled_target(labels.points, labels.weight, views.matrix, self.spec)
+        target = labeled_target(labels.points, labels.weight, views.matrix, spec=self.spec)
         maps = [network_output(net, views.crops, self.spec).maps for net in self.networks.students]
         return _total(losses.mse(each, target.to(each.device)) for each in maps)
 
@@ -166,7 +166,7 @@ class Step:
     def _augment(self, views: Views, target: losses.Target, randoms: Sequence[Random]) -> Views:
         """Joint Cutout at the target's joints, and photometric operations."""
         recipe = self.recipe
-        joints = cells_to_crop(losses.peaks(target.maps)[1], self.spec)
+        joints = cell_points(losses.peaks(target.maps)[1], self.spec)
         if self.known is not None and not recipe.repeat_joints:  # the paper's code draws from all
             joints = joints[:, self.known]
         return warps.augment(

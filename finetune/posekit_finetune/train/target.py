@@ -101,20 +101,18 @@ class TargetBuilder:
 
     def _warp_cells(self, cells: Tensor, matrix: Float64) -> Tensor:
         """Cells (B, K, 2) of one view in another's, left and right exchanged by a mirror."""
-        points = cells_to_crop(cells, self.spec)
-        scale, offset = np.array(self.spec.map_scale), np.array(self.spec.map_offset)
-        warped = (warps.warp_points(points, matrix, self.spec) - offset) / scale
+        points = warps.warp_points(cell_points(cells, self.spec), matrix, self.spec)
+        warped = self.spec.crop_to_cells(points.astype(np.float64))
         return torch.from_numpy(warped.astype(np.float32)).to(cells.device)
 
 
-def cells_to_crop(cells: Tensor, spec: ModelSpec) -> Float32:
+def cell_points(cells: Tensor, spec: ModelSpec) -> Float32:
     """Cells (B, K, 2), x then y, in px of their view, on the CPU."""
-    scale, offset = np.array(spec.map_scale), np.array(spec.map_offset)
-    crop: Float32 = (cells.cpu().numpy() * scale + offset).astype(np.float32)
-    return crop
+    points: Float32 = spec.cells_to_crop(cells.cpu().double().numpy()).astype(np.float32)
+    return points
 
 
-def labeled_target(points: Float32, weight: Float32, matrix: Float64, spec: ModelSpec) -> Target:
+def labeled_target(points: Float32, weight: Float32, matrix: Float64, *, spec: ModelSpec) -> Target:
     """Ideal maps of labeled points in the view of a warp (B, 2, 3).
 
     points: (B, K, 2), canonical crop px.  weight: (B, K), 0 where not labeled.

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from posekit import codecs
 from posekit.atomic import AtomicFolder
 from posekit.errors import DataError, InputError
-from posekit.evaluate.keypoint_names import plain
 from posekit.geometry import Float64, Warp
+from posekit.skeletons import plain
 from posekit.types import Boxes, Float32, Int64, ModelSpec, Skeleton
 from posekit_finetune.data import patch_store
 from posekit_finetune.data.find import FindOptions
@@ -174,9 +174,8 @@ def _teacher_cells(teacher_persons: Persons, persons: Persons, rows: Int64) -> F
     spec, other = persons.spec, teacher_persons.spec
     width, height = spec.heatmap_size
     y, x = np.mgrid[:height, :width].reshape(2, -1)
-    crop = np.stack([x, y], 1) * spec.map_scale + spec.map_offset
+    crop = spec.cells_to_crop(np.stack([x, y], 1))
     boxes = Boxes(persons.boxes[rows])
     warp = warps.relative_warp(*(Warp.from_boxes(boxes, each).matrix for each in (spec, other)))
     moved = crop @ warp[:, :, :2].transpose(0, 2, 1) + warp[:, None, :, 2]
-    cells: Float64 = (moved - other.map_offset) / other.map_scale
-    return cells.reshape(-1, height, width, 2)
+    return other.crop_to_cells(moved).reshape(-1, height, width, 2)

@@ -228,12 +228,11 @@ def warp_maps(maps: Tensor, matrix: Float64, spec: ModelSpec) -> tuple[Tensor, T
     are exchanged. Beyond the source's edge cells the maps and `defined` are 0.
     """
     width, height = spec.heatmap_size
-    scale, offset = np.array(spec.map_scale), np.array(spec.map_offset)
     rows, columns = np.mgrid[:height, :width].reshape(2, -1)
-    target = np.stack([columns, rows], 1) * scale + offset
+    target = spec.cells_to_crop(np.stack([columns, rows], 1))
     linear = np.linalg.inv(matrix[:, :, :2])
     source = (target - matrix[:, None, :, 2]) @ linear.transpose(0, 2, 1)
-    cells = ((source - offset) / scale).reshape(-1, height, width, 2)
+    cells = spec.crop_to_cells(source).reshape(-1, height, width, 2)
     return sample_maps(swap_sides(maps, matrix, spec), cells)
 
 

@@ -1,4 +1,4 @@
-"""Choosing a driver package, and what is said where there is no GPU."""
+"""Choosing a driver package, and the errors where there is no GPU."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_missing_package_names_its_extra(
         open_device(0, driver)
 
 
-def test_an_unknown_driver_is_told() -> None:
+def test_an_unknown_driver_is_refused() -> None:
     with pytest.raises(InputError, match="'opencl'; wanted auto, pycuda or cuda-bindings"):
         choose_driver("opencl")  # type: ignore[arg-type]
 
@@ -81,13 +81,13 @@ def test_uploads_and_downloads_are_checked() -> None:
 
 
 @pytest.mark.tools
-def test_memory_is_given_back_with_its_buffer() -> None:
+def test_memory_is_freed_with_its_buffer() -> None:
     device = emulated_device()
-    held: dict[int, Any] = device.driver._memory  # type: ignore[attr-defined]
+    allocated: dict[int, Any] = device.driver._memory  # type: ignore[attr-defined]
     buffer = device.buffer((5,), np.float32)
-    assert buffer.address in held
+    assert buffer.address in allocated
     del buffer
-    assert not held
+    assert not allocated
 
 
 @pytest.mark.tools

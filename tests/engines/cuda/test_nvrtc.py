@@ -28,12 +28,12 @@ ALL = [
     pytest.param(name, marks=pytest.mark.verifies(f"{name}.cu", "compiled"))
     for name in kernels.FUNCTIONS
 ]
-REALLY = pytest.mark.verifies("nvrtc.py", "host code driven")  # it needs no GPU
+HOST = pytest.mark.verifies("nvrtc.py", "host code driven")  # it needs no GPU
 
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[nvrtc.Compiler]:
-    """The toolchain's NVRTC as the one that is installed."""
+    """The toolchain's NVRTC as the installed one."""
     library = str(tools.in_wheels("lib/libnvrtc.so.*", "NVRTC"))
     monkeypatch.setenv("POSEKIT_NVRTC", library)
     nvrtc.compiler.cache_clear()
@@ -45,14 +45,14 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[nvrtc.Compiler]:
 @pytest.mark.parametrize("target", resources.ARCHITECTURES)
 @pytest.mark.parametrize("kernel", ALL)
 def test_kernels_stay_within_their_budget(kernel: str, target: str) -> None:
-    """No more registers and shared memory than agreed; nothing spilled to local memory."""
+    """Registers and shared memory within the budget; nothing spilled to local memory."""
     budget = json.loads(resources.BUDGET.read_text(encoding="utf-8"))
     assert budget["nvrtc"] == ".".join(map(str, resources.compiler().version))
     used = resources.usage(kernel, target)
     assert sorted(used) == sorted(kernels.FUNCTIONS[kernel])
     for name, use in used.items():
-        agreed = budget["functions"][name][target]
-        assert all(use[what] <= agreed[what] for what in use), (name, use, agreed)
+        allowed = budget["functions"][name][target]
+        assert all(use[what] <= allowed[what] for what in use), (name, use, allowed)
         assert use["stack"] == use["local"] == 0, (name, use)
 
 
@@ -90,28 +90,28 @@ def test_compiled_argument_has_the_size_of_the_ops_struct(
 
 
 def test_definitions_are_the_codecs_numbers() -> None:
-    given = dict(each.removeprefix("-D").split("=") for each in kernels.definitions())
-    assert float(given["FLAT"].rstrip("f")) == float(np.float32(codecs.FLAT))
-    assert float(given["UDP_CEILING"].rstrip("f")) == codecs.UDP_CEILING
+    defined = dict(each.removeprefix("-D").split("=") for each in kernels.definitions())
+    assert float(defined["FLAT"].rstrip("f")) == float(np.float32(codecs.FLAT))
+    assert float(defined["UDP_CEILING"].rstrip("f")) == codecs.UDP_CEILING
     for kernel in kernels.FUNCTIONS:
         numbers = re.findall(r"[^\w.](\d+e-\d+)", kernels.source(kernel))
-        assert not numbers, f"{kernel}.cu has thresholds of its own: {numbers}"
+        assert not numbers, f"{kernel}.cu has its own thresholds: {numbers}"
 
 
 @pytest.mark.tools
-@REALLY
+@HOST
 def test_a_second_use_comes_from_the_cache(installed: nvrtc.Compiler, tmp_path: Path) -> None:
     first = nvrtc.compile_kernel("crop_normalize", (8, 0), tmp_path)
-    (kept,) = tmp_path.iterdir()
-    image = b"\x7fELF of the cache"
-    kept.write_bytes(image + hashlib.sha256(image).digest())
-    assert nvrtc.compile_kernel("crop_normalize", (8, 0), tmp_path) == image
-    kept.write_bytes(kept.read_bytes()[:-1])  # damaged: compiled again
+    (cached,) = tmp_path.iterdir()
+    binary = b"\x7fELF of the cache"
+    cached.write_bytes(binary + hashlib.sha256(binary).digest())
+    assert nvrtc.compile_kernel("crop_normalize", (8, 0), tmp_path) == binary
+    cached.write_bytes(cached.read_bytes()[:-1])  # damaged: compiled again
     assert nvrtc.compile_kernel("crop_normalize", (8, 0), tmp_path) == first
 
 
 @pytest.mark.tools
-@REALLY
+@HOST
 def test_the_key_knows_source_options_and_compiler(
     installed: nvrtc.Compiler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -129,8 +129,8 @@ def test_the_key_knows_source_options_and_compiler(
 
 
 @pytest.mark.tools
-@REALLY
-def test_a_folder_that_cannot_be_written_costs_only_time(
+@HOST
+def test_in_an_unwritable_folder_the_kernel_is_compiled(
     installed: nvrtc.Compiler, tmp_path: Path
 ) -> None:
     blocked = tmp_path / "file"
@@ -139,12 +139,12 @@ def test_a_folder_that_cannot_be_written_costs_only_time(
 
 
 @pytest.mark.tools
-@REALLY
+@HOST
 def test_processes_at_once_all_get_the_kernel(installed: nvrtc.Compiler, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from posekit_engines import nvrtc;"
-        "image = nvrtc.compiled('crop_normalize', (8, 0), Path(sys.argv[1]));"
-        "sys.exit(image[:4] != b'\\x7fELF')"
+        "import sys; from pathlib import Path; from posekit_engines.cuda import nvrtc;"
+        "binary = nvrtc.compile_kernel('crop_normalize', (8, 0), Path(sys.argv[1]));"
+        "sys.exit(binary[:4] != b'\\x7fELF')"
     )
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "engines")))
     environment = {**os.environ, "PYTHONPATH": paths}
@@ -153,7 +153,7 @@ def test_processes_at_once_all_get_the_kernel(installed: nvrtc.Compiler, tmp_pat
         for _ in range(4)
     ]
     assert [each.wait() for each in running] == [0] * 4
-    assert len(list(tmp_path.iterdir())) == 1  # whole, and no temporary left
+    assert len(list(tmp_path.iterdir())) == 1  # complete, and no temporary file left
 
 
 @pytest.mark.tools
@@ -168,7 +168,7 @@ def test_target_is_the_newest_that_the_gpu_runs(
 
 
 @pytest.mark.tools
-def test_an_old_gpu_and_a_broken_kernel_are_told(
+def test_an_old_gpu_and_a_broken_kernel_are_refused(
     installed: nvrtc.Compiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(KernelError, match=r"6\.1 is older than NVRTC .*from 7\.5"):
@@ -179,7 +179,7 @@ def test_an_old_gpu_and_a_broken_kernel_are_told(
 
 
 @pytest.mark.tools
-@REALLY
+@HOST
 def test_a_gpu_newer_than_nvrtc_gets_ptx(installed: nvrtc.Compiler) -> None:
     text = installed.compile("crop_normalize", installed.target((99, 0)))
     assert b".entry crop_normalize_rgb_f16" in text

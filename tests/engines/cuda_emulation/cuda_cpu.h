@@ -1,15 +1,14 @@
 // Runs a CUDA kernel's own source on a CPU, for tests. C++20, GCC or clang.
 //
-// As fibers (default): one a CUDA thread, all on one thread of the system and repeatable; `seed`
-// shuffles the order in which they run between barriers, so that code that leans on lockstep or
-// lacks a barrier answers differently. As threads of the system (-DEMULATED_THREADS): for
-// -fsanitize=thread.
+// As fibers (default): one per CUDA thread, all on one system thread and repeatable; `seed` shuffles
+// the order in which they run between barriers, so that code that relies on lockstep or lacks a
+// barrier computes something else. As system threads (-DEMULATED_THREADS): for -fsanitize=thread.
 //
-// Strict where CUDA is undefined: a thread that leaves while others wait at a barrier, a shuffle
-// that not all named lanes reach and a vector at an odd address end the program with a report;
-// shared memory is NaN before each block and ends before a page that faults.
-// What it cannot show: speed, coalescing, bank conflicts, lockstep's luck, memory order, and what
-// the hardware's own logf rounds.
+// Strict where CUDA is undefined: a thread that returns while others wait at a barrier, a shuffle
+// that not all named lanes reach and an unaligned vector end the program with a report; shared
+// memory is NaN before each block and ends before a page that faults.
+// Not emulated: speed, coalescing, bank conflicts, lockstep, memory order, the rounding of the
+// hardware's logf.
 #pragma once
 #include <immintrin.h>
 #include <sys/mman.h>
@@ -158,7 +157,7 @@ inline void enter() {
 }
 
 constexpr size_t STACK = 64 << 10;
-inline std::vector<std::unique_ptr<char[]>> stacks;  // kept from launch to launch
+inline std::vector<std::unique_ptr<char[]>> stacks;  // reused by all launches
 
 inline void start(Thread& thread, size_t number) {
     while (stacks.size() <= number) stacks.emplace_back(new char[STACK]);
@@ -195,7 +194,7 @@ inline void run_block(const std::function<void()>& body, std::vector<Thread>& th
 
 #endif
 
-// Shared memory that ends before a page that nobody may touch.
+// Shared memory that ends before a page without access.
 inline void* guarded(size_t bytes) {
     constexpr size_t MOST = 64 << 10, PAGE = 4096;
     static char* start = nullptr;
@@ -233,7 +232,7 @@ inline void launch(Index grid, Index block, size_t shared_bytes, unsigned seed,
             }
 }
 
-// Two slots in turn, so that one meeting a shuffle is enough.
+// Two slots in turn, so that one synchronization per shuffle is enough.
 template <class T>
 T shuffle(T value, int from) {
     static_assert(sizeof(T) <= 8);

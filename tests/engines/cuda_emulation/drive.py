@@ -1,6 +1,6 @@
-"""Drives the real host code against the stand-in libcuda: run by test_kernels_host.py.
+"""Runs the real host code on the stand-in libcuda, for test_host.py.
 
-Arguments: the driver package, and `planted` to try each mistake in a process of its own. Prints
+Arguments: the driver package, and `planted` to try each error in a process of its own. Prints
 one line of JSON.
 """
 
@@ -43,26 +43,26 @@ def changed_argument(**fields: Any) -> Callable[[Launch], Launch]:
     return change
 
 
-# Mistakes in the launch of decode_flip: each must be refused, fault or change the answer.
+# Errors in the launch of decode_flip: each must be refused, fault or change the output.
 PLANTED: dict[str, Callable[[Launch], Launch]] = {
-    "grid swapped": lambda launch: replace(launch, grid=(PERSONS, 17, 1)),
-    "a person too few": lambda launch: replace(launch, grid=(17, PERSONS - 1, 1)),
+    "grid exchanged": lambda launch: replace(launch, grid=(PERSONS, 17, 1)),
+    "one person too few": lambda launch: replace(launch, grid=(17, PERSONS - 1, 1)),
     "half the threads": lambda launch: replace(launch, threads=64),
     "no room for the patch": lambda launch: replace(launch, shared_bytes=32),
     "shared memory in floats": lambda launch: replace(
         launch, shared_bytes=launch.shared_bytes // 4
     ),
     "mirrored maps left out": changed_argument(mirrored=0),
-    "maps and mirrored swapped": changed_argument(
+    "maps and mirrored exchanged": changed_argument(
         maps=lambda a: a["mirrored"], mirrored=lambda a: a["maps"]
     ),
-    "mirror and blur swapped": changed_argument(
+    "mirror and blur exchanged": changed_argument(
         mirror=lambda a: a["blur"], blur=lambda a: a["mirror"]
     ),
     "strides in bytes": changed_argument(strides=lambda a: 2 * a["strides"]),
     "width before height": changed_argument(size=lambda a: a["size"][:, ::-1]),
     "no shift": changed_argument(share=0, toward=0),
-    "no way to the frame": changed_argument(to_frame=0),
+    "no transform to the frame": changed_argument(to_frame=0),
     "an argument cut short": lambda launch: replace(launch, argument=launch.argument[:-8]),
 }
 
@@ -71,25 +71,25 @@ def main() -> None:
     driver, planting = sys.argv[1], len(sys.argv) > 2
     try:
         device = open_device(0, driver)  # type: ignore[arg-type]
-        answer = step(device, graph=not planting)
+        result = run_batch(device, graph=not planting)
     except PosekitError as error:
-        answer = {"error": str(error)}
+        result = {"error": str(error)}
     if planting:
-        answer = {name: in_a_child(device, change) for name, change in PLANTED.items()}
-    print(json.dumps(answer))
+        result = {name: in_a_child(device, change) for name, change in PLANTED.items()}
+    print(json.dumps(result))
 
 
 def in_a_child(device: Device, change: Callable[[Launch], Launch]) -> str:
-    """How the step ends with a mistake planted: a mistake may end the process."""
+    """How a batch ends with a planted error, which may end the process."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         plant(device, change)
         try:
-            answer = f"off by {step(device, graph=False)['points']}"
+            result = f"off by {run_batch(device, graph=False)['points']}"
         except PosekitError as error:
-            answer = str(error)
-        os.write(writing, answer.encode())
+            result = str(error)
+        os.write(writing, result.encode())
         os._exit(0)
     os.close(writing)
     _, status = os.waitpid(child, 0)
@@ -98,7 +98,7 @@ def in_a_child(device: Device, change: Callable[[Launch], Launch]) -> str:
 
 
 def plant(device: Device, change: Callable[[Launch], Launch]) -> None:
-    """Change what decode_flip's launch tells the driver."""
+    """Change the arguments of decode_flip's launch."""
     real = device.driver.launch
 
     def launch(function: int, launch: Launch, stream: int) -> None:
@@ -108,8 +108,8 @@ def plant(device: Device, change: Callable[[Launch], Launch]) -> None:
     device.driver.launch = launch  # type: ignore[method-assign]
 
 
-def step(device: Device, *, graph: bool) -> dict[str, Any]:
-    """One batch: frame up, crop, (maps in place of a network), decode, points down."""
+def run_batch(device: Device, *, graph: bool) -> dict[str, Any]:
+    """One batch: upload a frame, crop, (maps instead of a network), decode, download points."""
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (120, 160, 3), np.uint8)
     xyxy = np.array([[5, 8, 70, 100], [40, 20, 150, 119], [-10, -5, 60, 60]], np.float32)
@@ -120,30 +120,30 @@ def step(device: Device, *, graph: bool) -> dict[str, Any]:
     pinned_points = device.pinned((PERSONS, 17, 3), np.float32)
     frame = device.buffer(image.shape, np.uint8)
     row = frame_table([(frame.address, 160, 120, 480)], "rgb")
-    frames = Frames(device.uploaded(row), device.uploaded(np.zeros(PERSONS, np.int32)))
-    matrices = device.uploaded(to_frame.matrix.astype(np.float32))
+    frames = Frames(device.upload(row), device.upload(np.zeros(PERSONS, np.int32)))
+    matrices = device.upload(to_frame.matrix.astype(np.float32))
     crops = device.buffer((2 * PERSONS, 3, 96, 64), np.float16)
-    heatmaps, tables = device.uploaded(maps), DecodeTables.of(device, SPEC)
+    heatmaps, tables = device.upload(maps), DecodeTables.of(device, SPEC)
     points = device.buffer((PERSONS, 17, 3), np.float32)
 
     def once() -> None:
         frame.upload(pinned_image, stream)
-        cut = Crops.of(crops, PERSONS, flip=True)
-        crop_normalize(device, frames, SPEC, crops=cut, to_frame=matrices, stream=stream)
+        output = Crops.of(crops, PERSONS, flip=True)
+        crop_normalize(device, frames, SPEC, crops=output, to_frame=matrices, stream=stream)
         layout = Maps.of(heatmaps, PERSONS, flip=True)
         decode_flip(device, layout, tables, out=points, to_frame=matrices, stream=stream)
         points.download(pinned_points, stream)
 
     pinned_image[:] = image
     once()
-    stream.finish()
+    stream.synchronize()
     wanted = reference.decode_flip(maps[:PERSONS], SPEC, mirrored=maps[PERSONS:], to_frame=to_frame)
-    cut, mirrored = reference.crop_normalize(
+    upright, mirrored = reference.crop_normalize(
         [image], SPEC, to_frame=to_frame, frame_of=[0] * PERSONS
     )
     result = {
         "points": float(np.abs(pinned_points - wanted).max()),
-        "crops": float(np.abs(crops.download() - np.concatenate([cut, mirrored])).max()),
+        "crops": float(np.abs(crops.download() - np.concatenate([upright, mirrored])).max()),
         "device": device.info.name,
         "driver": device.driver.name,
     }
@@ -151,7 +151,7 @@ def step(device: Device, *, graph: bool) -> dict[str, Any]:
 
 
 def replayed(device: Device, once: Any, stream: Any, points: Any, wanted: Any) -> dict[str, Any]:
-    """The same step recorded and replayed, between two events."""
+    """The same batch recorded and replayed, between two events."""
     points[:] = 0
     with device.capture(stream) as graph:
         once()
@@ -160,7 +160,7 @@ def replayed(device: Device, once: Any, stream: Any, points: Any, wanted: Any) -
     start.record(stream)
     graph.replay(stream)
     end.record(stream)
-    stream.finish()
+    stream.synchronize()
     return {
         "before": before,
         "replayed": float(np.abs(points - wanted).max()),

@@ -1,4 +1,4 @@
-"""Drives a detector's plan against the stand-ins: run by test_engine_detect.py.
+"""Runs a detector's plan on the stand-ins, for test_detector_engine.py.
 
 Argument: the driver package. Prints one line of JSON.
 """
@@ -24,11 +24,11 @@ from posekit_engines.trt.detector_engine import TensorRTDetector
 from tests.assets import shipped
 from tests.engines.cuda_emulation import tensorrt_stand_in as trt
 
-PICTURES = ("tests/data/coco_000000234748.jpg", "tests/data/coco_000000397133.jpg")
+IMAGES = ("tests/data/coco_000000234748.jpg", "tests/data/coco_000000397133.jpg")
 
 
 def frames() -> list[Frame]:
-    images = [np.ascontiguousarray(cv2.imread(str(shipped(name)))[..., ::-1]) for name in PICTURES]
+    images = [np.ascontiguousarray(cv2.imread(str(shipped(name)))[..., ::-1]) for name in IMAGES]
     return [Frame(image) for image in [*images, np.full((90, 40, 3), 90, np.uint8), *images]]
 
 
@@ -55,7 +55,7 @@ def main() -> None:
     whole = Detector(model, device="cpu", threads=1)
     whole.network = dataclasses.replace(whole.network, step=0)  # the same canvas
     lightning = Bundle.open(bundle.find("movenet-lightning"))
-    answer = {
+    result = {
         "provider": found.provider,
         "found": boxes_of(found),
         "whole": boxes_of(whole),
@@ -65,8 +65,8 @@ def main() -> None:
         "pose": refused(lambda: TensorRTDetector(trt, trt.plan_of(lightning), device)),
     }
     graph._context.set_device_memory(0, 0)
-    answer["no run"] = refused(lambda: found(frames()[0]))
-    print(json.dumps(answer))
+    result["no run"] = refused(lambda: found(frames()[0]))
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

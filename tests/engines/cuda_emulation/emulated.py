@@ -1,4 +1,4 @@
-"""A GPU that is this CPU: the real ops launch the real kernels, compiled for the host."""
+"""A device that runs on the CPU: the real ops launch the real kernels, compiled for the host."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from posekit_engines.cuda.device import Device
 from posekit_engines.cuda.driver import DeviceInfo, Launch
 from tests.engines.cuda_emulation import tools
 
-GUARD = 256  # bytes on each side of an allocation that nobody may write
+GUARD = 256  # bytes on each side of an allocation that must not be written
 MARK = 0xA5
 
 
 class EmulatedDriver:
-    """As `cuda.Driver`, at once and in order; `seed` shuffles the threads of a block."""
+    """A `cuda.driver.Driver`, synchronous and in order; `seed` shuffles the threads of a block."""
 
     name = "emulated"
     info = DeviceInfo(0, "this CPU", (8, 0), 1 << 33, (13, 0))
@@ -41,7 +41,7 @@ class EmulatedDriver:
         memory.flags.writeable = False
         return address
 
-    def release(self, address: int) -> None:
+    def free(self, address: int) -> None:
         self._memory.pop(address)
 
     def upload(self, address: int, source: int, size: int, *, stream: int) -> None:
@@ -50,13 +50,13 @@ class EmulatedDriver:
     def download(self, target: int, address: int, size: int, *, stream: int) -> None:
         ctypes.memmove(target, address, size)
 
-    def finish(self, stream: int) -> None:
+    def synchronize_stream(self, stream: int) -> None:
         pass
 
     def current(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def load(self, image: bytes) -> int:
+    def load(self, binary: bytes) -> int:
         return 1
 
     def function(self, module: int, name: str) -> int:
@@ -81,10 +81,10 @@ class EmulatedDriver:
         for address, memory in self._memory.items():
             before = memory[: address - memory.ctypes.data]
             assert (before == MARK).all(), f"{name} wrote before a buffer"
-            assert (memory[-GUARD:] == MARK).all(), f"{name} wrote behind a buffer"
+            assert (memory[-GUARD:] == MARK).all(), f"{name} wrote after a buffer"
 
 
 def emulated_device(seed: int = 0, library: Path | None = None) -> Device:
-    """A device whose kernels run here; skips the test where there is no compiler."""
+    """A device whose kernels run on the CPU; skips the test where there is no compiler."""
     driver = EmulatedDriver(library or tools.emulation(), seed)
     return Device(driver, lambda kernel, capability: b"")  # type: ignore[arg-type]

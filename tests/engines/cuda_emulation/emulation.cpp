@@ -1,4 +1,4 @@
-// The kernels as a library for a CPU: POSEKIT_KERNELS is the folder of the .cu files under test.
+// The kernels as a library for the CPU: POSEKIT_KERNELS is the folder of the .cu files under test.
 #define POSEKIT_EMULATED
 #include <string>
 

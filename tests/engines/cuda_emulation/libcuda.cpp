@@ -1,11 +1,11 @@
 // A stand-in for libcuda.so.1, for tests only: posekit's real host code runs against it. Memory is
-// the host's, each buffer ending before a page that nobody may touch; a launch runs the kernel's
-// own source (emulation.cpp). Every call is one line of the file POSEKIT_TRACE. It is stricter than
-// a driver: what CUDA leaves undefined or would notice later is an error here.
+// the host's, each buffer ending before a page without access; a launch runs the kernel's own source
+// (emulation.cpp). Every call is one line of the file POSEKIT_TRACE. It is stricter than a driver:
+// what CUDA leaves undefined or reports later is an error here.
 //
-// POSEKIT_SCHEDULE says when queued work runs: at once (the default); late, only when the host waits
-// for it; or a number, the seed by which streams get ahead of each other and of the host. A missing
-// wait, which a GPU forgives most of the time, gives a wrong answer under one of them.
+// POSEKIT_SCHEDULE sets when queued work runs: immediately (the default); late, only when the host
+// waits for it; or a number, the seed of the random order in which streams and the host advance. A
+// missing wait, often without effect on a GPU, gives a wrong result under one of them.
 #include <dlfcn.h>
 #include <sys/mman.h>
 
@@ -69,20 +69,20 @@ std::recursive_mutex calls;
 
 thread_local unsigned depth = 0;
 
-struct Held {  // one call at a time: the reader's thread calls too
+struct Held {  // one call at a time: the reader's thread makes calls too
     Held() { calls.lock(), ++depth; }
     ~Held() { --depth, calls.unlock(); }
 };
 
-// Python, in a host function, waits for others who may wait for us.
-void let_go(const std::function<void()>& work) {
+// Release the lock around Python code, which may wait for a thread that waits for the lock.
+void unlocked(const std::function<void()>& work) {
     const unsigned held = depth;
     for (; depth; --depth) calls.unlock();
     work();
     for (; depth < held; ++depth) calls.lock();
 }
 
-void say(const char* format, ...) {
+void log_call(const char* format, ...) {
     if (!trace) {
         const char* path = getenv("POSEKIT_TRACE");
         trace = fopen(path ? path : "/dev/null", "a");
@@ -96,7 +96,7 @@ void say(const char* format, ...) {
 }
 
 int refuse(const char* reason) {
-    say("refused %s", reason);
+    log_call("refused %s", reason);
     return FAULT;
 }
 
@@ -107,7 +107,7 @@ bool holds(const std::map<Address, std::pair<size_t, size_t>>& heap, Address sta
     return start + size <= each->first + each->second.first;
 }
 
-// Ends at a page that faults when it is touched, but for what 16-byte alignment leaves.
+// Ends at a page without access, up to 16-byte alignment.
 Address guarded(std::map<Address, std::pair<size_t, size_t>>& heap, size_t size) {
     const size_t kept = (size + 15) / 16 * 16, pages = (kept + PAGE - 1) / PAGE * PAGE;
     char* start = (char*)mmap(nullptr, pages + PAGE, PROT_READ | PROT_WRITE,
@@ -119,7 +119,7 @@ Address guarded(std::map<Address, std::pair<size_t, size_t>>& heap, size_t size)
     return address;
 }
 
-int give_back(std::map<Address, std::pair<size_t, size_t>>& heap, Address address) {
+int release_memory(std::map<Address, std::pair<size_t, size_t>>& heap, Address address) {
     const auto each = heap.find(address);
     if (each == heap.end()) return INVALID;
     const size_t pages = each->second.second, kept = (each->second.first + 15) / 16 * 16;
@@ -139,7 +139,7 @@ Schedule schedule(std::mt19937** random = nullptr) {
     return !wanted || !*wanted ? AT_ONCE : !strcmp(wanted, "late") ? LATE : RANDOM;
 }
 
-// The first item of a stream's work, after what it waits for.
+// Run the first item of a stream's work, after the event that it waits for.
 void advance(Stream* stream) {
     if (stream->waiting.empty()) return;
     const Item item = stream->waiting.front();
@@ -159,7 +159,7 @@ int drain_all() {
     return failed;
 }
 
-void stir() {
+void advance_some() {
     std::mt19937* random;
     if (schedule(&random) != RANDOM) return;
     for (unsigned n = (*random)() % 4; n; --n) {
@@ -169,7 +169,7 @@ void stir() {
     }
 }
 
-// Run at once or later, or keep for the graph that this stream records.
+// Run now or later, or record it for the graph of this stream.
 int queue(void* stream, std::function<int()> work) {
     if (!stream) return work();
     if (!streams.count(stream)) return refuse("a stream that does not exist");
@@ -180,12 +180,12 @@ int queue(void* stream, std::function<int()> work) {
         return work();
     } else {
         each->waiting.push_back({work});
-        stir();
+        advance_some();
     }
     return OK;
 }
 
-// By this thread: others may go on, as CU_STREAM_CAPTURE_MODE_THREAD_LOCAL allows.
+// By this thread; others may continue, as with CU_STREAM_CAPTURE_MODE_THREAD_LOCAL.
 bool recording() {
     for (void* each : streams) {
         const Stream* stream = (Stream*)each;
@@ -196,7 +196,7 @@ bool recording() {
 
 int run(const Kernel& kernel, const unsigned* grid, unsigned threads, unsigned shared,
         const std::string& argument) {
-    say("launch %s grid %u %u %u threads %u shared %u", kernel.name, grid[0], grid[1], grid[2],
+    log_call("launch %s grid %u %u %u threads %u shared %u", kernel.name, grid[0], grid[1], grid[2],
         threads, shared);
     if (threads != THREADS) return refuse("a block that is not of THREADS");
     if (!grid[0] || !grid[1] || !grid[2] || grid[1] > 65535 || grid[2] > 65535)
@@ -211,7 +211,7 @@ int run(const Kernel& kernel, const unsigned* grid, unsigned threads, unsigned s
 extern "C" {
 
 int cuInit(unsigned) { return OK; }
-// NVRTC asks for the driver's private tables where it finds a driver; there are none here.
+// NVRTC requests the driver's private tables where it finds a driver; there are none here.
 int cuGetExportTable(const void** table, const void*) { return *table = nullptr, NOT_FOUND; }
 int cuDriverGetVersion(int* version) { return *version = 13050, OK; }
 int cuDeviceGetCount(int* count) { return *count = 1, OK; }
@@ -237,7 +237,7 @@ int cuCtxPopCurrent_v2(void** context) {
 int cuCtxGetDevice(int* out) { return *out = 0, OK; }
 int cuCtxGetApiVersion(void*, unsigned* version) { return *version = 13050, OK; }
 int cuCtxDetach(void*) { return OK; }
-int cuCtxSynchronize() { const Held held; return drain_all(), say("finish 0"), failed; }
+int cuCtxSynchronize() { const Held held; return drain_all(), log_call("synchronize stream 0"), failed; }
 
 int cuModuleLoadData(void** out, const void* image) {
     const Held held;
@@ -258,7 +258,7 @@ int cuModuleGetFunction(void** out, void* module, const char* name) {
     const Kernel* kernel = find(name);
     const std::string section = std::string(".text.") + name;
     if (!kernel || ((Module*)module)->image.find(section) == std::string::npos) return NOT_FOUND;
-    say("function %s", name);
+    log_call("function %s", name);
     *out = new Function{kernel};
     return OK;
 }
@@ -272,13 +272,13 @@ int cuMemAlloc_v2(Address* out, size_t size) {
     if (size > 1ull << 33) return NO_MEMORY;
     return *out = guarded(device, size), OK;
 }
-int cuMemFree_v2(Address address) { const Held held; return drain_all(), give_back(device, address); }
+int cuMemFree_v2(Address address) { const Held held; return drain_all(), release_memory(device, address); }
 int cuMemHostAlloc(void** out, size_t size, unsigned) {
     const Held held;
     return *out = (void*)guarded(host, size), OK;
 }
 int cuMemAllocHost_v2(void** out, size_t size) { return cuMemHostAlloc(out, size, 0); }
-int cuMemFreeHost(void* address) { const Held held; return drain_all(), give_back(host, (Address)address); }
+int cuMemFreeHost(void* address) { const Held held; return drain_all(), release_memory(host, (Address)address); }
 
 int cuMemcpyHtoDAsync_v2(Address target, const void* source, size_t size, void* stream) {
     const Held held;
@@ -286,10 +286,10 @@ int cuMemcpyHtoDAsync_v2(Address target, const void* source, size_t size, void* 
     if (recording() && !holds(host, (Address)source, size))
         return refuse("a recorded upload from memory that is not pinned");
     const bool pinned = holds(host, (Address)source, size);
-    // What is not pinned is copied before the call returns.
+    // Memory that is not pinned is copied before the call returns.
     const std::string copy = pinned ? "" : std::string((const char*)source, size);
     return queue(stream, [=] {
-        say(stream && !pinned ? "upload %zu pageable" : "upload %zu", size);
+        log_call(stream && !pinned ? "upload %zu pageable" : "upload %zu", size);
         memcpy((void*)target, pinned ? source : copy.data(), size);
         return OK;
     });
@@ -301,7 +301,7 @@ int cuMemcpyDtoHAsync_v2(void* target, Address source, size_t size, void* stream
         return refuse("a recorded download to memory that is not pinned");
     const bool pinned = holds(host, (Address)target, size);
     const int status = queue(stream, [=] {
-        say(stream && !pinned ? "download %zu pageable" : "download %zu", size);
+        log_call(stream && !pinned ? "download %zu pageable" : "download %zu", size);
         memcpy(target, (void*)source, size);
         return OK;
     });
@@ -312,7 +312,7 @@ int cuMemcpyDtoDAsync_v2(Address target, Address source, size_t size, void* stre
     if (!holds(device, target, size) || !holds(device, source, size))
         return refuse("a copy beyond a buffer");
     return queue(stream, [=] {
-        say("copy %zu", size);
+        log_call("copy %zu", size);
         memcpy((void*)target, (void*)source, size);
         return OK;
     });
@@ -334,27 +334,27 @@ int cuStreamSynchronize(void* stream) {
     if (stream && (!streams.count(stream) || ((Stream*)stream)->capturing))
         return refuse("waiting for a stream that records");
     if (stream) drain((Stream*)stream);
-    say("finish %d", stream != nullptr);
+    log_call("synchronize stream %d", stream != nullptr);
     return failed;
 }
 int cuEventCreate(void** out, unsigned) { return *out = new Event, OK; }
-int cuEventDestroy_v2(void*) { return OK; }  // kept: work that waits may name it
+int cuEventDestroy_v2(void*) { return OK; }  // not deleted: queued work may refer to it
 int cuEventRecord(void* event, void* stream) {
     const Held held;
     Event* each = (Event*)event;
     each->stream = (Stream*)stream;
     const unsigned long mark = ++each->marks;
-    return queue(stream, [=] { return say("record"), each->reached = mark, OK; });
+    return queue(stream, [=] { return log_call("record"), each->reached = mark, OK; });
 }
 int cuStreamWaitEvent(void* stream, void* event, unsigned) {
     const Held held;
     if (!streams.count(stream)) return refuse("the default stream made to wait");
     if (((Stream*)stream)->capturing) return refuse("waiting for another stream while recording");
-    say("wait");
+    log_call("wait");
     Event* each = (Event*)event;
     if (each->reached == each->marks) return OK;
     ((Stream*)stream)->waiting.push_back({nullptr, each, each->marks});
-    return stir(), OK;
+    return advance_some(), OK;
 }
 int cuEventSynchronize(void* event) {
     const Held held;
@@ -363,7 +363,7 @@ int cuEventSynchronize(void* event) {
         if (each->stream->waiting.empty()) return refuse("a mark that only a graph holds");
         advance(each->stream);
     }
-    return say("reach"), failed;
+    return log_call("synchronize event"), failed;
 }
 int cuEventElapsedTime_v2(float* ms, void* start, void* end) {
     const Event *from = (Event*)start, *to = (Event*)end;
@@ -395,7 +395,7 @@ int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
 int cuStreamBeginCapture_v2(void* stream, int) {
     const Held held;
     if (!streams.count(stream)) return refuse("recording the default stream");
-    say("begin capture");
+    log_call("begin capture");
     ((Stream*)stream)->capturing = true;
     ((Stream*)stream)->recorder = std::this_thread::get_id();
     ((Stream*)stream)->recorded.clear();
@@ -406,7 +406,7 @@ int cuStreamEndCapture(void* stream, void** graph) {
     Stream* each = (Stream*)stream;
     if (!each->capturing) return refuse("ending a recording that was not begun");
     each->capturing = false;
-    say("end capture of %zu", each->recorded.size());
+    log_call("end capture of %zu", each->recorded.size());
     return *graph = new Graph{each->recorded}, OK;
 }
 int cuStreamIsCapturing(void* stream, int* status) {
@@ -421,7 +421,7 @@ int cuGraphExecDestroy(void* graph) { return delete (Graph*)graph, OK; }
 int cuGraphLaunch(void* graph, void* stream) {
     const Held held;
     if (!streams.count(stream)) return refuse("a graph without its stream");
-    int status = queue(stream, [] { return say("replay"), OK; });
+    int status = queue(stream, [] { return log_call("replay"), OK; });
     for (const Recorded& each : ((Graph*)graph)->work)
         if (!status) status = queue(stream, each.work);
     return status;
@@ -429,9 +429,9 @@ int cuGraphLaunch(void* graph, void* stream) {
 int cuLaunchHostFunc(void* stream, void (*function)(void*), void* data) {
     const Held held;
     return queue(stream, [=] {
-        say("host function");
-        // Later on, another thread could overtake it in its own stream.
-        if (schedule() == AT_ONCE) let_go([=] { function(data); });
+        log_call("host function");
+        // With other schedules another thread could overtake it in its own stream.
+        if (schedule() == AT_ONCE) unlocked([=] { function(data); });
         else function(data);
         return OK;
     });
@@ -447,7 +447,7 @@ int posekit_missing() { return 801; }
 int cuGetProcAddress_v2(const char* name, void** out, int, Address, int* found);
 }
 
-// What is asked for by name: this library's own functions, a newer version first.
+// Functions by name: this library's own, a newer version first.
 extern "C" int cuGetProcAddress_v2(const char* name, void** out, int, Address, int* found) {
     Dl_info own;
     dladdr((void*)cuInit, &own);

@@ -1,4 +1,4 @@
-"""Plants a mistake at a time in a copy of the kernels; the tests must notice every one."""
+"""Mutation tests of the kernels: one error at a time in a copy; the tests must detect each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TESTS = {
     "device.cuh": "tests/engines/kernels/test_decode_flip.py",
 }
 
-# What the mistake is, what stands in the source, what takes its place.
+# The error, the text in the source, its replacement.
 DECODE = (
     ("ties go to the larger index", "(u32)~at", "(u32)at"),
     (
@@ -32,10 +32,10 @@ DECODE = (
     ),
     ("NaN is not above all", "if (value != value) return 0xffffffffu;", ""),
     ("-0 is below 0", "__float_as_uint(value + 0.0f)", "__float_as_uint(value)"),
-    ("negative values backwards", "? ~bits : bits | 0x80000000u", "? bits : bits | 0x80000000u"),
+    ("negative values reversed", "? ~bits : bits | 0x80000000u", "? bits : bits | 0x80000000u"),
     ("the mirror is off by one", "p.width - 1 - x + p.whole", "p.width - x + p.whole"),
     ("the vectors' mirror is off", "p.width - SIZE - x;", "x;"),
-    ("whole columns are forgotten", "&& p.whole == 0;", ";"),
+    ("whole columns are ignored", "&& p.whole == 0;", ";"),
     (
         "the shift goes the other way",
         "? near[from + 2] : near[from]",
@@ -43,7 +43,7 @@ DECODE = (
     ),
     ("the edge column is blended", "(u32)(i + p.toward) >= (u32)p.width", "false"),
     (
-        "shares swapped",
+        "shares exchanged",
         "value * (1.0f - p.share) + near * p.share",
         "value * p.share + near * (1.0f - p.share)",
     ),
@@ -59,12 +59,12 @@ DECODE = (
         "false ? read(line[-1])",
     ),
     (
-        "a shuffle too few",
+        "one shuffle too few",
         "for (int lanes = 16; lanes; lanes >>= 1)",
         "for (int lanes = 16; lanes > 1; lanes >>= 1)",
     ),
     (
-        "a warp is forgotten",
+        "a warp is left out",
         "for (int warp = 1; warp < WARPS; ++warp)",
         "for (int warp = 1; warp < WARPS - 1; ++warp)",
     ),
@@ -100,12 +100,12 @@ DECODE = (
     ),
     ("the last row is not read", "per_row * p.height", "per_row * (p.height - 1)"),
     (
-        "beyond the map is its edge",
+        "outside the map is its edge",
         "inside ? maps.at(y, x) : 0.0f",
         "maps.at(clamped(y, 0, p.height - 1), clamped(x, 0, p.width - 1))",
     ),
     ("not halved", "(other ? 0.5f : 1.0f)", "1.0f"),
-    ("the blur's half is forgotten", "maps.other ? 0.5f * sum : sum", "sum"),
+    ("the blurred map is not halved", "maps.other ? 0.5f * sum : sum", "sum"),
     (
         "UDP without the peak's height",
         "p.refine == UDP ? peak / (middle <= TINY ? TINY : middle) : 1.0f",
@@ -113,7 +113,7 @@ DECODE = (
     ),
     ("UDP without its ceiling", "p.refine == UDP && value >= UDP_CEILING", "false"),
     ("UDP with DARK's floor", "p.refine == UDP ? UDP_FLOOR : TINY", "TINY"),
-    ("UDP beyond the border", "px == 0 ? 0 : -1", "-1"),
+    ("UDP outside the border", "px == 0 ? 0 : -1", "-1"),
     ("UDP below the border", "py == height - 1 ? 0 : 3", "3"),
     (
         "UDP's mixed difference",
@@ -127,7 +127,7 @@ DECODE = (
         "const bool across = px > 1",
         "const bool across = px > 0",
     ),
-    ("the quarter's axes apart", "(apart ? py > 0 : down)", "(py > 0)"),
+    ("the quarter's axes independent", "(apart ? py > 0 : down)", "(py > 0)"),
     ("mmpose 1.x's axes together", "(apart ? px > 0 : across)", "(across)"),
     ("mmpose 1.x's first row", "(apart ? py > 0 : down)", "(apart || down)"),
     ("mmpose 1.x's first column", "(apart ? px > 0 : across)", "(apart || across)"),
@@ -139,35 +139,35 @@ DECODE = (
     ),
     ("a step from a saddle", "determinant > FLAT + THIN * (trace * trace) && trace < 0.0f", "true"),
     ("a ridge is a peak", "FLAT + THIN * (trace * trace)", "0.0f"),
-    ("a step from nothing", "!(peak > 0.0f) || p.refine", "p.refine"),
-    ("x and y of the way swapped", "__fmaf_rn(m[1], y, m[2])", "__fmaf_rn(m[3], y, m[2])"),
+    ("a step without a peak", "!(peak > 0.0f) || p.refine", "p.refine"),
+    ("x and y of the transform exchanged", "__fmaf_rn(m[1], y, m[2])", "__fmaf_rn(m[3], y, m[2])"),
     (
         "y after x has moved",
         "const float across = __fmaf_rn(m[0]",
         "float across = x = __fmaf_rn(m[0]",
     ),
-    ("the first person's way", "p.to_frame + 6 * n", "p.to_frame"),
+    ("the first person's transform", "p.to_frame + 6 * n", "p.to_frame"),
     ("NaN as score", "score == score ? score : 0.0f", "score"),
-    ("rows side by side", "own[y * p.row + x]", "own[y * p.width + x]"),
+    ("rows assumed contiguous", "own[y * p.row + x]", "own[y * p.width + x]"),
 )
 CROP = (
-    ("mean forgotten", "p.scale[1], p.bias[1]", "p.scale[1], 0.0f"),
-    ("red and blue swapped", "p.bgr ? color.blue : color.red", "p.bgr ? color.red : color.blue"),
+    ("mean left out", "p.scale[1], p.bias[1]", "p.scale[1], 0.0f"),
+    ("red and blue exchanged", "p.bgr ? color.blue : color.red", "p.bgr ? color.red : color.blue"),
     (
-        "a picture's width as pitch",
+        "a frame's width as pitch",
         "(i64)y * frame.pitch + 3 * x",
         "(i64)y * frame.width * 3 + 3 * x",
     ),
-    ("no black beyond the right", "(u32)x >= (u32)frame.width ||", ""),
+    ("not black to the right", "(u32)x >= (u32)frame.width ||", ""),
     ("the border cut short", "x > -1.0f && x < frame.width", "x >= 0.0f && x < frame.width"),
     ("truncated, not floored", "const float left = floorf(x)", "const float left = truncf(x)"),
     (
-        "weights swapped",
+        "weights exchanged",
         "column + 1, row, right * (1.0f - down)",
         "column + 1, row, down * (1.0f - right)",
     ),
     (
-        "a tap forgotten",
+        "a tap left out",
         "    add_tap<Format>(sum, frame, column + 1, row + 1, right * down, p);\n",
         "",
     ),
@@ -175,16 +175,16 @@ CROP = (
     ("the first person's box", "p.to_frame + 6 * n", "p.to_frame"),
     ("not mirrored", "p.width, values[c], true)", "p.width, values[c], false)"),
     ("quads not reversed", "values[backwards ? QUAD - 1 - e : e]", "values[e]"),
-    ("the rest of a row is lost", "(p.width + QUAD - 1) / QUAD", "p.width / QUAD"),
+    ("the rest of a row is left out", "(p.width + QUAD - 1) / QUAD", "p.width / QUAD"),
     (
-        "a row too many",
+        "one row too many",
         "if (item >= quads * p.height) return;",
         "if (item > quads * p.height) return;",
     ),
-    ("columns beyond a row", "if (column >= 0 && column < width)", "if (column < width)"),
+    ("columns outside a row", "if (column >= 0 && column < width)", "if (column < width)"),
     ("quads at any address", "width % QUAD == 0 && (u64)", "(u64)"),
     (
-        "U and V swapped",
+        "U and V exchanged",
         "(float)pair[0] - 128.0f, v = (float)pair[1]",
         "(float)pair[1] - 128.0f, v = (float)pair[0]",
     ),
@@ -194,8 +194,8 @@ CROP = (
 FUSE = (
     ("views weigh alike", "powf(fmaxf(sum / (float)keypoints, LEAST_PEAK), POWER)", "1.0f"),
     ("one keypoint weighs the view", "k < keypoints; ++k) sum", "k < 1; ++k) sum"),
-    ("no least peak", "fmaxf(sum / (float)keypoints, LEAST_PEAK)", "sum / (float)keypoints"),
-    ("the place's x as weight", "found[3 * k + 2]", "found[3 * k]"),
+    ("no minimum peak", "fmaxf(sum / (float)keypoints, LEAST_PEAK)", "sum / (float)keypoints"),
+    ("x as weight", "found[3 * k + 2]", "found[3 * k]"),
     ("the first person's peaks", "3 * (i64)(n * p.views + v) * keypoints", "3 * v * keypoints"),
     (
         "the first person's maps",
@@ -203,15 +203,15 @@ FUSE = (
         "v * keypoints + p.holder",
     ),
     ("sides are not exchanged", "p.holder[v * keypoints + k]", "k"),
-    ("x and y of the way swapped", "__fmaf_rn(m[1], y, m[2])", "__fmaf_rn(m[3], y, m[2])"),
-    ("the first view's way", "p.to_view + 6 * v", "p.to_view"),
+    ("x and y of the transform exchanged", "__fmaf_rn(m[1], y, m[2])", "__fmaf_rn(m[3], y, m[2])"),
+    ("the first view's transform", "p.to_view + 6 * v", "p.to_view"),
     ("the border cut short", "x > -1.0f && x < p.width", "x >= 0.0f && x < p.width"),
     ("truncated, not floored", "const float left = floorf(x)", "const float left = truncf(x)"),
     ("no border on the right", "(u32)x >= (u32)p.width ||", ""),
-    ("a neighbour without a share", "if (right > 0.0f) add_tap", "if (true) add_tap"),
-    ("a share is forgotten", "    sum.share += share;\n", "    sum.share = 1.0f;\n"),
+    ("a neighbor without a share", "if (right > 0.0f) add_tap", "if (true) add_tap"),
+    ("a share is left out", "    sum.share += share;\n", "    sum.share = 1.0f;\n"),
     ("not divided by the share", "total / fmaxf(share, LEAST_SHARE)", "total"),
-    ("nothing divided by nothing", "fmaxf(share, LEAST_SHARE)", "share"),
+    ("zero divided by zero", "fmaxf(share, LEAST_SHARE)", "share"),
     (
         "no barrier after the weights",
         "    __syncthreads();\n    const int cell",
@@ -231,7 +231,7 @@ MUTANTS = (
 
 
 def planted(folder: Path, only: str) -> Iterator[tuple[str, str, Path]]:
-    """Each mistake that `only` is part of: its file, its name, the folder of its kernels."""
+    """Mutants whose file and name contain `only`: file, name, the folder of the kernels."""
     for file, mutants in MUTANTS:
         text = (kernels.FOLDER / file).read_text(encoding="utf-8")
         for number, (name, old, new) in enumerate(mutants):
@@ -244,8 +244,8 @@ def planted(folder: Path, only: str) -> Iterator[tuple[str, str, Path]]:
                 yield file, name, copy
 
 
-def noticed(file: str, folder: Path) -> bool:
-    """Whether the tests fail on the kernels in `folder`, or these end the program."""
+def detected(file: str, folder: Path) -> bool:
+    """Whether the tests fail, or crash, on the kernels in `folder`."""
     library = tools.build(
         "emulation.so", "emulation.cpp", "-O1", "-w", "-shared", "-fPIC", folder=folder
     )
@@ -259,13 +259,13 @@ def noticed(file: str, folder: Path) -> bool:
 
 
 def main(only: str = "", jobs: str = "2") -> int:
-    """Try all, or those whose file and name hold `only`; the number that no test noticed."""
+    """Try all, or those whose file and name contain `only`; returns the number not detected."""
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(int(jobs)) as pool:
         mutants = list(planted(Path(name), only))
         survivors = 0
-        found = pool.map(lambda each: noticed(each[0], each[2]), mutants)
-        for (file, mistake, _), one in zip(mutants, found, strict=True):
+        found = pool.map(lambda each: detected(each[0], each[2]), mutants)
+        for (file, error, _), one in zip(mutants, found, strict=True):
             survivors += not one
-            print("noticed " if one else "SURVIVED", file, mistake, flush=True)
-    print(f"{len(mutants) - survivors} of {len(mutants)} mistakes noticed")
+            print("detected" if one else "SURVIVED", file, error, flush=True)
+    print(f"{len(mutants) - survivors} of {len(mutants)} mutants detected")
     return survivors

@@ -1,10 +1,9 @@
 """A stand-in for the module PyNvVideoCodec: its core decoder, on the stand-in libcuda's memory.
 
-Names, arguments and their types are those of PyNvVideoCodec 2.2.4; what it does with its memory
-is what its sources say: the pictures of a call lie in a pool that the next call fills anew, luma
-and chroma one behind the other, copied in the order of the stream that was given. FFmpeg plays the
-chip. The stand-in is stricter: it takes addresses and device memory only, and no packet but with
-start codes for H.264 and HEVC.
+Names, arguments and their types are those of PyNvVideoCodec 2.2.4, and its memory is used as in
+its sources: the frames of a call are in a pool that the next call overwrites, luma followed by
+chroma, copied in the order of the given stream. FFmpeg decodes. The stand-in is stricter: it takes
+only addresses and device memory, and for H.264 and HEVC only packets with start codes.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from tests.chip import Chip
 
 __version__ = "0.0.1"
 OPENED: list[dict[str, Any]] = []
-"""What CreateDecoder was asked, in order."""
+"""Arguments of CreateDecoder, in order."""
 LIMITS = {"supported": 1, "width_min": 48, "width_max": 4096, "height_min": 16, "height_max": 4096}
 LIMITS |= {"mb_num_max": 65536}
 
@@ -38,7 +37,7 @@ cudaVideoChromaFormat = enum.Enum("cudaVideoChromaFormat", ["Monochrome", "420",
 
 
 class PacketData:
-    """Its fields are 64-bit integers: an address, a size, a time."""
+    """Fields are 64-bit integers: an address, a size, a time."""
 
     __slots__ = ("bsl", "bsl_data", "pts")
 

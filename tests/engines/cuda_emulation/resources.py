@@ -1,4 +1,4 @@
-"""What the compiled kernels take of a GPU, read out of the cubins by NVIDIA's own tool."""
+"""Registers and memory of the compiled kernels, read from the cubins by NVIDIA's cuobjdump."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def cubin(kernel: str, target: str) -> Path:
 
 
 def dump(option: str, path: Path) -> str:
-    """What cuobjdump says of a cubin."""
+    """The output of cuobjdump for a cubin."""
     program = tools.in_wheels("bin/cuobjdump", "cuobjdump")
     environment = {**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.run(
@@ -43,7 +43,7 @@ def dump(option: str, path: Path) -> str:
 
 
 def usage(kernel: str, target: str) -> dict[str, dict[str, int]]:
-    """By function: registers a thread, bytes of stack, shared and local memory."""
+    """By function: registers per thread, bytes of stack, shared and local memory."""
     names = ("registers", "stack", "shared", "local")
     return {
         match[0]: dict(zip(names, map(int, match[1:]), strict=True))
@@ -52,7 +52,7 @@ def usage(kernel: str, target: str) -> dict[str, dict[str, int]]:
 
 
 def measured() -> dict[str, Any]:
-    """What budget.json holds."""
+    """The current figures, as in budget.json."""
     functions: dict[str, dict[str, dict[str, int]]] = {}
     for kernel in kernels.FUNCTIONS:
         for target in ARCHITECTURES:
@@ -62,7 +62,7 @@ def measured() -> dict[str, Any]:
 
 
 def write_budget() -> None:
-    """Accept what is measured now as the budget."""
+    """Make the current figures the budget."""
     lines = json.dumps(measured(), indent=1, sort_keys=True)
     short = re.sub(
         r"\{\s+(\"local\"[^}]*?)\s+\}", lambda m: "{" + " ".join(m[1].split()) + "}", lines

@@ -1,4 +1,4 @@
-// The kernels on small inputs, every way to refine: for the sanitizers, which need a program.
+// The kernels on small inputs with every refinement: a program for the sanitizers.
 #include "emulation.cpp"
 
 using crop_normalize_cu::CropNormalize;
@@ -7,7 +7,7 @@ using fuse_views_cu::FuseViews;
 
 namespace {
 
-// Exactly as long as it should be, on the heap: the sanitizers see what lies beyond.
+// Exactly as long as needed, on the heap: the sanitizers detect accesses outside.
 template <class T>
 std::vector<T> numbers(size_t count, unsigned seed) {
     std::mt19937 random(seed);
@@ -91,7 +91,7 @@ int main() {
     for (int refine = 0; refine < 4; ++refine) {
         decode(20, 16, refine, 0);
         decode(9, 13, refine, 0);
-        decode(6, 16, refine, 1);  // no vector begins where these maps do
+        decode(6, 16, refine, 1);  // these maps are not aligned to vectors
     }
     crop(20, 16);
     crop(9, 13);

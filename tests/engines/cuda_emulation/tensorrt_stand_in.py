@@ -1,10 +1,9 @@
-"""A stand-in for the module tensorrt: its plans are ONNX graphs, which ONNX Runtime really runs.
+"""A stand-in for the module tensorrt: its plans are ONNX graphs, which ONNX Runtime runs.
 
-It answers to the calls that `posekit_engines.trt.engine` makes, as TensorRT's documentation
-describes them, and is stricter: a context that is not wholly told, runs on the default stream,
-was not run once before a graph records it or is changed after that refuses with False. Work goes
-into the stream of the stand-in libcuda as a host function, so that it is ordered and recorded
-like any other.
+It implements the calls that `posekit_engines.trt.engine` makes, as documented by TensorRT, and is
+stricter: a context whose tensors are not all set, that runs on the default stream, was not run
+before a graph records it, or is changed after that, returns False. Work is a host function in the
+stream of the stand-in libcuda, so that it is ordered and recorded like any other.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class ILogger:
 
 
 class Builder:
-    """As TensorRT where it finds no GPU."""
+    """Like TensorRT where it finds no GPU."""
 
     def __init__(self, logger: ILogger) -> None:
         raise RuntimeError("the stand-in builds nothing")
@@ -76,15 +75,15 @@ class Runtime:
     def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
         if not plan.startswith(_MAGIC):
             return None
-        head, _, graph = plan[len(_MAGIC) :].partition(b"\n")
-        return Engine(json.loads(head), graph)
+        header, _, graph = plan[len(_MAGIC) :].partition(b"\n")
+        return Engine(json.loads(header), graph)
 
 
 class Engine:
     device_memory_size_v2 = _WORKING_BYTES
 
-    def __init__(self, said: dict[str, Any], graph: bytes) -> None:
-        self.said = said
+    def __init__(self, header: dict[str, Any], graph: bytes) -> None:
+        self.header = header
         self.session = open_session(graph, {}, device="cpu", threads=1)
         self.tensors = {
             each.name: (mode, each)
@@ -115,7 +114,7 @@ class Engine:
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         assert self.get_tensor_mode(name) is TensorIOMode.INPUT
-        return [(count, *self.get_tensor_shape(name)[1:]) for count in self.said["profile"]]
+        return [(count, *self.get_tensor_shape(name)[1:]) for count in self.header["profile"]]
 
     def create_execution_context(
         self, strategy: Any = ExecutionContextAllocationStrategy.STATIC
@@ -130,7 +129,7 @@ class Context:
         self.shape: tuple[int, ...] | None = None
         self.addresses: dict[str, int] = {}
         self.ran = self.recorded = False
-        self.kept: list[Any] = []
+        self.calls: list[Any] = []  # keeps the host functions alive
 
     def set_device_memory(self, memory: int, size: int) -> None:
         self.has_memory = memory != 0 and size >= _WORKING_BYTES
@@ -161,12 +160,12 @@ class Context:
     def execute_async_v3(self, stream_handle: int) -> bool:
         recording = _recording(stream_handle)
         addressed = set(self.addresses) == set(self.engine.tensors)
-        told = self.has_memory and self.shape and addressed and stream_handle
-        if not told or (recording and not self.ran):
+        ready = self.has_memory and self.shape and addressed and stream_handle
+        if not ready or (recording and not self.ran):
             return False
         self.ran, self.recorded = True, self.recorded or recording
         call = _HOST_FUNCTION(lambda _: self._run())
-        self.kept.append(call)
+        self.calls.append(call)
         status: int = _libcuda().cuLaunchHostFunc(ctypes.c_void_p(stream_handle), call, None)
         return status == 0
 
@@ -205,15 +204,15 @@ def _recording(stream: int) -> bool:
     return status.value != 0
 
 
-def plan_of(bundle: Bundle, *, half: bool = True, most: int = 128) -> bytes:
-    """The plan `raw` of a bundle: its network alone, of any batch up to `most` images."""
+def plan_of(bundle: Bundle, *, half: bool = True, max_images: int = 128) -> bytes:
+    """The plan `raw` of a bundle: its network alone, for batches of up to `max_images`."""
     graph = raw_graph(bundle, half=half)
-    said = json.dumps({"profile": [1, min(16, most), most]}).encode()
-    return _MAGIC + said + b"\n" + graph.SerializeToString()
+    header = json.dumps({"profile": [1, min(16, max_images), max_images]}).encode()
+    return _MAGIC + header + b"\n" + graph.SerializeToString()
 
 
 def raw_graph(bundle: Bundle, *, half: bool) -> onnx.ModelProto:
-    """`image` to `heatmaps`, cut out of the bundle's own graph; half: float16 at both ends."""
+    """`image` to `heatmaps`, cut from the bundle's own graph; half: float16 input and output."""
     model = onnx.load_from_string(bundle.graphs["maps"])
     graph, spec = model.graph, bundle.pose_spec
     for node in [n for n in graph.node if n.name.startswith("crop/") or "image" in n.output]:
@@ -233,23 +232,23 @@ def raw_graph(bundle: Bundle, *, half: bool) -> onnx.ModelProto:
 
 
 def detect_plan_of(bundle: Bundle) -> bytes:
-    """The plan `detect` of a person detector, from the graph that real ones are built from."""
-    said = json.dumps({"profile": [1, 1, 1]}).encode()
-    return _MAGIC + said + b"\n" + detector_of(bundle).SerializeToString()
+    """The plan `detect` of a person detector, of the same graph as a real one."""
+    header = json.dumps({"profile": [1, 1, 1]}).encode()
+    return _MAGIC + header + b"\n" + detector_of(bundle).SerializeToString()
 
 
-def points_plan_of(bundle: Bundle, most: int = 32) -> bytes:
+def points_plan_of(bundle: Bundle, max_crops: int = 32) -> bytes:
     """The plan `points`: the bundle's own graph with flip, from crops to points and scores."""
     model = onnx.load_from_string(bundle.graphs["flip"])
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
             tensor.CopyFrom(numpy_helper.from_array(bundle.weights[tensor.name], tensor.name))
-    said = json.dumps({"profile": [1, min(8, most), most]}).encode()
-    return _MAGIC + said + b"\n" + model.SerializeToString()
+    header = json.dumps({"profile": [1, min(8, max_crops), max_crops]}).encode()
+    return _MAGIC + header + b"\n" + model.SerializeToString()
 
 
 def _cast_ends(graph: onnx.GraphProto) -> None:
-    """The network itself stays float32: what is compared is the way around it."""
+    """Cast at both ends; the network itself stays float32, since the rest is what is tested."""
     for node in graph.node:
         node.input[:] = ["image/float32" if name == "image" else name for name in node.input]
         node.output[:] = ["heatmaps/float32" if n == "heatmaps" else n for n in node.output]

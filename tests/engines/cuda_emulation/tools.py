@@ -1,4 +1,4 @@
-"""What the checks of the kernels need: compilers, and wheels that scripts/toolchain installs."""
+"""Tools of the kernels' tests: compilers, and the wheels that scripts/toolchain installs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def in_wheels(pattern: str, tool: str) -> Path:
 
 
 def cached(name: str, *parts: str) -> Path:
-    """Where something made from `parts` and this folder's sources is kept between runs."""
+    """A path, kept between runs, for what is made from `parts` and this folder's sources."""
     sources = sorted([*HERE.glob("*.h"), *HERE.glob("*.cpp"), *kernels.FOLDER.glob("*.cu*")])
     text = "\0".join([*parts, *(each.read_text(encoding="utf-8") for each in sources)])
     folder = ROOT / ".pytest_cache" / "kernels" / hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -45,7 +45,7 @@ def build(
     compiler: str = "g++",
     folder: Path = kernels.FOLDER,
 ) -> Path:
-    """Compile one of this folder's sources with the kernels in `folder`; the result is kept."""
+    """Compile one of this folder's sources with the kernels in `folder`; the result is cached."""
     command = [
         needs.program(compiler),
         *FLAGS,
@@ -66,7 +66,7 @@ def build(
 
 @functools.cache
 def emulation() -> Path:
-    """The kernels as a library for this CPU; POSEKIT_EMULATION names another one (mutants)."""
+    """The kernels as a library for the CPU; POSEKIT_EMULATION names another one (mutants)."""
     if named := os.environ.get("POSEKIT_EMULATION"):
         return Path(named)
     return build("emulation.so", "emulation.cpp", "-O2", *QUIET, "-shared", "-fPIC")

@@ -1,6 +1,6 @@
 """gpu-check without a GPU: its kernel part in emulation, and all of it on the stand-in libcuda.
 
-No time that comes out of these runs is a figure; that they are labelled so is tested too.
+The times of these runs are not results; that they are labeled so is tested too.
 """
 
 from __future__ import annotations
@@ -29,15 +29,14 @@ from posekit_engines import kernels
 from posekit_engines.cuda import nvrtc
 from posekit_engines.cuda.device import Device
 from posekit_engines.gpu_check import baselines, check, sanitizer, targets, timing
-from posekit_engines.gpu_check.cases import case
 from posekit_engines.gpu_check.cases import run as cases_run
-from posekit_engines.gpu_check.check import CheckOptions
+from posekit_engines.gpu_check.check import GpuCheckOptions
 from posekit_engines.ops import reference
 from tests import needs
 from tests.assets import ROOT
 from tests.engines.cuda_emulation import tools
 from tests.engines.cuda_emulation.emulated import emulated_device
-from tests.engines.kernels.test_host import stand_in
+from tests.engines.cuda_emulation.stand_ins import environment, result_of, run_python
 
 DRIVE = tools.HERE / "drive_check.py"
 MODEL = "movenet-lightning"
@@ -49,7 +48,7 @@ MUTANTS = {
 
 @pytest.fixture(scope="module")
 def mutated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Device]:
-    """The emulated device with a mistake in one kernel's source, by the file's name."""
+    """The emulated device with an error in one kernel's source, by file name."""
     built = functools.cache(lambda file: mutant(file, tmp_path_factory.mktemp("mutant")))
     return lambda file: emulated_device(library=built(file))
 
@@ -66,7 +65,7 @@ def mutant(file: str, folder: Path) -> Path:
 
 @pytest.fixture
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Let gpu-check open a device of ours, and find the toolchain's NVRTC."""
+    """Make gpu-check open a given device, and find the toolchain's NVRTC."""
     library = str(tools.in_wheels("lib/libnvrtc.so.*", "NVRTC"))
     monkeypatch.setenv("POSEKIT_NVRTC", library)
     nvrtc.compiler.cache_clear()
@@ -76,7 +75,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(providers, "lacking_gpu", lambda: "")
         if brief:
             few = cases_run.cases(brief=True)
-            monkeypatch.setattr(case, "cases", lambda **_: few)
+            monkeypatch.setattr(cases_run, "cases", lambda **_: few)
 
     yield use
     nvrtc.compiler.cache_clear()
@@ -84,7 +83,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def checked(*only: str) -> dict[str, Any]:
     model = Bundle.open(bundle.embedded()[MODEL])
-    return check.check(model, CheckOptions(only=only))
+    return check.check(model, GpuCheckOptions(only=only))
 
 
 @pytest.mark.tools
@@ -120,13 +119,13 @@ def test_a_wrong_kernel_fails_and_nothing_is_timed(
     assert {each["case"].partition(":")[0] for each in part["failures"]} == {kernel}
     for name, other in result["parts"].items():
         if name != "kernels":
-            assert other == {"status": "not run", "why": "the kernels are not right on this GPU"}
+            assert other == {"status": "not run", "why": "the kernels are not correct on this GPU"}
     with pytest.raises(ParityError, match=rf"kernels: \d+ of \d+ cases differ .* {kernel}"):
         check.raise_failures(result)
 
 
 @pytest.mark.tools
-def test_a_mismatch_is_written_and_ends_with_4(
+def test_a_mismatch_is_written_and_exits_with_4(
     on_gpu: Any, tmp_path: Path, mutated: Callable[[str], Device]
 ) -> None:
     on_gpu(mutated("decode_flip.cu"), brief=True)
@@ -142,7 +141,7 @@ def test_a_mismatch_is_written_and_ends_with_4(
 
 
 @pytest.mark.tools
-def test_a_device_that_fails_ends_the_cases(on_gpu: Any) -> None:
+def test_an_error_of_the_device_ends_the_cases(on_gpu: Any) -> None:
     device = emulated_device()
 
     def refuse(*_: Any) -> None:
@@ -160,7 +159,7 @@ def test_a_device_that_fails_ends_the_cases(on_gpu: Any) -> None:
 
 
 @pytest.mark.skipif(bool(not providers.lacking_gpu()), reason="this machine has an NVIDIA GPU")
-def test_without_a_gpu_it_ends_with_3_at_once_and_says_what_to_do() -> None:
+def test_without_a_gpu_it_exits_with_3_at_once_and_names_the_fix() -> None:
     before, start = os.times(), time.monotonic()
     run = subprocess.run(
         [sys.executable, "-m", "posekit", "gpu-check"],
@@ -184,29 +183,15 @@ def test_an_unknown_part_is_refused(on_gpu: Any) -> None:
         checked("speed")
 
 
-# The whole of it, with the real host code, on the stand-in libcuda.
+# All of it, with the real host code, on the stand-in libcuda.
 
 
 def drive(*arguments: str) -> dict[str, Any]:
-    """What drive_check.py answers."""
-    paths = [ROOT, ROOT / "engines", tools.wheels()]
-    environment = {
-        **os.environ,
-        "LD_LIBRARY_PATH": str(stand_in()),
-        "PYTHONPATH": os.pathsep.join(map(str, paths)),
-        "XDG_CACHE_HOME": str(stand_in()),
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, str(DRIVE), "cuda-bindings", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+    """The result of drive_check.py."""
+    result: dict[str, Any] = result_of(
+        run_python(environment(), str(DRIVE), "cuda-bindings", *arguments)
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +211,7 @@ def test_the_table_shows_every_row_and_what_it_is(
     count = len(cases_run.cases(brief=True))
     for line in (
         f"kernels     passed  {count} of {count} brief cases as in numpy",
-        "sanitizer   not run  not asked for (--only)",
+        "sanitizer   not run  not requested (--only)",
         "decode_flip     500.00  500.00  500.00  0.4182 GB/s of 0.209 MB",
         "decode: copy + numpy",
         "crop: OpenCV + upload",
@@ -238,11 +223,11 @@ def test_the_table_shows_every_row_and_what_it_is(
 
 @pytest.mark.tools
 @pytest.mark.verifies("gpu-check", "host code driven")
-def test_every_time_is_taken_and_none_passes_for_a_gpus(whole: dict[str, Any]) -> None:
+def test_every_time_is_measured_and_labeled_as_emulated(whole: dict[str, Any]) -> None:
     result, parts = whole, dict(whole["parts"])
     assert result["emulated"]
     assert "targets" not in result
-    assert result["verdict"] == {"code": 0, "said": ""}
+    assert result["verdict"] == {"code": 0, "message": ""}
     assert parts["kernels"]["brief"]
     assert {parts.pop(name)["status"] for name in ("engines", "kernels")} == {"passed"}
     assert {part["status"] for part in parts.values()} == {"emulated", "not run"}
@@ -250,7 +235,7 @@ def test_every_time_is_taken_and_none_passes_for_a_gpus(whole: dict[str, Any]) -
     decode = parts["times"]["rows"]["decode_flip, 1"]
     assert decode["bytes"] == 2 * cells * 2 + 17 * 12
     assert decode["launches"] == 3
-    # The stand-in's clock says 1.5 ms between any two marks: a third of that a launch.
+    # the stand-in has 1.5 ms between any two events: a third of that per launch
     assert decode["p50_us"] == decode["p99_us"] == 500
     assert decode["bytes_per_s"] == pytest.approx(decode["bytes"] / 500e-6, rel=1e-3)
     fuse = parts["times"]["rows"]["fuse_views, 1"]
@@ -276,26 +261,26 @@ def test_the_kernel_part_passes_through_a_real_driver_package() -> None:
 @pytest.mark.tools
 @pytest.mark.verifies("gpu-check", "host code driven")
 @pytest.mark.parametrize(
-    ("part", "plant", "said"),
+    ("part", "plant", "message"),
     [
-        ("engines", "another network", "engines: the plan `raw` strays: mean_px"),
-        ("decode", "another decode", "decode: copy + numpy: answers otherwise than the twin"),
+        ("engines", "another network", "engines: the engine `raw` deviates: mean_px"),
+        ("decode", "another decode", "decode: copy + numpy: deviates from the numpy reference"),
     ],
 )
-def test_what_is_planted_ends_with_4(part: str, plant: str, said: str) -> None:
+def test_planted_errors_exit_with_4(part: str, plant: str, message: str) -> None:
     result = drive(part, plant)
     assert result["parts"][part]["status"] == "failed"
     assert result["verdict"]["code"] == 4
-    assert said in result["verdict"]["said"]
+    assert message in result["verdict"]["message"]
 
 
-# Parts of it alone.
+# Single parts.
 
 
-def test_the_sanitizers_word_is_told_from_a_failure(
+def test_sanitizer_findings_are_distinguished_from_failures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stand-in for the program: it says what it was given, and ends as NVIDIA's would."""
+    """A stand-in for the program: it prints its arguments, and has NVIDIA's exit status."""
     fake = tmp_path / sanitizer.PROGRAM
     ends = {"memcheck": 0, "racecheck": sanitizer.FOUND, "synccheck": 87, "initcheck": 1}
     cases = "\n".join(f"{name}) exit {code};;" for name, code in ends.items())
@@ -306,18 +291,18 @@ def test_the_sanitizers_word_is_told_from_a_failure(
     assert found["memcheck"] == "clean"
     assert found["racecheck"].startswith("findings: --tool racecheck --error-exitcode 86")
     assert "main(1, 'pycuda')" in found["racecheck"]
-    assert found["synccheck"].startswith("another answer")
-    assert found["initcheck"].startswith("ended with status 1")
+    assert found["synccheck"].startswith("output deviates")
+    assert found["initcheck"].startswith("exit status 1")
 
 
-def test_without_a_sanitizer_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_sanitizer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     with pytest.raises(MissingExtraError, match="CUDA toolkit"):
         sanitizer.find()
 
 
 @pytest.mark.tools
-def test_what_the_sanitizer_runs_ends_by_the_cases(
+def test_the_sanitized_program_returns_the_cases_status(
     monkeypatch: pytest.MonkeyPatch, mutated: Callable[[str], Device]
 ) -> None:
     monkeypatch.setattr(sanitizer, "open_device", lambda *_: emulated_device())
@@ -327,7 +312,7 @@ def test_what_the_sanitizer_runs_ends_by_the_cases(
     assert sanitizer.main(0, "auto") not in (0, sanitizer.FOUND)
 
 
-def test_torchs_decode_is_the_twins() -> None:
+def test_torchs_decode_is_the_references() -> None:
     torch = needs.package("torch")
     spec = timing.SPEC
     maps = timing.hard_heatmaps(2, spec)
@@ -336,7 +321,7 @@ def test_torchs_decode_is_the_twins() -> None:
     found = baselines.torch_decode(torch, one, other, mirror=mirror).numpy()
     wanted = reference.decode_flip(maps[:2], spec, mirrored=maps[2:])
     baselines.check("torch", baselines.in_pixels(found, spec), wanted)
-    with pytest.raises(ParityError, match="otherwise than the twin"):
+    with pytest.raises(ParityError, match="deviates from the numpy reference"):
         baselines.check("torch", wanted + np.float32(0.25), wanted)
 
 
@@ -372,7 +357,7 @@ def test_targets_compare_the_worst_row() -> None:
         },
     }
     found = [(each["measured"], each["reached"]) for each in targets.targets(parts)]
-    rivals = [(25, True), (3, False), (300, True)]
-    assert found == [*rivals, (2.25, False), (0.12, False), (0.97, True)]
+    speedups = [(25, True), (3, False), (300, True)]
+    assert found == [*speedups, (2.25, False), (0.12, False), (0.97, True)]
     nothing: dict[str, Any] = {name: {"status": "not run"} for name in check.PARTS}
     assert {each["reached"] for each in targets.targets(nothing)} == {None}

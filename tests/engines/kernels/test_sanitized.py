@@ -1,4 +1,4 @@
-"""The kernels' own source under clang's sanitizers: races, memory, undefined behaviour (slow)."""
+"""The kernels' own source under clang's sanitizers: races, memory, undefined behavior (slow)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KINDS = {"thread": THREADS, "memory": MEMORY}
 
 
 def sanitized(kind: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """The run of the kernels in `folder`; address-space randomness off, which TSan needs."""
+    """Run the kernels in `folder`, without address-space randomization, as TSan requires."""
     clang = needs.program("clang++")
     runtime = Path(subprocess.check_output([clang, "-print-runtime-dir"], text=True).strip())
     needs.tool("clang's sanitizers", next(runtime.glob("libclang_rt.tsan*"), None))
@@ -43,7 +43,7 @@ def sanitized(kind: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_sanitizers_find_nothing(kind: str) -> None:
     done = sanitized(kind, kernels.FOLDER)
     assert done.returncode == 0, done.stderr[:3000]
-    assert "Sanitizer: " not in done.stderr  # of a finding; ASan also remarks on fibers
+    assert "Sanitizer: " not in done.stderr  # a finding; ASan also warns of fibers
     assert "runtime error" not in done.stderr
     assert len(done.stdout.splitlines()) == 16
 

@@ -1,4 +1,4 @@
-"""What the ops refuse, and that they tell the kernels the right sizes."""
+"""Arguments that the launches refuse, and the sizes of the kernels' structs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
 from posekit_engines.cuda.device import Device
 from posekit_engines.ops.crop_normalize import CROP_NORMALIZE, Crops, frame_table
-from posekit_engines.ops.decode_flip import DECODE_FLIP, DecodeTables, blur_line, decode_flip
+from posekit_engines.ops.decode_flip import DECODE_FLIP, DecodeTables, blur_kernel, decode_flip
 from posekit_engines.ops.launch import Maps
 from tests.engines.cuda_emulation.emulated import EmulatedDriver, emulated_device
 
@@ -26,8 +26,8 @@ def device() -> Device:
 
 
 @pytest.mark.parametrize("blur", [1, 3, 11, 17])
-def test_blur_line_is_that_of_the_codecs(blur: int) -> None:
-    line = blur_line(blur)
+def test_blur_kernel_is_that_of_the_codecs(blur: int) -> None:
+    line = blur_kernel(blur)
     matrix = codecs.blur_matrix(0, blur)
     np.testing.assert_allclose(np.outer(line, line).reshape(-1, 1), matrix, rtol=1e-6)
 
@@ -85,5 +85,5 @@ def test_a_blur_beyond_shared_memory_is_refused(device: Device) -> None:
 def test_frames_are_checked() -> None:
     with pytest.raises(InputError, match="pitch of 100 bytes"):
         frame_table([(1, 40, 30, 100)], "rgb")
-    with pytest.raises(InputError, match="even sides, got 41 x 30"):
+    with pytest.raises(InputError, match="even width and height, got 41 x 30"):
         frame_table([(1, 41, 30, 100)], "nv12")

@@ -1,4 +1,4 @@
-"""The whole GPU runtime on a stand-in libcuda: real host code, real kernels, real pictures.
+"""The whole GPU runtime on a stand-in libcuda: real host code, real kernels, real images.
 
 The network between the kernels is the bundle's own, run by ONNX Runtime in a stand-in TensorRT.
 """
@@ -7,36 +7,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
-import os
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from posekit import bundle
 from posekit.bundle import Bundle
+from posekit.parity import HIGH_CONFIDENCE
 from posekit.types import ModelSpec
 from posekit_engines.kernels import THREADS
-from posekit_engines.trt import cache
-from posekit_engines.trt.plan import DETECT, PlanFile, PlanOptions, key_of, requirements
-from tests.assets import ROOT, shipped
+from tests.engines.cuda_emulation import command_line, tools
 from tests.engines.cuda_emulation import tensorrt_stand_in as trt
-from tests.engines.cuda_emulation import tools
-from tests.engines.kernels.test_host import DRIVERS, needs_driver, stand_in
+from tests.engines.cuda_emulation.stand_ins import DRIVERS, run_traced
 
 pytestmark = pytest.mark.tools
 
 DRIVE = tools.HERE / "drive_runtime.py"
-CELL = 1e-3  # decode equals the codecs within this, cells
+CELL = 1e-3  # tolerance of the decode, cells
 PERSONS, BUCKET = 4, 4
 
 
@@ -44,39 +35,8 @@ PERSONS, BUCKET = 4, 4
 def drive(
     driver: str, model: str, trial: str, schedule: str = ""
 ) -> tuple[dict[str, Any], list[str]]:
-    """What drive_runtime.py answers, and the driver's calls."""
-    return traced(DRIVE, driver, model, trial, schedule=schedule)
-
-
-def traced(script: Path, driver: str, *arguments: str, schedule: str = "") -> tuple[Any, list[str]]:
-    """What a script answers in its last line on the stand-in libcuda, and the driver's calls."""
-    needs_driver(driver)
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / "trace"
-        environment = stand_ins(POSEKIT_TRACE=str(trace), POSEKIT_SCHEDULE=schedule)
-        done = run(environment, str(script), driver, *arguments)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return json.loads(done.stdout.splitlines()[-1]), trace.read_text().splitlines()
-
-
-def stand_ins(*paths: Path, **more: str) -> dict[str, str]:
-    """The environment of a process that meets the stand-in libcuda; paths: imported from first."""
-    found = [*paths, ROOT, ROOT / "engines", tools.wheels()]
-    return {
-        **os.environ,
-        "LD_LIBRARY_PATH": str(stand_in()),
-        "PYTHONPATH": os.pathsep.join(map(str, found)),
-        "XDG_CACHE_HOME": str(stand_in()),
-        "OMP_NUM_THREADS": "1",
-        **more,
-    }
-
-
-def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Python with these arguments."""
-    return subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True
-    )
+    """The result of drive_runtime.py, and the driver's calls."""
+    return run_traced(DRIVE, driver, model, trial, schedule=schedule)
 
 
 def spec_of(model: str) -> ModelSpec:
@@ -84,7 +44,7 @@ def spec_of(model: str) -> ModelSpec:
 
 
 SLOW = pytest.mark.slow
-ANSWERS = [
+TRIALS = [
     ("cuda-bindings", "movenet-lightning", "flip"),
     ("cuda-bindings", "movenet-lightning", "plain"),
     ("cuda-bindings", "movenet-thunder", "flip"),
@@ -96,38 +56,40 @@ ANSWERS = [
 ]
 
 
-@pytest.mark.verifies("gpu_runtime.py", "host code driven")
-@pytest.mark.parametrize(("driver", "model", "trial"), ANSWERS)
+@pytest.mark.verifies("GPU runtime", "host code driven")
+@pytest.mark.parametrize(("driver", "model", "trial"), TRIALS)
 def test_real_persons_get_the_cpus_points(driver: str, model: str, trial: str) -> None:
     """Against the same arithmetic in numpy, and against the CPU runtime with OpenCV's crops.
 
-    The crops are within one grey level of OpenCV's: what one level in every byte does to the
-    CPU's own answer is the most that may come of it. Float16 rounds a normalised pixel (below 1)
-    by at most 2^-12, a sixteenth of a grey level: that, and the decode's tolerance, bound the twin.
+    The crops are within one gray level of OpenCV's: the effect of one level in every byte on the
+    CPU's own points is the bound. Float16 rounds a normalized pixel (below 1) by at most 2^-12, a
+    sixteenth of a gray level: that and the decode's tolerance bound the reference.
     """
     spec = spec_of(model)
-    answer, _ = drive(driver, model, trial)
+    result, _ = drive(driver, model, trial)
     decode = CELL * max(spec.map_scale)
-    level = answer["grey_level_px"]
-    assert answer["twin"]["sure"] >= 50
-    assert answer["twin"]["px"] <= level / 16 + decode, answer
-    assert answer["cpu"]["px"] <= level + decode, answer
-    assert answer["cpu"]["score"] < 0.05
-    assert answer["again"]
-    assert answer["notes"] == []
-    assert answer["provider"].startswith("TensorRT")
+    level = result["gray_level_px"]
+    assert result["reference"]["compared"] >= 50
+    assert result["reference"]["px"] <= level / 16 + decode, result
+    assert result["cpu"]["px"] <= level + decode, result
+    assert result["cpu"]["score"] < 0.05
+    assert result["again"]
+    assert result["notes"] == []
+    assert result["provider"].startswith("TensorRT")
 
 
-@pytest.mark.verifies("gpu_runtime.py", "host code driven")
+@pytest.mark.verifies("GPU runtime", "host code driven")
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("trial", ["flip", "plain"])
 def test_a_batch_is_one_graph_of_one_crop_one_network_and_one_decode(
     driver: str, trial: str
 ) -> None:
-    """The first use runs and records it; then a batch is one replay. 12 bytes a keypoint back."""
-    answer, lines = drive(driver, "movenet-lightning", trial)
-    assert set(answer["runs"]) == {BUCKET * (2 if trial == "flip" else 1)}
-    calls = [line for line in lines if not line.startswith(("function", "wait", "reach"))]
+    """The first use runs and records it; then a batch is one replay and 12 bytes per keypoint."""
+    result, lines = drive(driver, "movenet-lightning", trial)
+    assert set(result["runs"]) == {BUCKET * (2 if trial == "flip" else 1)}
+    calls = [
+        line for line in lines if not line.startswith(("function", "wait", "synchronize event"))
+    ]
     spec = spec_of("movenet-lightning")
     width, height = spec.input_size
     assert spec.decode == "dark"
@@ -141,10 +103,10 @@ def test_a_batch_is_one_graph_of_one_crop_one_network_and_one_decode(
         f"launch decode_flip_f16 grid 17 {BUCKET} 1 threads {THREADS} shared {shared}",
         f"download {12 * 17 * PERSONS}",
     ]
-    pictures = [line for line in calls if line.startswith("upload ") and len(line) > 12]
-    assert len(pictures) == 3 * 2  # each picture once a call
+    frames = [line for line in calls if line.startswith("upload ") and len(line) > 12]
+    assert len(frames) == 3 * 2  # each frame once per call
     start = calls.index("begin capture")
-    assert calls[start - 6 : start] == [*batch, "finish 1"]
+    assert calls[start - 6 : start] == [*batch, "synchronize stream 1"]
     assert calls[start + 1 : start + 2] == ["end capture of 5"]
     assert calls[start + 2 : start + 8] == ["replay", *batch]
     assert not any("pageable" in line or "refused" in line for line in lines)
@@ -153,24 +115,24 @@ def test_a_batch_is_one_graph_of_one_crop_one_network_and_one_decode(
     assert len(downloads) == sum("crop_normalize" in line for line in calls) == 3
 
 
-@pytest.mark.verifies("gpu_runtime.py", "host code driven")
+@pytest.mark.verifies("GPU runtime", "host code driven")
 @pytest.mark.verifies("fuse_views.cu", "host code driven")
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_several_views_are_one_crop_one_network_one_fusing(driver: str) -> None:
-    """Against MultiView on the CPU, whose crops differ by a grey level, and against the twin.
+def test_several_views_are_one_crop_one_network_one_fusion(driver: str) -> None:
+    """Against TtaRuntime on the CPU, whose crops differ by a gray level, and the reference.
 
-    The bounds are those of one view: the mean of eight moves no more than each of them. Eight
-    views of a bucket of four persons: 32 crops, and 12 bytes a keypoint back all the same.
+    The bounds are those of one view: the mean of eight deviates no more than each of them. Eight
+    views of a bucket of four persons are 32 crops; the download is 12 bytes per keypoint still.
     """
-    answer, lines = drive(driver, "movenet-lightning", "views")
+    result, lines = drive(driver, "movenet-lightning", "views")
     spec = spec_of("movenet-lightning")
-    decode, level = CELL * max(spec.map_scale), answer["grey_level_px"]
-    assert answer["twin"]["sure"] >= 50
-    assert answer["twin"]["px"] <= level / 16 + decode, answer
-    assert answer["cpu"]["px"] <= level + decode, answer
-    assert answer["calibrated"] == [False, False]  # no calibration was fitted to such scores
-    assert answer["buckets"] == [1, 2, 4, 8, 16]  # the plan takes 128 images
-    assert set(answer["runs"]) == {8 * BUCKET}
+    decode, level = CELL * max(spec.map_scale), result["gray_level_px"]
+    assert result["reference"]["compared"] >= 50
+    assert result["reference"]["px"] <= level / 16 + decode, result
+    assert result["cpu"]["px"] <= level + decode, result
+    assert result["calibrated"] == [False, False]  # calibrations are not fitted to such scores
+    assert result["buckets"] == [1, 2, 4, 8, 16]  # the engine takes 128 images
+    assert set(result["runs"]) == {8 * BUCKET}
     start = lines.index("begin capture")
     launches = [line.split(" threads")[0] for line in lines[:start] if line.startswith("launch")]
     width, height = spec.input_size
@@ -185,147 +147,117 @@ def test_several_views_are_one_crop_one_network_one_fusing(driver: str) -> None:
     assert downloads == {f"download {12 * 17 * PERSONS}"}
 
 
-def odds(driver: str, trial: str) -> dict[str, Any]:
+def special(driver: str, trial: str) -> dict[str, Any]:
     """One of the trials that run in one process."""
-    answer, _ = drive(driver, "movenet-lightning", "odds")
-    found: dict[str, Any] = answer[trial]
+    result, _ = drive(driver, "movenet-lightning", "special")
+    found: dict[str, Any] = result[trial]
     return found
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_other_numbers_of_persons_and_pictures(driver: str) -> None:
-    """Batches beyond the largest are split, smaller ones filled up, nobody is no batch at all."""
-    answer = odds(driver, "batches")
-    assert answer["buckets"] == [1, 2]
-    # The network's float32 sums in batches of another size: rounding, within the decode's cells.
-    assert answer["singly"] < 0.05
-    assert answer["none"] == [[0, 17, 2], [0, 17]]
-    assert answer["filled up"] == 0
-    assert answer["strided"] == 0
+def test_other_numbers_of_persons_and_frames(driver: str) -> None:
+    """Batches over the largest are split, smaller ones padded; no persons are no batch."""
+    result = special(driver, "batches")
+    assert result["buckets"] == [1, 2]
+    # float32 sums of the network in another batch size: rounding, within the decode's cells
+    assert result["singly"] < 0.05
+    assert result["none"] == [[0, 17, 2], [0, 17]]
+    assert result["filled up"] == 0
+    assert result["strided"] == 0
 
 
-@pytest.mark.verifies("gpu_runtime.py", "host code driven")
+@pytest.mark.verifies("GPU runtime", "host code driven")
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_the_next_picture_goes_up_while_a_batch_is_computed(driver: str) -> None:
-    """Its upload is queued between a batch's replay and the host's wait for that batch's end."""
-    answer = odds(driver, "film")
-    assert answer["off"] == 0
-    calls = answer["calls"]
+def test_the_next_frame_is_uploaded_while_a_batch_is_computed(driver: str) -> None:
+    """Its upload is queued between a batch's replay and the host's wait for that batch."""
+    result = special(driver, "film")
+    assert result["off"] == 0
+    calls = result["calls"]
     replays = [n for n, call in enumerate(calls) if call == "replay computing"]
     assert len(replays) == calls.count("upload copying") == 12
     for start, end in itertools.pairwise(replays[:6]):
-        between = [call for call in calls[start:end] if call in ("upload copying", "reach a batch")]
+        between = [
+            call
+            for call in calls[start:end]
+            if call in ("upload copying", "synchronize_event a batch")
+        ]
         assert between[0] == "upload copying", calls[start:end]
 
 
 @pytest.mark.parametrize("schedule", ["1", pytest.param("2", marks=SLOW)])
-def test_answers_do_not_depend_on_when_the_gpu_works(schedule: str) -> None:
-    """Streams that overtake each other change nothing."""
-    answer, _ = drive("cuda-bindings", "movenet-lightning", "film", schedule)
-    assert answer["off"] == 0
+def test_outputs_do_not_depend_on_when_work_runs(schedule: str) -> None:
+    """The order in which streams advance changes nothing."""
+    result, _ = drive("cuda-bindings", "movenet-lightning", "film", schedule)
+    assert result["off"] == 0
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_a_missing_wait_is_noticed(driver: str) -> None:
-    """What a GPU forgives most of the time gives a wrong answer where work runs late."""
+def test_a_missing_wait_is_detected(driver: str) -> None:
+    """What often has no effect on a GPU gives a wrong result where work runs late."""
     found, _ = drive(driver, "movenet-lightning", "mistakes", "late")
     assert found.pop("") == 0
     assert len(found) == 6
-    unnoticed = [name for name, end in found.items() if not isinstance(end, str) and end < 0.5]
-    assert not unnoticed, found
+    undetected = [name for name, end in found.items() if not isinstance(end, str) and end < 0.5]
+    assert not undetected, found
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_what_does_not_fit_is_refused_and_what_cannot_be_recorded_still_runs(driver: str) -> None:
-    answer = odds(driver, "refusals")
-    assert "does not load on posekit's stand-in" in answer["not a plan"]
-    assert "made for another model" in answer["another model"]
-    assert "takes 1 to 1 images" in answer["one image with flip"]
-    assert answer["notes"] == ["no CUDA graph: it compiles still"]
-    assert (answer["later"], answer["graphs"]) == ([], 1)
-    assert answer["direct"] == 0
+    result = special(driver, "refusals")
+    assert "does not load on posekit's stand-in" in result["not a plan"]
+    assert "built for another model" in result["another model"]
+    assert "takes 1 to 1 images" in result["one image with flip"]
+    assert result["notes"] == ["no CUDA graph: it is still compiling"]
+    assert (result["later"], result["graphs"]) == ([], 1)
+    assert result["direct"] == 0
 
 
 @pytest.fixture(scope="module")
 def with_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the stand-in as `tensorrt`; Lightning and the detector with their plans."""
-    folder = tmp_path_factory.mktemp("plan")
-    name = "tests.engines.cuda_emulation.tensorrt_stand_in"
-    module = f"from {name} import *\nfrom {name} import __version__\n"
-    (folder / "tensorrt.py").write_text(module)
-    model = Bundle.open(bundle.embedded()["movenet-lightning"])
-    planned(model, trt.plan_of(model), PlanOptions()).save(folder / "planned.posekit")
-    detector = Bundle.open(bundle.embedded()["nanodet-person"])
-    plan = trt.detect_plan_of(detector)
-    planned(detector, plan, DETECT).save(folder / "detector.posekit")
-    return folder
-
-
-def planned(model: Bundle, plan: bytes, options: PlanOptions) -> Bundle:
-    """The bundle with a plan inside that fits the stand-in GPU."""
-    gpu = SimpleNamespace(name="posekit's stand-in", capability=(8, 0))
-    module_told = SimpleNamespace(__name__="tensorrt", __version__=trt.__version__)
-    said = requirements(model, gpu, module_told, options=options)
-    said["sha256"] = hashlib.sha256(plan).hexdigest()
-    key = key_of(said)
-    return cache.with_plans(model, [PlanFile(key, plan, said, "built")])
-
-
-def infer(folder: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`posekit infer` on the first quarter of a second of the demo, beside the stand-ins."""
-    clip = str(shipped("examples/sports2d_demo.mp4"))
-    options = ["--end", "0.25", "--no-video", "--json", "--threads", "1", "-o", str(out)]
-    options += ["--boxes", str(folder / "detector.posekit")]
-    return run(stand_ins(folder), "-m", "posekit", "infer", clip, *options, *arguments)
+    """A folder with the stand-ins and bundles with plans."""
+    return command_line.write_stand_ins(tmp_path_factory.mktemp("plan"))
 
 
 @pytest.mark.parametrize("runtime", ["native", pytest.param("auto", marks=SLOW)])
-def test_the_command_line_runs_it_and_says_so(
+def test_the_command_line_runs_it_and_reports_it(
     with_plan: Path, tmp_path: Path, runtime: str
 ) -> None:
-    """Video in, keypoints out, through `--device cuda`: as the CPU's within a pixel or so."""
-    model = str(with_plan / "planned.posekit")
+    """From video to keypoints with `--device cuda`, within about a pixel of the CPU's."""
+    model = str(with_plan / command_line.MODEL)
     wanted = ["-m", model, "--device", "cuda", "--runtime", runtime]
-    done = infer(with_plan, tmp_path / "gpu", *wanted)
+    done = command_line.infer_demo(with_plan, tmp_path / "gpu", *wanted)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    told = summary["runtime"]
-    assert told["provider"] == f"TensorRT {trt.__version__}, fp16 plan of the bundle"
-    assert told["device"].startswith("cuda:0 posekit's stand-in, ")
-    assert told["notes"] == []
+    runs_on = summary["runtime"]
+    assert runs_on["provider"] == f"TensorRT {trt.__version__}, fp16 engine (bundle)"
+    assert runs_on["device"].startswith("cuda:0 posekit's stand-in, ")
+    assert runs_on["notes"] == []
     boxes = summary["boxes"]
-    assert boxes["provider"] == f"TensorRT {trt.__version__}, fp32 plan of the bundle"
+    assert boxes["provider"] == f"TensorRT {trt.__version__}, fp32 engine (bundle)"
     assert boxes["notes"] == []
-    plain = infer(with_plan, tmp_path / "cpu", "-m", model, "--device", "cpu")
+    plain = command_line.infer_demo(with_plan, tmp_path / "cpu", "-m", model, "--device", "cpu")
     assert json.loads(plain.stdout)["persons"] == summary["persons"] > 6
-    gpu, cpu = (points(tmp_path / name / "sports2d_demo.jsonl") for name in ("gpu", "cpu"))
-    shift = np.linalg.norm(gpu[..., :2] - cpu[..., :2], axis=-1)[cpu[..., 2] > 0.3]
+    gpu, cpu = (command_line.read_points(tmp_path / name) for name in ("gpu", "cpu"))
+    shift = np.linalg.norm(gpu[..., :2] - cpu[..., :2], axis=-1)[cpu[..., 2] > HIGH_CONFIDENCE]
     assert np.median(shift) < 0.25
     assert np.percentile(shift, 95) < 2
 
 
-def points(path: Path) -> NDArray[np.float64]:
-    """x, y and score of every person of every frame, (P, K, 3)."""
-    frames = [json.loads(line) for line in path.read_text().splitlines()]
-    persons = [person for frame in frames for person in frame.get("persons", [])]
-    return np.array([np.column_stack([each["points"], each["scores"]]) for each in persons])
-
-
-def test_a_plan_of_another_gpu_is_told_and_not_run(with_plan: Path, tmp_path: Path) -> None:
-    """By name: no plan fits, and none can be built here. auto goes on without it, and says so."""
-    model = Bundle.open(with_plan / "planned.posekit")
+def test_a_plan_of_another_gpu_is_reported_and_not_run(with_plan: Path, tmp_path: Path) -> None:
+    """`cuda` is an error: no plan matches, and none can be built. `auto` has a note instead."""
+    model = Bundle.open(with_plan / command_line.MODEL)
     (key,) = model.provenance["engines"]
-    said = {**model.provenance["engines"][key], "gpu": {"name": "other", "capability": [9, 0]}}
-    other = dataclasses.replace(model, provenance={**model.provenance, "engines": {key: said}})
+    metadata = {**model.provenance["engines"][key], "gpu": {"name": "other", "capability": [9, 0]}}
+    other = dataclasses.replace(model, provenance={**model.provenance, "engines": {key: metadata}})
     path = tmp_path / "other.posekit"
     other.save(path)
-    done = infer(with_plan, tmp_path / "a", "-m", str(path), "--device", "cuda")
+    done = command_line.infer_demo(with_plan, tmp_path / "a", "-m", str(path), "--device", "cuda")
     assert done.returncode == 3
     assert "has no CUDA provider" in done.stderr
     assert "has no TensorRT engine for posekit's stand-in yet" in done.stderr
     assert done.stderr.count("\n") == 1
-    done = infer(with_plan, tmp_path / "b", "-m", str(path))
+    done = command_line.infer_demo(with_plan, tmp_path / "b", "-m", str(path))
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)["runtime"]
-    assert told["provider"] == "CPUExecutionProvider"
-    assert "has no TensorRT engine for posekit's stand-in yet" in told["notes"][0]
+    summary = json.loads(done.stdout)["runtime"]
+    assert summary["provider"] == "CPUExecutionProvider"
+    assert "has no TensorRT engine for posekit's stand-in yet" in summary["notes"][0]

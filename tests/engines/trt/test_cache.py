@@ -1,4 +1,4 @@
-"""Which plan fits this machine is told by metadata alone; none that does not is ever loaded."""
+"""Metadata alone decides which plan matches this machine; no other plan is loaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from posekit import bundle
 from posekit.bundle import Bundle
 from posekit.errors import BundleError, DeviceError, MissingExtraError
 from posekit_engines.trt import make
-from posekit_engines.trt import make as trt_make
 from posekit_engines.trt.build import plan_for
 from posekit_engines.trt.cache import find, with_plans
 from posekit_engines.trt.library import RTX_CAPABILITIES, library
@@ -29,7 +28,7 @@ from tests.engines import tensorrt_tools
 
 
 @dataclasses.dataclass(frozen=True)
-class Card:
+class FakeGpu:
     name: str = "NVIDIA RTX A4000"
     capability: tuple[int, int] = (8, 6)
 
@@ -46,21 +45,21 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def named(name: str = "tensorrt", version: str = "11.4.0.106") -> Any:
-    """A name and a version: nothing here calls TensorRT."""
+    """A module with a name and a version: nothing here calls TensorRT."""
     module = ModuleType(name)
     module.__version__ = version  # type: ignore[attr-defined]
     return module
 
 
 def metadata(wanted: dict[str, Any], data: bytes, **changed: Any) -> dict[str, Any]:
-    """What a plan says that is as wanted, but for `changed`."""
+    """Metadata of a matching plan, but for `changed`."""
     rest = {"profile": [1, 16, 128], "sha256": hashlib.sha256(data).hexdigest()}
     rtx = wanted["library"].endswith("_rtx")
-    made = [list(each) for each in RTX_CAPABILITIES] if rtx else None
-    return {**wanted, **rest, "capabilities": made, **changed}
+    built_for = [list(each) for each in RTX_CAPABILITIES] if rtx else None
+    return {**wanted, **rest, "capabilities": built_for, **changed}
 
 
-def test_every_part_of_the_wish_is_in_the_key(lightning: Bundle) -> None:
+def test_every_requirement_is_in_the_key(lightning: Bundle) -> None:
     other = {name: value + np.float16(1) for name, value in lightning.weights.items()}
     trained = dataclasses.replace(lightning, weights=other)
     refined = dataclasses.replace(
@@ -69,29 +68,29 @@ def test_every_part_of_the_wish_is_in_the_key(lightning: Bundle) -> None:
     keys = [
         key_of(requirements(source, gpu, trt, options=options))
         for source, gpu, trt, options in (
-            (lightning, Card(), named(), PlanOptions()),
-            (trained, Card(), named(), PlanOptions()),
-            (refined, Card(), named(), PlanOptions()),
-            (lightning, Card("NVIDIA H100"), named(), PlanOptions()),
-            (lightning, Card(capability=(8, 9)), named(), PlanOptions()),
-            (lightning, Card(), named("tensorrt_rtx"), PlanOptions()),
-            (lightning, Card(), named(version="11.4.0.107"), PlanOptions()),
-            (lightning, Card(), named(), PlanOptions(kind="points")),
-            (lightning, Card(), named(), PlanOptions(kind="points", flip=False)),
-            (lightning, Card(), named(), PlanOptions(precision="fp32")),
-            (lightning, Card(), named(), PlanOptions(profile=(1, 4, 8))),
-            (lightning, Card(), named(), PlanOptions(refit=True)),
-            (lightning, Card(), named(), PlanOptions(version_compatible=True)),
+            (lightning, FakeGpu(), named(), PlanOptions()),
+            (trained, FakeGpu(), named(), PlanOptions()),
+            (refined, FakeGpu(), named(), PlanOptions()),
+            (lightning, FakeGpu("NVIDIA H100"), named(), PlanOptions()),
+            (lightning, FakeGpu(capability=(8, 9)), named(), PlanOptions()),
+            (lightning, FakeGpu(), named("tensorrt_rtx"), PlanOptions()),
+            (lightning, FakeGpu(), named(version="11.4.0.107"), PlanOptions()),
+            (lightning, FakeGpu(), named(), PlanOptions(kind="points")),
+            (lightning, FakeGpu(), named(), PlanOptions(kind="points", flip=False)),
+            (lightning, FakeGpu(), named(), PlanOptions(precision="fp32")),
+            (lightning, FakeGpu(), named(), PlanOptions(profile=(1, 4, 8))),
+            (lightning, FakeGpu(), named(), PlanOptions(refit=True)),
+            (lightning, FakeGpu(), named(), PlanOptions(version_compatible=True)),
         )
     ]
     assert len(set(keys)) == len(keys)
-    usual = requirements(lightning, Card(), named(), options=PlanOptions(profile=(1, 16, 128)))
+    usual = requirements(lightning, FakeGpu(), named(), options=PlanOptions(profile=(1, 16, 128)))
     assert key_of(usual) == keys[0]
     assert keys[0].startswith("raw-fp16-tensorrt11.4.0.106-nvidia_rtx_a4000-sm86-")
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({}, ""),
         ({"graph": "0" * 64}, "graph is 0000000000000000…, wanted"),
@@ -101,28 +100,30 @@ def test_every_part_of_the_wish_is_in_the_key(lightning: Bundle) -> None:
         ({"gpu": {"name": "NVIDIA RTX A4000", "capability": [8, 9]}}, "gpu is"),
         ({"gpu": None}, "gpu is None"),
         ({"precision": "fp32"}, "precision is fp32, wanted fp16"),
-        ({"profile": [1, 8, 32]}, ""),  # nothing was said about N
+        ({"profile": [1, 8, 32]}, ""),  # any profile is wanted
         ({"refit": True}, "refit is True, wanted False"),
         ({"sha256": "0" * 64}, "damaged"),
     ],
     ids=str,
 )
-def test_a_plan_for_something_else_is_told_by_its_metadata(
-    lightning: Bundle, changed: dict[str, Any], told: str
+def test_a_mismatch_is_found_in_the_metadata(
+    lightning: Bundle, changed: dict[str, Any], message: str
 ) -> None:
-    wanted = requirements(lightning, Card(), named(), options=PlanOptions())
+    wanted = requirements(lightning, FakeGpu(), named(), options=PlanOptions())
     reason = mismatch(metadata(wanted, b"plan", **changed), b"plan", wanted)
-    assert re.match(told, reason) if told else not reason, reason
+    assert re.match(message, reason) if message else not reason, reason
 
 
-def test_a_wanted_profile_is_looked_at(lightning: Bundle) -> None:
-    wanted = requirements(lightning, Card(), named(), options=PlanOptions(profile=(1, 4, 8)))
-    said = metadata(wanted, b"plan")
-    assert mismatch(said, b"plan", wanted).startswith("profile is [1, 16, 128], wanted [1, 4, 8]")
+def test_a_wanted_profile_is_compared(lightning: Bundle) -> None:
+    wanted = requirements(lightning, FakeGpu(), named(), options=PlanOptions(profile=(1, 4, 8)))
+    described = metadata(wanted, b"plan")
+    assert mismatch(described, b"plan", wanted).startswith(
+        "profile is [1, 16, 128], wanted [1, 4, 8]"
+    )
 
 
 @pytest.mark.parametrize(
-    ("made", "here", "fits"),
+    ("built_with", "installed", "matches"),
     [
         ("11.1.0.5", "11.4.0.106", True),
         ("11.4.0.106", "11.4.0.106", True),
@@ -132,41 +133,41 @@ def test_a_wanted_profile_is_looked_at(lightning: Bundle) -> None:
     ],
 )
 def test_a_version_compatible_plan_serves_later_versions(
-    lightning: Bundle, made: str, here: str, fits: bool
+    lightning: Bundle, built_with: str, installed: str, matches: bool
 ) -> None:
     options = PlanOptions(version_compatible=True)
-    wanted = requirements(lightning, Card(), named(version=here), options=options)
-    reason = mismatch(metadata(wanted, b"plan", version=made), b"plan", wanted)
-    assert (reason == "") == fits
+    wanted = requirements(lightning, FakeGpu(), named(version=installed), options=options)
+    reason = mismatch(metadata(wanted, b"plan", version=built_with), b"plan", wanted)
+    assert (reason == "") == matches
 
 
 @pytest.mark.parametrize(
-    ("capability", "fits"),
+    ("capability", "matches"),
     [((8, 6), True), ((8, 9), True), ((12, 0), True), ((12, 1), True), ((7, 5), False)],
 )
 def test_a_plan_of_tensorrt_for_rtx_serves_its_capabilities(
-    lightning: Bundle, capability: tuple[int, int], fits: bool
+    lightning: Bundle, capability: tuple[int, int], matches: bool
 ) -> None:
-    here = Card("another card", capability)
+    here = FakeGpu("another GPU", capability)
     wanted = requirements(lightning, here, named("tensorrt_rtx"), options=PlanOptions())
-    assert (mismatch(metadata(wanted, b"x", gpu=None), b"x", wanted) == "") == fits
+    assert (mismatch(metadata(wanted, b"x", gpu=None), b"x", wanted) == "") == matches
 
 
 @pytest.mark.parametrize("capability", [(9, 0), (10, 0)])
 def test_tensorrt_for_rtx_is_refused_where_it_has_no_code(
     lightning: Bundle, capability: tuple[int, int]
 ) -> None:
-    with pytest.raises(DeviceError, match=r"H100.*does not serve it.*posekit\[tensorrt\]"):
-        find(lightning, Card("H100", capability), trt=named("tensorrt_rtx"))
+    with pytest.raises(DeviceError, match=r"H100.*does not support.*posekit\[tensorrt\]"):
+        find(lightning, FakeGpu("H100", capability), trt=named("tensorrt_rtx"))
 
 
 def test_a_plan_inside_the_bundle_is_found_and_one_of_another_gpu_is_named(
     lightning: Bundle, cache: Path
 ) -> None:
-    here, trt = Card(), named()
+    here, trt = FakeGpu(), named()
     assert find(lightning, here, trt=trt) is None
     plans = []
-    for gpu, data in ((Card("NVIDIA L4", (8, 9)), b"one"), (here, b"two")):
+    for gpu, data in ((FakeGpu("NVIDIA L4", (8, 9)), b"one"), (here, b"two")):
         wanted = requirements(lightning, gpu, trt, options=PlanOptions())
         plans.append(PlanFile(key_of(wanted), data, metadata(wanted, data), "built"))
     packed = with_plans(lightning, plans)
@@ -184,20 +185,20 @@ def test_a_plan_inside_the_bundle_is_found_and_one_of_another_gpu_is_named(
 
 
 @pytest.mark.tools
-@pytest.mark.verifies("TensorRT plans", "built ahead of time")
+@pytest.mark.verifies("TensorRT engines", "built ahead of time")
 def test_built_once_then_found_and_built_again_where_it_is_damaged(
     lightning: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trt = tensorrt_tools.rtx()
-    made = []
-    make = trt_make.build_plan_of_bundle
+    built = []
+    real = make.build_plan_of_bundle
     monkeypatch.setattr(
-        make, "build_plan_of_bundle", lambda *a, **k: made.append(1) or make(*a, **k)
+        make, "build_plan_of_bundle", lambda *a, **k: built.append(1) or real(*a, **k)
     )
     first = plan_for(lightning, None, trt=trt)
     assert first.origin == "built"
     assert first.path is not None
-    assert first.path.read_bytes() == first.data  # as trtexec reads it, nothing in front
+    assert first.path.read_bytes() == first.data  # as trtexec reads it, without a prefix
     assert first.metadata["read_back"].startswith("not read: no GPU here")
     assert first.metadata["parity"]["mean_px"] <= 0.1
     second = plan_for(lightning, None, trt=trt)
@@ -207,28 +208,28 @@ def test_built_once_then_found_and_built_again_where_it_is_damaged(
     third = plan_for(lightning, None, trt=trt)
     assert third.origin == "built"
     assert "damaged" in third.notes[0]
-    assert len(made) == 2
+    assert len(built) == 2
     assert not [each for each in cache.iterdir() if each.name.startswith(".")]
 
 
-def test_a_cache_that_cannot_be_written_costs_only_time(
+def test_with_an_unwritable_cache_the_plan_is_built(
     lightning: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache.parent.write_text("a file where the folder should be")
-    made = (b"plan", {"sha256": "0"})
-    monkeypatch.setattr(make, "build_plan_of_bundle", lambda *a, **k: made)
-    found = plan_for(lightning, Card(), trt=named())
+    built = (b"plan", {"sha256": "0"})
+    monkeypatch.setattr(make, "build_plan_of_bundle", lambda *a, **k: built)
+    found = plan_for(lightning, FakeGpu(), trt=named())
     assert (found.data, found.path) == (b"plan", None)
 
 
 @pytest.mark.tools
 def test_a_bundle_without_its_maps_is_refused(cache: Path, lightning: Bundle) -> None:
-    bare = dataclasses.replace(lightning, graphs={"flip": lightning.graphs["flip"]})
+    without_maps = dataclasses.replace(lightning, graphs={"flip": lightning.graphs["flip"]})
     with pytest.raises(BundleError, match="has no graph 'maps'"):
-        plan_for(bare, None, trt=tensorrt_tools.rtx())
+        plan_for(without_maps, None, trt=tensorrt_tools.rtx())
 
 
-def test_without_tensorrt_the_mend_is_named() -> None:
+def test_without_tensorrt_the_extra_is_named() -> None:
     with pytest.raises(
         MissingExtraError, match=r"not installed: pip install 'posekit\[tensorrt\]'"
     ):
@@ -252,7 +253,7 @@ def test_a_tensorrt_whose_libraries_are_missing_is_named_too(
     [["build", "movenet-lightning"], ["export", "movenet-lightning", "-o", "x.plan"]],
     ids=lambda arguments: arguments[0],
 )
-def test_the_command_ends_with_3_before_any_work(arguments: list[str], tmp_path: Path) -> None:
+def test_the_command_exits_with_3_before_any_work(arguments: list[str], tmp_path: Path) -> None:
     environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'engines'}", "HOME": str(tmp_path)}
     run = subprocess.run(
         [sys.executable, "-m", "posekit", *arguments],

@@ -1,4 +1,4 @@
-"""The TensorRT engine's own checks, on a strict stand-in; its names, in the real modules."""
+"""The TensorRT engine's checks, on a strict stand-in; the names it calls, in the real modules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.engines.cuda_emulation import tensorrt_stand_in as trt
 from tests.engines.cuda_emulation.emulated import emulated_device
 from tests.engines.tensorrt_tools import bindings
 
-pytestmark = [pytest.mark.verifies("TensorRT plans", "host code driven"), pytest.mark.tools]
+pytestmark = [pytest.mark.verifies("TensorRT engines", "host code driven"), pytest.mark.tools]
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,14 @@ def device() -> Device:
 
 @pytest.fixture(scope="module")
 def plan(model: Bundle) -> bytes:
-    return trt.plan_of(model, most=8)
+    return trt.plan_of(model, max_images=8)
 
 
-def test_it_tells_shapes_types_and_profile(model: Bundle, device: Device, plan: bytes) -> None:
+def test_it_reports_shapes_types_and_profile(model: Bundle, device: Device, plan: bytes) -> None:
     engine = TensorRTEngine(trt, plan, device)
     assert (engine.image, engine.heatmaps) == ((3, 192, 192), (17, 48, 48))
     assert engine.image_dtype == engine.heatmaps_dtype == np.float16
-    assert (engine.least, engine.most) == (1, 8)
+    assert (engine.min_images, engine.max_images) == (1, 8)
     assert engine.name == f"TensorRT {trt.__version__}"
     check_fits(engine, model.pose_spec)
     single = TensorRTEngine(trt, trt.plan_of(model, half=False), device)
@@ -53,11 +53,11 @@ def test_it_tells_shapes_types_and_profile(model: Bundle, device: Device, plan: 
 
 def test_a_network_of_another_size_is_refused(model: Bundle, device: Device, plan: bytes) -> None:
     spec = dataclasses.replace(model.pose_spec, input_size=(192, 256))
-    with pytest.raises(EngineError, match=r"says \(3, 256, 192\)"):
+    with pytest.raises(EngineError, match=r"has \(3, 256, 192\)"):
         check_fits(TensorRTEngine(trt, plan, device), spec)
 
 
-def test_a_plan_that_does_not_load_names_the_mend(device: Device, plan: bytes) -> None:
+def test_a_plan_that_does_not_load_names_the_fix(device: Device, plan: bytes) -> None:
     with pytest.raises(EngineError, match=r"does not load on this CPU.*posekit build"):
         TensorRTEngine(trt, plan[5:], device)
 
@@ -81,7 +81,7 @@ def test_int8_ends_are_refused(
 @pytest.mark.parametrize("count", [0, 9])
 def test_batches_beyond_the_profile_are_refused(device: Device, plan: bytes, count: int) -> None:
     engine = TensorRTEngine(trt, plan, device)
-    with pytest.raises(EngineError, match="the plan takes 1 to 8"):
+    with pytest.raises(EngineError, match="the engine takes 1 to 8"):
         engine.prepare(16, 32, count=count)
 
 
@@ -95,21 +95,21 @@ def test_a_run_that_tensorrt_refuses_is_an_error(
         engine.enqueue(2, 1)
 
 
-def test_a_recording_is_asked_for_where_tensorrt_can_tell(
+def test_capturable_is_queried_where_tensorrt_has_it(
     device: Device, plan: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = TensorRTEngine(trt, plan, device)
     engine.prepare(16, 32, count=2)
-    assert engine.capturable(2, 1) == ""  # TensorRT has no such question
-    for answer, said in ((True, ""), (False, "cannot be recorded yet")):
-        ask = lambda self, stream, answer=answer: answer  # noqa: E731
-        monkeypatch.setattr(trt.Context, "is_stream_capturable", ask, raising=False)
-        assert said in engine.capturable(2, 1)
-        assert bool(engine.capturable(2, 1)) != answer
+    assert engine.capturable(2, 1) == ""  # TensorRT has no such method
+    for capturable, reason in ((True, ""), (False, "cannot be recorded yet")):
+        method = lambda self, stream, result=capturable: result  # noqa: E731
+        monkeypatch.setattr(trt.Context, "is_stream_capturable", method, raising=False)
+        assert reason in engine.capturable(2, 1)
+        assert bool(engine.capturable(2, 1)) != capturable
 
 
 def called() -> Iterator[str]:
-    """Every attribute that engine_tensorrt asks of TensorRT's objects."""
+    """Every attribute of TensorRT's objects that trt/engine.py reads."""
     tree = ast.parse(Path(trt_engine.__file__).read_text(encoding="utf-8"))
     holders = ("trt", "self._trt", "self._engine", "self._runtime", "context")
     for node in ast.walk(tree):
@@ -121,7 +121,7 @@ def called() -> Iterator[str]:
 
 @pytest.mark.parametrize("name", ["rtx", "10", "11"])
 def test_tensorrt_has_every_name_that_is_called(name: str) -> None:
-    """In the real bindings' own bytes: only TensorRT for RTX can be imported without a GPU."""
+    """In the real bindings' bytes: only TensorRT for RTX can be imported without a GPU."""
     text = b"".join(each.read_bytes() for each in bindings(name))
     names = set(called()) - {"__version__", "__name__"}
     assert len(names) > 20
@@ -129,7 +129,7 @@ def test_tensorrt_has_every_name_that_is_called(name: str) -> None:
 
 
 def test_the_stand_in_has_no_name_that_tensorrt_lacks() -> None:
-    """What the tests above run against does not invent calls."""
+    """The stand-in of the tests above has only real methods."""
     (library,) = bindings("10")
     text = library.read_bytes()
     kinds: tuple[Any, ...] = (trt.Runtime, trt.Engine, trt.Context)

@@ -1,4 +1,4 @@
-"""Plans by TensorRT for RTX, ahead of time: every network is built, and nothing is executed."""
+"""TensorRT for RTX builds every network ahead of time; nothing is executed."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from posekit_engines.graphs.points import heatmaps_graph
 from posekit_engines.options import ExportOptions
 from posekit_engines.trt import cache, inspect, make
 from posekit_engines.trt.build import plan_for
-from posekit_engines.trt.builder import PlanSettings, build_plan
-from tests.engines.tensorrt_tools import TURING, as_bundle, lively, rtx, small_spec
+from posekit_engines.trt.builder import BuilderSettings, build_engine
+from tests.engines.tensorrt_tools import TURING, as_bundle, random_network, rtx, small_spec
 
 QUICK = {("movenet-lightning", "raw"), ("simple-baseline-r18", "points")}
-# Of ViTPose-H a float32 graph has more than a file of one piece can hold: see below.
+# a float32 graph of ViTPose-H exceeds the limit of one file: see below
 NETWORKS = [name for name in nets.ARCHITECTURES if not name.startswith("vitpose-h")]
 SLOW = sorted({(name, kind) for name in NETWORKS for kind in ("raw", "points")} - QUICK)
 
@@ -34,7 +34,7 @@ SLOW = sorted({(name, kind) for name in NETWORKS for kind in ("raw", "points")} 
 @functools.lru_cache(1)
 def source(architecture: str) -> Bundle:
     spec = small_spec(architecture)
-    net = lively(spec)
+    net = random_network(spec)
     graph = heatmaps_graph(network_graph(net, spec), spec, flip=False)
     return as_bundle(spec, net, graph)
 
@@ -45,7 +45,7 @@ def lightning() -> Bundle:
 
 
 @pytest.mark.tools
-@pytest.mark.verifies("TensorRT plans", "built ahead of time")
+@pytest.mark.verifies("TensorRT engines", "built ahead of time")
 @pytest.mark.parametrize(
     ("architecture", "kind"),
     [
@@ -56,16 +56,16 @@ def lightning() -> Bundle:
 )
 def test_every_network_builds_in_fp16(architecture: str, kind: Any, tmp_path: Path) -> None:
     """With its decode or alone, for the default capabilities and for Turing."""
-    trt, made = rtx(), source(architecture)
+    trt, built = rtx(), source(architecture)
     file = tmp_path / "graph.onnx"
-    make.write_graph(made, ExportOptions(outputs=kind, precision="fp16"), file)
+    make.write_graph(built, ExportOptions(outputs=kind, precision="fp16"), file)
     for capabilities in ((), TURING):
-        found = build_plan(trt, file, PlanSettings((1, 4, 16), capabilities=capabilities))
+        found = build_engine(trt, file, BuilderSettings((1, 4, 16), capabilities=capabilities))
         inspect.check_precision(found.layers, "fp16", architecture)
-        width, height = made.pose_spec.input_size
-        count = len(made.pose_spec.skeleton)
+        width, height = built.pose_spec.input_size
+        count = len(built.pose_spec.skeleton)
         if kind == "raw":
-            columns, rows = made.pose_spec.heatmap_size
+            columns, rows = built.pose_spec.heatmap_size
             assert found.inputs == {"image": tensor("float16", 3, height, width)}
             assert found.outputs == {"heatmaps": tensor("float16", count, rows, columns)}
         else:
@@ -76,8 +76,8 @@ def test_every_network_builds_in_fp16(architecture: str, kind: Any, tmp_path: Pa
             }
         (shapes,) = found.profile.values()
         assert [shape[0] for shape in shapes] == [1, 4, 16]
-        weights = sum(value.size for value in made.weights.values())
-        assert len(found.data) > 1.5 * weights  # they are in it, in two bytes each, most of them
+        weights = sum(value.size for value in built.weights.values())
+        assert len(found.data) > 1.5 * weights  # most of them are in it with two bytes each
 
 
 def tensor(dtype: str, *sizes: int) -> dict[str, Any]:
@@ -87,19 +87,19 @@ def tensor(dtype: str, *sizes: int) -> dict[str, Any]:
 def test_a_network_too_large_for_a_graph_in_one_piece_is_refused(
     lightning: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(make, "LIMIT", 1_000_000)
+    monkeypatch.setattr(make, "MAX_INLINE_BYTES", 1_000_000)
     options = ExportOptions(outputs="raw", precision="fp16")
     with pytest.raises(ExportError, match=r"movenet-lightning: 0\.0 GB of weights in float32"):
         make.write_graph(lightning, options, tmp_path / "graph.onnx")
 
 
 @pytest.mark.tools
-@pytest.mark.verifies("TensorRT plans", "built ahead of time")
+@pytest.mark.verifies("TensorRT engines", "built ahead of time")
 def test_fp16_that_turns_out_fp32_is_refused(
     lightning: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(make, "precise", lambda model, *_: (model, {}))  # nothing converted
+    monkeypatch.setattr(make, "apply_precision", lambda model, *_: (model, {}))  # no conversion
     with pytest.raises(ExportError, match=r"--precision fp16: .*68 in float32"):
         plan_for(lightning, None, trt=rtx())
     assert not list(tmp_path.rglob("*.plan"))
@@ -107,37 +107,41 @@ def test_fp16_that_turns_out_fp32_is_refused(
 
 @pytest.fixture
 def only_rtx(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """As on a machine with TensorRT for RTX alone, and an empty cache."""
+    """As on a machine with only TensorRT for RTX, and an empty cache."""
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", rtx())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path
 
 
 @pytest.mark.tools
-@pytest.mark.verifies("TensorRT plans", "built ahead of time")
+@pytest.mark.verifies("TensorRT engines", "built ahead of time")
 def test_an_export_is_a_plan_its_metadata_and_a_report(lightning: Bundle, only_rtx: Path) -> None:
     path = only_rtx / "poses.plan"
     options = ExportOptions(precision="fp16", flip=False, profile=(1, 2, 4))
     report = export(lightning, path, options)
     names = ["poses.plan", *(f"poses.plan.{end}" for end in ("json", "parity.html", "parity.json"))]
     assert sorted(each.name for each in only_rtx.iterdir()) == names
-    said = json.loads((only_rtx / "poses.plan.json").read_text())
+    metadata = json.loads((only_rtx / "poses.plan.json").read_text())
     data = path.read_bytes()
-    assert said["sha256"] == hashlib.sha256(data).hexdigest()
-    assert (said["kind"], said["precision"], said["flip"]) == ("points", "fp16", False)
-    assert (said["profile"], said["library"], said["gpu"]) == ([1, 2, 4], "tensorrt_rtx", None)
-    assert said["multiplies"] == {"float16": 68}
+    assert metadata["sha256"] == hashlib.sha256(data).hexdigest()
+    assert (metadata["kind"], metadata["precision"], metadata["flip"]) == ("points", "fp16", False)
+    assert (metadata["profile"], metadata["library"], metadata["gpu"]) == (
+        [1, 2, 4],
+        "tensorrt_rtx",
+        None,
+    )
+    assert metadata["multiplies"] == {"float16": 68}
     assert report["to"] == "tensorrt"
     assert report["bytes"] == len(data)
-    assert "the plan itself was not executed" in report["runtime"]
-    assert "the plan itself was not executed" in (only_rtx / "poses.plan.parity.html").read_text()
+    assert "the engine itself was not executed" in report["runtime"]
+    assert "the engine itself was not executed" in (only_rtx / "poses.plan.parity.html").read_text()
     assert report["within_budget"]
-    assert report["points"] >= 100  # the measure saw real peaks
+    assert report["points"] >= 100  # real peaks were compared
 
 
 @pytest.mark.tools
-@pytest.mark.verifies("TensorRT plans", "built ahead of time")
-def test_bf16_is_emulated_and_says_so(lightning: Bundle, only_rtx: Path) -> None:
+@pytest.mark.verifies("TensorRT engines", "built ahead of time")
+def test_bf16_is_emulated_and_reported_so(lightning: Bundle, only_rtx: Path) -> None:
     path = only_rtx / "poses.plan"
     options = ExportOptions(outputs="raw", precision="bf16", profile=(1, 2, 4))
     report = export(lightning, path, options)
@@ -149,11 +153,11 @@ def test_bf16_is_emulated_and_says_so(lightning: Bundle, only_rtx: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
-        ({"precision": "int8", "calibrate": "."}, "zero points, which TensorRT does not take"),
-        ({"precision": "bf16", "affine": True}, "nothing emulates it"),
-        ({"profile": (4, 2, 8)}, "wanted 1 <= least <= usual <= most"),
+        ({"precision": "int8", "calibrate": "."}, "zero points, which TensorRT does not support"),
+        ({"precision": "bf16", "affine": True}, "not emulated"),
+        ({"profile": (4, 2, 8)}, "wanted 1 <= minimum <= usual <= maximum"),
         ({"profile": (1, 2, 4), "batch": 2}, "give one"),
         ({"to": "onnx", "refit": True}, "--refit is for --to tensorrt"),
         ({"to": "onnx", "precision": "bf16"}, "or --to tensorrt"),
@@ -161,13 +165,13 @@ def test_bf16_is_emulated_and_says_so(lightning: Bundle, only_rtx: Path) -> None
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused_before_any_work(
-    options: dict[str, Any], told: str, lightning: Bundle, tmp_path: Path
+def test_impossible_options_are_refused_before_any_work(
+    options: dict[str, Any], message: str, lightning: Bundle, tmp_path: Path
 ) -> None:
     name = {"onnx": "poses.onnx", "bundle": "poses.posekit"}.get(
         options.get("to", ""), "poses.plan"
     )
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         export(lightning, tmp_path / name, ExportOptions(**options))
     assert not list(tmp_path.iterdir())
 
@@ -178,7 +182,7 @@ def test_persons_become_the_profiles(lightning: Bundle) -> None:
         for persons, flip in ((2, True), (2, False), (40, True), (None, True))
     ]
     assert profiles == [
-        [(1, 4, 4), (1, 2, 2)],  # of raw two images a person
+        [(1, 4, 4), (1, 2, 2)],  # two images per person for raw
         [(1, 2, 2), (1, 2, 2)],
         [(1, 16, 80), (1, 8, 40)],
         [None, None],
@@ -186,15 +190,15 @@ def test_persons_become_the_profiles(lightning: Bundle) -> None:
 
 
 @pytest.mark.tools
-def test_build_hands_out_a_bundle_with_its_plans(only_rtx: Path) -> None:
+def test_build_writes_a_bundle_with_its_plans(only_rtx: Path) -> None:
     from posekit import api
 
     path = only_rtx / "built.posekit"
-    told = api.build("movenet-lightning", path, persons=2, kind="raw")
-    assert [(each["kind"], each["profile"]) for each in told] == [("raw", [1, 4, 4])]
+    entries = api.build("movenet-lightning", path, persons=2, kind="raw")
+    assert [(each["kind"], each["profile"]) for each in entries] == [("raw", [1, 4, 4])]
     opened = Bundle.open(path)
     assert sorted(each.key for each in cache.plans_in(opened)) == sorted(
-        each["key"] for each in told
+        each["key"] for each in entries
     )
     shutil.rmtree(only_rtx / "cache")
     again = api.build(path, persons=2, kind="raw")

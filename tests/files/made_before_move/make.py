@@ -167,7 +167,7 @@ def run(place: Path, work: Path, *, stop_after: int = 0) -> None:
             threads=1,
             seed=3,
             work=work,
-            hooks={"stopped": stopped},
+            hooks=posekit.AdaptHooks(stopped=stopped),
         )
     except KeyboardInterrupt:
         if not stop_after:

@@ -23,15 +23,15 @@ def crops():
 
 def test_the_bundle_and_its_network_in_torch_give_the_same_maps(lightning, crops):
     net = load_network(lightning).train()
-    told, again = of_bundle(lightning)(crops), of_network(net, lightning.pose_spec)(crops)
-    assert told.shape == (3, 17, 48, 48)
-    assert told.dtype == again.dtype == np.float32
-    np.testing.assert_allclose(told, again, atol=1e-4)
+    maps, torch_maps = of_bundle(lightning)(crops), of_network(net, lightning.pose_spec)(crops)
+    assert maps.shape == (3, 17, 48, 48)
+    assert maps.dtype == torch_maps.dtype == np.float32
+    np.testing.assert_allclose(maps, torch_maps, atol=1e-4)
     assert net.training  # as it was before
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
-def test_batch_norm_neither_sees_nor_keeps_what_is_only_looked_at(lightning, crops):
+def test_prediction_does_not_change_batch_norm_statistics(lightning, crops):
     net = torch.nn.Sequential(load_network(lightning), torch.nn.BatchNorm2d(17))
     net.train()
     before = net[1].running_mean.clone()
@@ -39,15 +39,15 @@ def test_batch_norm_neither_sees_nor_keeps_what_is_only_looked_at(lightning, cro
     assert torch.equal(net[1].running_mean, before)
 
 
-def test_other_weights_of_the_network_are_what_runs(lightning, crops):
+def test_other_weights_of_the_network_are_used(lightning, crops):
     zero = {name: np.zeros_like(value) for name, value in lightning.weights.items()}
-    told = of_bundle(lightning, weights=zero)(crops)
-    # A network of nothing says the same of every picture and every keypoint.
-    np.testing.assert_allclose(told, np.broadcast_to(told[:1, :1], told.shape))
+    maps = of_bundle(lightning, weights=zero)(crops)
+    # A network of zeros has equal maps for every image and every keypoint.
+    np.testing.assert_allclose(maps, np.broadcast_to(maps[:1, :1], maps.shape))
     assert np.ptp(of_bundle(lightning)(crops), axis=0).max() > 0.01
 
 
-def test_many_crops_are_answered_as_few_are_and_none_with_none(lightning, crops):
+def test_crops_do_not_depend_on_the_number_of_others(lightning, crops):
     predict = of_bundle(lightning)
     many = predict(np.concatenate([crops] * 6))
     np.testing.assert_allclose(many[-3:], predict(crops), atol=1e-6)

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.stick_figures import SPEC, SmallNet, figures
 from posekit.bundle import Bundle, find
 from posekit.errors import DivergedError, InputError
-from posekit_finetune.assess.ensemble import load_members
+from posekit_finetune.assess.ensemble import predict_members
 from posekit_finetune.train.loop import Loop, epoch_rows
 from posekit_finetune.train.networks import Start, start_networks
 from tests.assets import ROOT
@@ -30,6 +29,7 @@ from tests.finetune.training import (
     start,
     training_data,
 )
+from tests.synthetic.people import SPEC, SmallNet, people
 
 
 def test_weights_depend_on_the_seed_alone() -> None:
@@ -158,11 +158,11 @@ def trained() -> SmallNet:
 
 def response(name: str, steps: int, *, labels: bool = False) -> float:
     """Mean peak afterwards, as a share of that before."""
-    persons = figures(PERSONS, 1, "none").persons
-    before = load_members([trained()], persons)[0].response
+    persons = people(PERSONS, 1, "none").persons
+    before = predict_members([trained()], persons)[0].response
     loop = Loop(Start(SPEC, (trained(),)), training_data(labels=labels), short_recipe(name, steps))
     (snapshot,) = loop
-    return load_members([snapshot.net], persons)[0].response / before
+    return predict_members([snapshot.net], persons)[0].response / before
 
 
 def test_fifty_steps_of_plain_same_strength_consistency_collapse() -> None:

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.stick_figures import SPEC, figures
 from posekit.codecs import encode
 from posekit_finetune.recipe import Recipe, Strength
 from posekit_finetune.train.losses import Target
 from posekit_finetune.train.step import Batch, Labels, Networks, Step
 from posekit_finetune.views import warps
 from tests.finetune.training import BATCH, batch_input, batch_persons, short_recipe, unit_net
+from tests.synthetic.people import SPEC, people
 
 STILL = Strength()
 
@@ -29,7 +29,7 @@ def plain(**changes: object) -> Recipe:
 def step_of(recipe: Recipe, nets: list[nn.Module], **options: object) -> Step:
     parameters = [parameter for net in nets for parameter in net.parameters()]
     networks = Networks(nets, [copy.deepcopy(net) for net in nets], copy.deepcopy(nets[0]))
-    offset = figures(BATCH, 1, "none").persons.offset
+    offset = people(BATCH, 1, "none").persons.offset
     sgd = torch.optim.SGD(parameters, 0.0)
     return Step(networks, recipe, SPEC, offset, sgd, **options)  # type: ignore[arg-type]
 

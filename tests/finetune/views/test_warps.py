@@ -46,7 +46,7 @@ def points_in(spec: ModelSpec, count: int) -> NDArray[np.float32]:
 
 
 def centroid(maps: torch.Tensor, spec: ModelSpec) -> Float64:
-    """Centre of mass of each map in crop px; which is exact for a resampled Gaussian."""
+    """Center of mass of each map in crop px, exact for a resampled Gaussian."""
     values = maps.double().numpy()
     mass = values.sum((2, 3))
     x = (values.sum(2) * np.arange(values.shape[3])).sum(2) / mass

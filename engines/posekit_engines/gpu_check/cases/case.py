@@ -1,7 +1,7 @@
-"""The cases that each kernel must pass: inputs, and how far it may stray from its numpy twin.
+"""A case that a kernel must pass: an input, and a bound on the deviation from numpy.
 
-Tests run them on this CPU in emulation, `posekit gpu-check` on the GPU: the same cases. Those of a
-kernel stand in `decode_cases`, `crop_cases` and `fuse_cases`.
+Tests run the cases of `crop`, `decode` and `fuse` in emulation on the CPU, `posekit gpu-check` runs
+the same ones on the GPU.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from posekit_engines.cuda.device import Device
 
 @dataclass(frozen=True)
 class Case:
-    """One input, or a few alike.
+    """One input, or a few similar ones.
 
-    run: how far the kernel strays from its twin on a device, in `unit`; inf where something is
-    wrong that has no size.  bound: the most that rounding can explain.
+    run: the kernel's deviation from the numpy reference on a device, in `unit`; inf for an error
+    that has no size.  bound: the largest deviation due to rounding.
     """
 
     kernel: str
@@ -35,20 +35,20 @@ class Case:
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of a case.  error: why it ended before there was an answer, or ""."""
+    """The result of a case.  deviation: in the case's unit.  error: why it has no output, or ""."""
 
     case: Case
-    off: float
+    deviation: float
     error: str = ""
 
     @property
-    def fine(self) -> bool:
-        """Whether the answer is the twin's, within the bound."""
-        return not self.error and bool(self.off <= self.case.bound)
+    def passed(self) -> bool:
+        """Whether the output is the reference's within the bound."""
+        return not self.error and bool(self.deviation <= self.case.bound)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON; what is no number is text."""
-        off = round(self.off, 6) if np.isfinite(self.off) else str(self.off)
+        """Plain data, for JSON; NaN and infinity as text."""
+        off = round(self.deviation, 6) if np.isfinite(self.deviation) else str(self.deviation)
         case = self.case
-        told = {"case": str(case), "off": off, "bound": case.bound, "unit": case.unit}
-        return {**told, "error": self.error} if self.error else told
+        row = {"case": str(case), "off": off, "bound": case.bound, "unit": case.unit}
+        return {**row, "error": self.error} if self.error else row

@@ -1,4 +1,4 @@
-"""Heatmaps that are hard to decode, and what `decode_flip` must answer of them."""
+"""Cases of `decode_flip`: sizes, refinements, layouts, ties, NaN, infinity."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ REAL = [(48, 64), (48, 48), (72, 96)]
 SHIFTS = (0.0, 0.75, 1.0, -0.25, 2.5, -1.0)
 DECODES: tuple[Decode, ...] = ("argmax", "quarter", "quarter-axis", "dark", "udp")
 # Cells. DARK's and UDP's sums of 121 products round by 1e-6 of the logarithm, whose curvature at a
-# peak of these maps is above 0.01: 1e-4. Without a Newton step nothing is left to chance.
+# peak of these maps is above 0.01: 1e-4. Without a Newton step the output is exact.
 BOUND = {"argmax": 0.0, "quarter": 0.0, "quarter-axis": 0.0, "dark": 1e-3, "udp": 1e-3}
 
 Size = tuple[int, int]
-Half = type[np.floating]
+CellType = type[np.floating]
 
 
 def spec_of(size: Size, decode: Decode, shift: float = 0.75) -> ModelSpec:
@@ -39,7 +39,7 @@ def spec_of(size: Size, decode: Decode, shift: float = 0.75) -> ModelSpec:
 
 
 def hard_maps(size: Size, seed: int) -> NDArray[np.float64]:
-    """One person a difficulty, (9, 5, h, w)."""
+    """One difficulty per person, (9, 5, h, w)."""
     width, height = size
     random = np.random.default_rng(seed)
     noise = random.standard_normal((9, 5, height, width))
@@ -54,13 +54,13 @@ def hard_maps(size: Size, seed: int) -> NDArray[np.float64]:
         infinite[k].flat[random.integers(0, height * width, 2)] = np.inf, -np.inf
     noise[5] = np.round(noise[5])  # ties
     noise[6] = -np.abs(noise[6]) - 1
-    noise[7], noise[7, :, -1, -1] = -0.0, 0.0  # equal: the first one counts
+    noise[7], noise[7, :, -1, -1] = -0.0, 0.0  # equal: the first one wins
     noise[8] = 0.5
     return noise
 
 
-def pair(size: Size, seeds: tuple[int, int], kind: Half) -> list[NDArray[np.floating]]:
-    """`hard_maps` and other ones in the mirrored crops' place; one person's peaks meet."""
+def hard_pair(size: Size, seeds: tuple[int, int], kind: CellType) -> list[NDArray[np.floating]]:
+    """`hard_maps` and others for the mirrored crops; one person's peaks coincide."""
     maps, mirrored = (hard_maps(size, seed).astype(kind) for seed in seeds)
     mirrored[1] = maps[1, FIVE.mirror, :, ::-1]
     return [maps, mirrored]
@@ -74,11 +74,11 @@ def run(
     mirrored: NDArray[np.floating] | None = None,
     to_frame: Warp | None = None,
 ) -> Float32:
-    """What the kernel answers, (N, K, 3), for maps (N, K, h, w)."""
+    """The kernel's output (N, K, 3) for maps (N, K, h, w)."""
     both = maps if mirrored is None else np.concatenate([maps, mirrored])
-    buffer = device.uploaded(both)
+    buffer = device.upload(both)
     flip = mirrored is not None
-    matrix = None if to_frame is None else device.uploaded(to_frame.matrix.astype(np.float32))
+    matrix = None if to_frame is None else device.upload(to_frame.matrix.astype(np.float32))
     out = device.buffer((len(maps), maps.shape[1], 3), np.float32)
     decode_flip(
         device,
@@ -87,29 +87,29 @@ def run(
         out=out,
         to_frame=matrix,
     )
-    answer: Float32 = out.download()
-    return answer
+    output: Float32 = out.download()
+    return output
 
 
-def truth(
+def expected(
     maps: NDArray[np.floating],
     spec: ModelSpec,
     mirrored: NDArray[np.floating] | None = None,
 ) -> Float32:
-    """The twin's answer."""
+    """The reference's output."""
     return reference.decode_flip(maps, spec, mirrored=mirrored)
 
 
-def stray(answer: Float32, wanted: Float32, spec: ModelSpec) -> float:
-    """The largest shift of a point, cells; inf where a score differs in a single bit."""
-    if not np.array_equal(answer[..., 2], wanted[..., 2]):
+def deviation(output: Float32, wanted: Float32, spec: ModelSpec) -> float:
+    """The largest distance of a point, cells; inf where a score differs in a single bit."""
+    if not np.array_equal(output[..., 2], wanted[..., 2]):
         return float(np.inf)
-    cells = np.abs(answer[..., :2] - wanted[..., :2]) / spec.map_scale
+    cells = np.abs(output[..., :2] - wanted[..., :2]) / spec.map_scale
     return float(np.nan_to_num(cells, nan=np.inf).max(initial=0))
 
 
 def cases() -> list[Case]:
-    """Every size and refinement with and without flip, blurs, layouts, and on to the frame."""
+    """Every size and refinement with and without flip, blurs, layouts, and output in frame px."""
     found = [_sized(size, decode) for size in SIZES + REAL for decode in DECODES]
     for decode in DECODES:
         found += [_case(f"{decode} without flip", decode, partial(_alone, decode))]
@@ -122,12 +122,14 @@ def cases() -> list[Case]:
     for decode in ("dark", "udp"):
         for blur in (1, 3, 17):
             found.append(_case(f"{decode}, blur {blur}", decode, partial(_blurred, decode, blur)))
-    found += [_case(f"{decode}, every cell", decode, partial(_each, decode)) for decode in DECODES]
-    return [*found, *_twice(), _to_frame_case()]
+    found += [
+        _case(f"{decode}, every cell", decode, partial(_every_cell, decode)) for decode in DECODES
+    ]
+    return [*found, *_repeated(), _to_frame_case()]
 
 
 def brief() -> list[Case]:
-    """Both ways to read, every refinement, and the way to the frame."""
+    """Both ways to read, every refinement, and output in frame px."""
     sizes: list[Size] = [(33, 33), (16, 20)]
     return [*(_sized(size, decode) for size in sizes for decode in DECODES), _to_frame_case()]
 
@@ -144,9 +146,11 @@ def _shifted(size: Size, decode: Decode, device: Device) -> float:
     worst = 0.0
     for number, shift in enumerate(SHIFTS if size in SIZES else SHIFTS[:3]):
         spec = spec_of(size, decode, shift)
-        maps, mirrored = pair(size, (number, 50 + number), np.float16 if number % 2 else np.float32)
-        answer = run(device, maps, spec, mirrored=mirrored)
-        worst = max(worst, stray(answer, truth(maps, spec, mirrored), spec))
+        maps, mirrored = hard_pair(
+            size, (number, 50 + number), np.float16 if number % 2 else np.float32
+        )
+        output = run(device, maps, spec, mirrored=mirrored)
+        worst = max(worst, deviation(output, expected(maps, spec, mirrored), spec))
     return worst
 
 
@@ -154,54 +158,54 @@ def _alone(decode: Decode, device: Device) -> float:
     worst = 0.0
     sizes: Sequence[Size] = ((33, 17), (48, 64))
     for size in sizes:
-        kinds: tuple[Half, ...] = (np.float16, np.float32)
+        kinds: tuple[CellType, ...] = (np.float16, np.float32)
         for kind in kinds:
             spec, maps = spec_of(size, decode), hard_maps(size, 3).astype(kind)
-            worst = max(worst, stray(run(device, maps, spec), truth(maps, spec), spec))
+            worst = max(worst, deviation(run(device, maps, spec), expected(maps, spec), spec))
     return worst
 
 
 def _blurred(decode: Decode, blur: int, device: Device) -> float:
     spec = replace(spec_of((24, 24), decode), blur=blur)
-    maps, mirrored = pair((24, 24), (5, 6), np.float32)
-    answer, wanted = run(device, maps, spec, mirrored=mirrored), truth(maps, spec, mirrored)
-    persons = [1, 2, 3, 7, 8]  # peaks: the others' curvature is not what the bound is made for
-    return stray(answer[persons], wanted[persons], spec)
+    maps, mirrored = hard_pair((24, 24), (5, 6), np.float32)
+    output, wanted = run(device, maps, spec, mirrored=mirrored), expected(maps, spec, mirrored)
+    persons = [1, 2, 3, 7, 8]  # with peaks: the bound assumes their curvature
+    return deviation(output[persons], wanted[persons], spec)
 
 
-def _each(decode: Decode, device: Device) -> float:
-    """A peak on every cell in turn, borders and corners too, among neighbours that differ."""
+def _every_cell(decode: Decode, device: Device) -> float:
+    """A peak on every cell in turn, borders and corners too, among different neighbors."""
     size = width, height = 7, 6
     maps = np.random.default_rng(4).integers(0, 9, (width * height, 5, height, width))
     for cell, person in enumerate(maps):
         person[:, cell // width, cell % width] = 10
     spec, cells = replace(spec_of(size, decode), blur=1), maps.astype(np.float32)
-    return stray(run(device, cells, spec), truth(cells, spec), spec)
+    return deviation(run(device, cells, spec), expected(cells, spec), spec)
 
 
-def _strided(decode: Decode, kind: Half, device: Device, *, gaps: tuple[int, int]) -> float:
-    """Rows, maps and persons with gaps, from an address that is a cell's, not a vector's."""
+def _strided(decode: Decode, kind: CellType, device: Device, *, gaps: tuple[int, int]) -> float:
+    """Gaps between rows, maps and persons, from an address aligned to a cell, not to a vector."""
     size, (pad, skipped) = (16, 20), gaps
     maps, mirrored = (hard_maps(size, each).astype(kind) for each in (9, 10))
-    wide = np.full((2, 9, 6, 20 + pad, 16 + pad), 99, kind)  # 99: above all, if it were read
+    wide = np.full((2, 9, 6, 20 + pad, 16 + pad), 99, kind)  # 99: the maximum, if it were read
     wide[0, :, :5, :20, :16], wide[1, :, :5, :20, :16] = maps, mirrored
     flat = np.concatenate([np.full(skipped, 99, kind), wide.reshape(-1)])
-    buffer, item = device.uploaded(flat), wide.dtype.itemsize
+    buffer, item = device.upload(flat), wide.dtype.itemsize
     person, keypoint, row = (stride // item for stride in wide.strides[1:4])
     start = buffer.address + skipped * item
     shape = (9, 5, 20, 16)
     layout = Maps(start, start + wide.strides[0], shape, wide.dtype, (person, keypoint, row))
     out, spec = device.buffer((9, 5, 3), np.float32), spec_of(size, decode)
     decode_flip(device, layout, DecodeTables.of(device, spec), out=out)
-    return stray(out.download(), truth(maps, spec, mirrored), spec)
+    return deviation(out.download(), expected(maps, spec, mirrored), spec)
 
 
-def _twice() -> list[Case]:
-    """The order in which threads run must not show: the same bits every time."""
+def _repeated() -> list[Case]:
+    """The order in which threads run does not change a bit."""
 
     def again(device: Device) -> float:
         spec = spec_of((48, 64), "dark")
-        maps, mirrored = pair((48, 64), (1, 2), np.float16)
+        maps, mirrored = hard_pair((48, 64), (1, 2), np.float16)
         first, *others = (run(device, maps, spec, mirrored=mirrored) for _ in range(4))
         return 0.0 if all(np.array_equal(first, each) for each in others) else np.inf
 
@@ -209,8 +213,8 @@ def _twice() -> list[Case]:
 
 
 def _to_frame_case() -> Case:
-    # Four float32 roundings (the matrix, two sums, the truth's own) of numbers below 6000.
-    return Case("decode_flip", "on to the frame", _to_frame, 4 * 6000 * 2**-24, "frame px")
+    # four float32 roundings (the matrix, two sums, the reference's own) of numbers below 6000
+    return Case("decode_flip", "in frame px", _to_frame, 4 * 6000 * 2**-24, "frame px")
 
 
 def _to_frame(device: Device) -> float:
@@ -219,8 +223,8 @@ def _to_frame(device: Device) -> float:
     matrix = random.uniform(-3, 3, (9, 2, 3))
     matrix[:, :, 2] = random.uniform(-4000, 4000, (9, 2))
     crop = run(device, maps, spec, mirrored=mirrored)
-    answer = run(device, maps, spec, mirrored=mirrored, to_frame=Warp(matrix))
-    if not np.array_equal(answer[..., 2], crop[..., 2]):
+    output = run(device, maps, spec, mirrored=mirrored, to_frame=Warp(matrix))
+    if not np.array_equal(output[..., 2], crop[..., 2]):
         return float(np.inf)
     wanted = Warp(matrix).to_crop(crop[..., :2])
-    return float(np.nan_to_num(np.abs(answer[..., :2] - wanted), nan=np.inf).max())
+    return float(np.nan_to_num(np.abs(output[..., :2] - wanted), nan=np.inf).max())

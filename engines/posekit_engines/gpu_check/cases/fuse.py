@@ -1,4 +1,4 @@
-"""Views that are hard to fuse, and what `fuse_views` must make of them."""
+"""Cases of `fuse_views`: sizes, map conventions, numbers of views, NaN."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from posekit_engines.ops.decode_flip import DecodeTables, decode_flip
 from posekit_engines.ops.fuse_views import ViewTables, fuse_views
 from posekit_engines.ops.launch import Maps
 
-# Of the maps' range. The mean of K peaks, its power and the sum over 16 views round by 2^-24 each
-# time, some 40 times: below 5e-6. A place is a sum of numbers below 96 with 5 roundings of 2^-24:
-# 3e-5 cells along each axis, on a slope of the range a cell.
-EXACT, PLACED = 5e-6, 1e-4
+# Of the maps' range. The mean of K peaks, its power and the sum over 16 views round by 2^-24 about
+# 40 times: below 5e-6. A position is a sum of numbers below 96 with 5 roundings of 2^-24: 3e-5
+# cells along each axis, on a slope of the range per cell.
+EXACT, INTERPOLATED = 5e-6, 1e-4
 # Crop px: such a change of a map of Gaussians (sigma 2, curvature of the logarithm 1/4, slopes over
-# two cells) moves the Newton step by 4 PLACED cells of 4 px.
-POINTS = 16 * PLACED
+# two cells) moves the Newton step by 4 INTERPOLATED cells of 4 px.
+POINTS = 16 * INTERPOLATED
 
 Array = NDArray[np.floating]
 Size = tuple[int, int]
 
 
 def conventions(size: Size) -> dict[str, ModelSpec]:
-    """How cells lie in the crop: half a pixel off, as MSRA has them, and as UDP does."""
+    """Specs by how cells are placed in the crop: with half a pixel offset, as MSRA, as UDP."""
     spec = spec_of(size, "dark")
     udp = tuple((4 * n - 1) / max(n - 1, 1) for n in size)
     return {
@@ -44,7 +44,7 @@ def conventions(size: Size) -> dict[str, ModelSpec]:
 
 
 def hard_views(size: Size, views: int, seed: int) -> NDArray[np.float64]:
-    """One person a difficulty, (5, V, 5, h, w)."""
+    """One difficulty per person, (5, V, 5, h, w)."""
     width, height = size
     random = np.random.default_rng(seed)
     maps = random.random((5, views, 5, height, width))
@@ -54,34 +54,34 @@ def hard_views(size: Size, views: int, seed: int) -> NDArray[np.float64]:
         at = random.uniform(0, 1, 2) * (height, width)
         each[:] += random.uniform(0.2, 1) * np.exp(-((y - at[0]) ** 2 + (x - at[1]) ** 2) / 8)
     maps[2] -= 0.5
-    maps[3] = 0  # every view weighs the least
-    maps[4] = -maps[4] - 1  # so here, and nothing is above 0
+    maps[3] = 0  # every view has the lowest weight
+    maps[4] = -maps[4] - 1  # here too, and nothing is above 0
     return maps
 
 
 def run(device: Device, maps: Array, spec: ModelSpec, *, views: Sequence[View]) -> Float32:
-    """What the kernel makes of maps (N, V, K, h, w): (N, K, h, w)."""
-    answer: Float32 = fused(device, maps, spec, views=views).download()
-    return answer
+    """The kernel's output (N, K, h, w) for maps (N, V, K, h, w)."""
+    output: Float32 = fused(device, maps, spec, views=views).download()
+    return output
 
 
 def fused(device: Device, maps: Array, spec: ModelSpec, *, views: Sequence[View]) -> Buffer:
-    """`run`, left on the GPU: decode_flip finds the peaks, fuse_views weighs by them."""
+    """`run`, left on the GPU: decode_flip finds the peaks, which are fuse_views's weights."""
     persons, count, keypoints, height, width = maps.shape
-    given = device.uploaded(maps.reshape(persons * count, keypoints, height, width))
-    layout = Maps.of(given, persons * count, flip=False)
+    uploaded = device.upload(maps.reshape(persons * count, keypoints, height, width))
+    layout = Maps.of(uploaded, persons * count, flip=False)
     found = device.buffer((persons * count, keypoints, 3), np.float32)
     peaks = DecodeTables.of(device, replace(spec, decode="argmax"))
     decode_flip(device, layout, peaks, out=found)
     out = device.buffer((persons, keypoints, height, width), np.float32)
     tables = ViewTables.of(device, spec, views)
     fuse_views(device, layout, tables, found=found, out=out)
-    device.driver.finish(0)  # before the buffers go
+    device.driver.synchronize_stream(0)  # before the buffers are freed
     return out
 
 
 def cases() -> list[Case]:
-    """Every size, convention and number of views; quarter turns; NaN; and on to points."""
+    """Every size, convention and number of views; quarter turns; NaN; and decoded points."""
     every = tuple(VIEWS)
     return [
         *(_case(_name(size), partial(_sized, size, every)) for size in SIZES),
@@ -92,16 +92,16 @@ def cases() -> list[Case]:
 
 
 def brief() -> list[Case]:
-    """Both types of cell, turns onto cells and between them, NaN, and on to points."""
+    """Both cell types, turns onto cells and between them, NaN, and decoded points."""
     return [_case(_name((33, 33)), partial(_sized, (33, 33), tuple(VIEWS))), *_special()]
 
 
 def _special() -> list[Case]:
     return [
-        Case("fuse_views", "quarter turns lose nothing", _turned, EXACT, "of the range"),
-        Case("fuse_views", "NaN stays where it is", _broken, EXACT, "of the range"),
-        Case("fuse_views", "on to points", _points, POINTS, "crop px"),
-        Case("fuse_views", "the same bits four times", _again, 0.0, "of the range"),
+        Case("fuse_views", "quarter turns are exact", _quarter_turns, EXACT, "of the range"),
+        Case("fuse_views", "NaN stays where it is", _with_nan, EXACT, "of the range"),
+        Case("fuse_views", "decoded points", _points, POINTS, "crop px"),
+        Case("fuse_views", "the same bits four times", _repeated, 0.0, "of the range"),
     ]
 
 
@@ -110,16 +110,16 @@ def _name(size: Size) -> str:
 
 
 def _case(name: str, check: partial[float]) -> Case:
-    return Case("fuse_views", name, check, PLACED, "of the range")
+    return Case("fuse_views", name, check, INTERPOLATED, "of the range")
 
 
-def _apart(answer: Float32, wanted: Float32, maps: Array) -> float:
-    """The largest difference over the range of a person's maps; a NaN must meet a NaN."""
-    if not np.array_equal(np.isnan(answer), np.isnan(wanted)):
+def _deviation(output: Float32, wanted: Float32, maps: Array) -> float:
+    """The largest difference over the range of a person's maps; NaN must be in the same cells."""
+    if not np.array_equal(np.isnan(output), np.isnan(wanted)):
         return float(np.inf)
     spans = np.nanmax(maps, (1, 2, 3, 4)) - np.nanmin(maps, (1, 2, 3, 4))
     spans = np.maximum(np.abs(spans), 1e-3)[:, None, None, None]
-    return float(np.nanmax(np.abs(answer - wanted) / spans, initial=0))
+    return float(np.nanmax(np.abs(output - wanted) / spans, initial=0))
 
 
 def _sized(size: Size, counts: Sequence[int], device: Device) -> float:
@@ -128,22 +128,24 @@ def _sized(size: Size, counts: Sequence[int], device: Device) -> float:
         for count in counts:
             kind: type[np.floating] = np.float32 if number % 2 else np.float16
             maps: Array = hard_views(size, count, number).astype(kind)
-            answer = run(device, maps, spec, views=VIEWS[count])
-            worst = max(worst, _apart(answer, reference.fuse_views(maps, spec, VIEWS[count]), maps))
+            output = run(device, maps, spec, views=VIEWS[count])
+            worst = max(
+                worst, _deviation(output, reference.fuse_views(maps, spec, VIEWS[count]), maps)
+            )
     return worst
 
 
-def _turned(device: Device) -> float:
-    """Square maps half a pixel off: a quarter turn moves every cell onto a cell."""
+def _quarter_turns(device: Device) -> float:
+    """Square maps with half a pixel offset: a quarter turn moves every cell onto a cell."""
     spec, worst = conventions((24, 24))["half-pixel"], 0.0
     for count in (2, 4, 8):
         maps = hard_views((24, 24), count, count).astype(np.float32)
-        answer = run(device, maps, spec, views=VIEWS[count])
-        worst = max(worst, _apart(answer, reference.fuse_views(maps, spec, VIEWS[count]), maps))
+        output = run(device, maps, spec, views=VIEWS[count])
+        worst = max(worst, _deviation(output, reference.fuse_views(maps, spec, VIEWS[count]), maps))
     return worst
 
 
-def _broken(device: Device) -> float:
+def _with_nan(device: Device) -> float:
     """A map with a NaN has no peak; the NaN goes to the one cell that reads it."""
     spec, views = conventions((24, 24))["half-pixel"], VIEWS[8]
     maps = hard_views((24, 24), 8, 5).astype(np.float32)
@@ -151,37 +153,37 @@ def _broken(device: Device) -> float:
     for view in range(8):
         maps[0, view, view % 5].flat[random.integers(1, 24 * 24)] = np.nan
     maps[1, :, 2, 3, 4] = np.nan  # in every view
-    return _apart(
+    return _deviation(
         run(device, maps, spec, views=views), reference.fuse_views(maps, spec, views), maps
     )
 
 
 def _points(device: Device) -> float:
-    """Ideal maps of joints as each view shows them: decoded on the GPU and by the codecs."""
+    """Ideal maps of each view, fused and decoded on the GPU and in numpy."""
     spec = conventions((48, 64))["half-pixel"]
     random, worst = np.random.default_rng(3), 0.0
     joints = random.uniform(40, 150, (3, 5, 2))
     for count in (4, 8, 16):
-        maps = np.stack([_seen(joints, view, spec) for view in VIEWS[count]], 1)
+        maps = np.stack([_ideal_maps(joints, view, spec) for view in VIEWS[count]], 1)
         maps = (maps * random.uniform(0.5, 1, (3, count, 1, 1, 1))).astype(np.float16)
         buffer = fused(device, maps, spec, views=VIEWS[count])
         out = device.buffer((3, 5, 3), np.float32)
         layout = Maps.of(buffer, 3, flip=False)
         decode_flip(device, layout, DecodeTables.of(device, spec), out=out)
         wanted = reference.decode_flip(reference.fuse_views(maps, spec, VIEWS[count]), spec)
-        off = np.abs(out.download() - wanted).max()
-        worst = max(worst, float(np.nan_to_num(off, nan=np.inf)))
+        largest = np.abs(out.download() - wanted).max()
+        worst = max(worst, float(np.nan_to_num(largest, nan=np.inf)))
     return worst
 
 
-def _seen(joints: NDArray[np.float64], view: View, spec: ModelSpec) -> Float32:
-    """Ideal maps (N, K, h, w) of a view of joints (N, K, 2), crop px."""
+def _ideal_maps(joints: NDArray[np.float64], view: View, spec: ModelSpec) -> Float32:
+    """Ideal maps (N, K, h, w) of a view for joints (N, K, 2), crop px."""
     matrix = matrix_of(view, spec)
     maps = codecs.encode(joints @ matrix[:, :2].T + matrix[:, 2], spec)
     return maps[:, list(spec.skeleton.mirror)] if view.mirrored else maps
 
 
-def _again(device: Device) -> float:
+def _repeated(device: Device) -> float:
     spec = conventions((48, 64))["msra"]
     maps = hard_views((48, 64), 8, 1).astype(np.float16)
     first, *others = (run(device, maps, spec, views=VIEWS[8]) for _ in range(4))

@@ -1,4 +1,4 @@
-"""Run the cases of a kernel and say which failed."""
+"""Runs the kernels' cases and collects the findings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from posekit_engines.gpu_check.cases.case import Case, Finding
 
 
 def cases(*, brief: bool = False) -> list[Case]:
-    """All of them; `brief`: one of each way through a kernel, for tools that slow a GPU down."""
+    """All cases; `brief`: one for each path through a kernel, for tools that slow a GPU down."""
     from posekit_engines.gpu_check.cases import crop, decode, fuse
 
     kernels = (decode, crop, fuse)
@@ -20,7 +20,7 @@ def cases(*, brief: bool = False) -> list[Case]:
 
 
 def examine(device: Device, chosen: Iterable[Case]) -> list[Finding]:
-    """Run cases on a device; after one that CUDA ends, none is run: its context is lost."""
+    """Run cases on a device; stops after an error, which makes the CUDA context unusable."""
     found = []
     for case in chosen:
         try:

@@ -1,0 +1,1 @@
+"""Programs that measure posekit, one a question: `python -m benchmarks` lists them."""

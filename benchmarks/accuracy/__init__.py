@@ -1,0 +1,1 @@
+"""Accuracy of the embedded models, and of what follows them."""

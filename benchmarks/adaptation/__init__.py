@@ -1,0 +1,1 @@
+"""What adaptation gains, what it costs, and whether its gate is right."""

@@ -1,0 +1,1 @@
+"""Cost, size and precision of exports."""

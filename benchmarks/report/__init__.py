@@ -1,0 +1,1 @@
+"""README's figures and docs/benchmarks.html, made of the results."""

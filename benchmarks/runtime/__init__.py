@@ -1,0 +1,1 @@
+"""Speed and memory of running a model, alone and beside other libraries."""

@@ -1,0 +1,1 @@
+"""Scripts that other libraries' own environments run (`scripts/baselines` makes them)."""
