@@ -114,7 +114,7 @@ def retyped(state: State, dtype: torch.dtype) -> State:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "stored", "said"),
+    ("dtype", "stored", "reported"),
     [
         (torch.float32, np.float32, "float32"),
         (torch.float16, np.float16, "float16"),
