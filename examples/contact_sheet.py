@@ -1,4 +1,4 @@
-"""Make README's picture from the demo clip: `python examples/contact_sheet.py`."""
+"""Make README's image from the demo clip: `python examples/contact_sheet.py`."""
 
 from pathlib import Path
 
@@ -19,9 +19,9 @@ def main() -> None:
     tiles = []
     for frame, poses in estimator.stream(HERE / "sports2d_demo.mp4"):
         if frame.index in FRAMES:
-            picture = draw(frame.image, poses)
-            height = round(picture.shape[0] * WIDTH / picture.shape[1])
-            tiles.append(cv2.resize(picture, (WIDTH, height), interpolation=cv2.INTER_AREA))
+            drawn = draw(frame.image, poses)
+            height = round(drawn.shape[0] * WIDTH / drawn.shape[1])
+            tiles.append(cv2.resize(drawn, (WIDTH, height), interpolation=cv2.INTER_AREA))
     rows = [np.hstack(tiles[start : start + 3]) for start in range(0, len(tiles), 3)]
     path = HERE.parent / "docs" / "contact_sheet.jpg"
     path.parent.mkdir(exist_ok=True)

@@ -4,7 +4,7 @@
 
 The source is `Sports2D/Demo/demo.mp4` of the PyPI package sports2d 0.8.34 (BSD-3-Clause, see
 LICENSE.sports2d); its sha256 is checked, so that the clip can be made again. The bytes of the
-result depend on the x264 in PyAV; the pictures hardly do.
+result depend on the x264 in PyAV; the frames hardly do.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def make(source: Path, target: Path) -> int:
         made = writer.add_stream("libx264", rate=rate, options={"crf": "23", "preset": "veryslow"})
         made.width, made.height, made.pix_fmt = WIDTH, height, "yuv420p"
         made.codec_context.thread_count = 1  # the same bytes on every machine
-        for picture in reader.decode(taken):
-            if not START_S <= float(picture.time or 0) < START_S + SECONDS:
+        for image in reader.decode(taken):
+            if not START_S <= float(image.time or 0) < START_S + SECONDS:
                 continue
-            scaled = picture.reformat(WIDTH, height, "yuv420p", interpolation="AREA")
+            scaled = image.reformat(WIDTH, height, "yuv420p", interpolation="AREA")
             scaled.pts, scaled.time_base = frames, 1 / rate
             writer.mux(made.encode(scaled))
             frames += 1

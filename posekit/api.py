@@ -101,9 +101,9 @@ def load(
 def _detector(
     boxes: str | Path, runner: PoseRuntime, *, device: str, threads: int, build: bool
 ) -> Detector:
-    """The detector where the pose model runs; beside posekit's own path on the GPU by a plan too.
+    """The detector where the pose model runs; on posekit's own path on the GPU an engine too.
 
-    Where that cannot be, ONNX Runtime runs it, on the CPU at worst: the summary tells.
+    Where that cannot be, ONNX Runtime runs it, on the CPU at worst: the summary names it.
     Raises BundleError, DeviceError, InputError, MissingExtraError.
     """
     if isinstance(runner, Runtime) or Path(boxes).suffix.lower() == ".onnx":
@@ -115,7 +115,7 @@ def _detector(
     index = providers.Device.of(device).index
     graph, notes = None, []
     try:
-        if found.kind == "detector":  # Detector refuses what is none
+        if found.kind == "detector":  # Detector refuses other bundles
             graph = open_detector(found, index=index, build=build)
     except (DeviceError, EngineError, MissingExtraError) as error:
         notes.append(f"the detector is not on posekit's own path on the GPU: {error}")
@@ -242,7 +242,7 @@ def build(
 
     on = providers.Device.of(device)
     if on.kind != "cuda":
-        raise InputError(f"--device {device}: plans are for a GPU; wanted cuda or cuda:N")
+        raise InputError(f"--device {device}: engines are for a GPU; wanted cuda or cuda:N")
     chosen = replace(options or _options("BuildOptions")(), device=on.index, **common)
     target, path = None if output is None else Path(output), bundle.find(model)
     check_apart([target], [path])

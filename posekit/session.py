@@ -99,7 +99,7 @@ def open_session(
     on = Device.of(device)
     requested = wanted(on, onnxruntime.get_available_providers(), tensorrt=tensorrt)
     session, note = _start(graph, options, on=on, requested=requested)
-    session.kept_weights = arrays  # ONNX Runtime reads them where they lie
+    session.kept_weights = arrays  # ONNX Runtime reads them in place
     session.notes = [note] if note else []
     return session
 

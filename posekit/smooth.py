@@ -19,7 +19,8 @@ Float64 = NDArray[np.float64]
 @dataclass(frozen=True)
 class SmoothOptions:
     """How much to smooth. Speeds are in body sizes a second, size = square root of the box's area,
-    so the same numbers fit small and large persons (`benchmarks/accuracy/smoothing.py` has the trade-off).
+    so the same numbers fit small and large persons; `benchmarks/accuracy/smoothing.py` has the
+    trade-off.
     """
 
     min_cutoff_hz: float = 0.8

@@ -150,7 +150,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "watch_every": (1, 10_000_000),
 }
 _VIEW_RANGES: dict[str, tuple[float, float]] = {
-    "turn_deg": (0, 360),
+    "turn_deg": (0, 1e9),  # a spread beyond 360 puts every view at the limit
     "turn_share": (0, 1),
     "scale": (0, 10),
     "move_px": (0, 1e4),

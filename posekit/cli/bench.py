@@ -21,7 +21,7 @@ def command(
     flip: Annotated[bool, Option(help="Average with the mirrored crop: better, twice the work.")] = True,
     detector: Annotated[str, Option(help="Embedded name, .posekit, or a YOLOX/RT-DETR .onnx.")] = "nanodet-person",
     seconds: Annotated[float, Option(help="For each stage and column.")] = 1.5,
-    compare: Annotated[Path | None, Option(metavar="FILE", help="What --json wrote before: print this run over that one.")] = None,
+    compare: Annotated[Path | None, Option(metavar="FILE", help="JSON of an earlier run: print the ratios of this run to it.")] = None,
     json_to: Annotated[str | None, Option("--json", metavar="FILE|-", help="Write the figures as JSON; - prints them instead of the table.")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing output.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,

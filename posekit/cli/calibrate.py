@@ -30,7 +30,7 @@ def command(
     as_json: Annotated[bool, Option("--json", help="Print the report as JSON.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
-    """Fit score -> P(nearer than 0.1 of the person size) by keypoint, and store it in the bundle."""
+    """Calibrate confidence to probabilities, P(nearer than 0.1 of the person size), by keypoint."""
     from posekit import api, bundle
     from posekit.atomic import AtomicFiles, check_apart
     from posekit.evaluate import calibrate, outcome, read_annotations

@@ -39,7 +39,7 @@ def command(
     as_json: Annotated[bool, Option("--json", help="Print what was decided as JSON.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
-    """Turn a checkpoint into a bundle, and say what was known and what was assumed."""
+    """Turn a checkpoint into a bundle, and print what was known and what was assumed."""
     from posekit import api, skeletons
     from posekit.checkpoints import Overrides
 

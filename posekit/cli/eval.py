@@ -30,7 +30,7 @@ def command(
     device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto",
     threads: Annotated[int | None, Option(min=1, help="CPU threads; all by default.")] = None,
     flip: Annotated[bool, Option(help="Average with the mirrored crop: better, twice the work.")] = True,
-    views: Annotated[Literal["1", "2", "4", "8", "16"] | None, Option(help="Average this many turned and mirrored views instead of the flip test, at so many times the cost.")] = None,
+    views: Annotated[Literal["1", "2", "4", "8", "16"] | None, Option(help="Test-time augmentation: average this many rotations and flips instead of the flip test, at so many times the cost.")] = None,
     seed: Annotated[int, Option(help="Of the bootstrap's draws.")] = 0,
     json_to: Annotated[str | None, Option("--json", metavar="FILE|-", help="Write all figures as JSON; - prints them instead of the table.")] = None,
     html_file: Annotated[Path | None, Option("--html", metavar="FILE", help="Write a page: curves, bars, worst persons.")] = None,
@@ -97,7 +97,8 @@ def _print(result: Mapping[str, Any]) -> None:
     shown = [
         each for each in KEYPOINT_COLUMNS if any(row[each] is not None for row in rows.values())
     ]
-    keypoints = Table("", *shown, box=None)
+    titles = ["labeled" if each == "labelled" else each for each in shown]
+    keypoints = Table("", *titles, box=None)
     for name, row in rows.items():
         keypoints.add_row(name, *("-" if row[e] is None else f"{row[e]:.3g}" for e in shown))
     console.print(keypoints)

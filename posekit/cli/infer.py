@@ -21,7 +21,7 @@ def command(
     runtime: Annotated[Literal["auto", "native", "ort", "ort-tensorrt"], Option(help="On a GPU: posekit's own kernels and TensorRT, or ONNX Runtime with CUDA or TensorRT.")] = "auto",
     threads: Annotated[int | None, Option(min=1, help="CPU threads; all by default.")] = None,
     flip: Annotated[bool, Option(help="Average with the mirrored crop: better, twice the work.")] = True,
-    views: Annotated[Literal["1", "2", "4", "8", "16"] | None, Option(help="Average this many turned and mirrored views: for unusual poses, at so many times the cost.")] = None,
+    views: Annotated[Literal["1", "2", "4", "8", "16"] | None, Option(help="Test-time augmentation: average this many rotations and flips; for unusual poses, at so many times the cost.")] = None,
     detector: Annotated[str, Option(help="Embedded name, .posekit, or a YOLOX/RT-DETR .onnx.")] = "nanodet-person",
     boxes: Annotated[str | None, Option(help="'full' for the whole frame, or a COCO JSON / JSONL file.")] = None,
     detect_every: Annotated[int, Option(min=1, help="Frames between detections; tracks serve between.")] = 4,

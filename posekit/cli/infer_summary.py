@@ -1,4 +1,4 @@
-"""What `posekit infer` says of a summary in plain text."""
+"""The plain text of a summary of `posekit infer`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def lines(summary: dict[str, Any]) -> Iterator[str]:
-    """What became of each source, and what ran."""
+    """The result of each source, and what ran."""
     for source in summary["sources"]:
         yield _line(source)
         if source["error"]:

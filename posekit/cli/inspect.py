@@ -1,4 +1,4 @@
-"""`posekit inspect`: what a bundle says of itself."""
+"""`posekit inspect`: the contents of a bundle."""
 
 from __future__ import annotations
 

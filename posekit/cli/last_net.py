@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from posekit.cli import signals
 from posekit.errors import PosekitError
 
-_LONGEST = 400  # characters of a foreign exception's message
+_LONGEST = 400  # characters of another library's message
 
 
 class Guarded(TyperGroup):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -76,8 +77,15 @@ def install() -> None:
             continue  # ignored by nohup, on purpose
         signal.signal(number, _signals.handle)
         handled.add(int(number))
+    atexit.register(_ignore, handled)  # the first to be registered is the last to run
     work = (read_end, handled, lambda: _signals.raised_s)
     threading.Thread(target=watch, args=work, name="signals", daemon=True).start()
+
+
+def _ignore(handled: set[int]) -> None:
+    """All is written; while the interpreter goes, Python would set the system's own handling."""
+    for number in handled:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

@@ -60,7 +60,7 @@ def test_contracts_are_kept() -> None:
         (
             "engines/posekit_engines/__init__.py",
             "import posekit.api",
-            "the makers import posekit below its face",
+            "the makers import posekit below its public API",
         ),
         (
             "finetune/posekit_finetune/__init__.py",

@@ -17,11 +17,11 @@ def test_one_image_runs_little_code() -> None:
     with video.read(shipped("examples/sports2d_demo.mp4")) as reader:
         image = next(iter(reader)).image
     estimator = posekit.load("movenet-thunder", threads=1)
-    seen: set[CodeType] = set()
+    visited: set[CodeType] = set()
 
     def profile(frame: FrameType, event: str, _: object) -> None:
         if event == "call" and Path(frame.f_code.co_filename).is_relative_to(ROOT / "posekit"):
-            seen.add(frame.f_code)
+            visited.add(frame.f_code)
 
     before = sys.getprofile()
     sys.setprofile(profile)
@@ -33,7 +33,7 @@ def test_one_image_runs_little_code() -> None:
     # Comprehensions are functions in Python 3.11 only, so they do not count.
     called = sorted(
         f"{Path(code.co_filename).relative_to(ROOT).as_posix()}:{code.co_qualname}"
-        for code in seen
+        for code in visited
         if not code.co_name.startswith("<")
     )
     files = {name.partition(":")[0] for name in called}

@@ -25,13 +25,13 @@ def test_every_public_name_is_there_and_documented() -> None:
 def test_type_checkers_see_the_same_names() -> None:
     tree = ast.parse((ROOT / "posekit/__init__.py").read_text(encoding="utf-8"))
     (guarded,) = (node for node in tree.body if isinstance(node, ast.If))
-    seen = {
+    declared = {
         alias.asname or alias.name
         for node in guarded.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert seen == set(posekit.__all__)
+    assert declared == set(posekit.__all__)
 
 
 def test_importing_posekit_loads_only_its_version() -> None:

@@ -1,14 +1,15 @@
-"""An exported file stands alone, says what it is, and proves how far it is from its source."""
+"""An exported file stands alone, describes itself, and comes with its measured deviation."""
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 import posekit
@@ -23,7 +24,9 @@ from posekit.errors import (
     SourceError,
 )
 from posekit.geometry import Warp
+from posekit.parity import HIGH_CONFIDENCE
 from posekit.runtime import Runtime
+from posekit.session import open_cpu_session
 from posekit_engines import onnx_file
 from posekit_engines.export import export
 from posekit_engines.options import BUDGETS, ExportOptions
@@ -45,39 +48,37 @@ def written(lightning: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return path, export(lightning, path, ExportOptions())
 
 
-def session(path: Path) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-
-def said(path: Path) -> dict[str, str]:
+def file_metadata(path: Path) -> dict[str, str]:
     model = onnx.load(str(path), load_external_data=False)
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
-def test_the_file_stands_alone_and_answers_as_the_bundle(
+def test_the_file_stands_alone_and_gives_the_bundle_s_points(
     written: tuple[Path, Any], lightning: Bundle
 ) -> None:
     onnx.checker.check_model(str(written[0]), full_check=True)
     reference = lightning.reference
     for count in (1, 3):
-        points, scores = session(written[0]).run(None, {"crops": reference["crops"][:count]})
-        # The stored answer is rounded: scores to 0.01, points to 1/8 px.
+        points, scores = open_cpu_session(written[0]).run(
+            None, {"crops": reference["crops"][:count]}
+        )
+        # The stored reference is rounded: scores to 0.01, points to 1/8 px.
         np.testing.assert_allclose(scores, reference["flip_scores"][:count], atol=0.006)
-        sure = reference["flip_scores"][:count] > 0.2
-        np.testing.assert_allclose(points[sure], reference["flip_points"][:count][sure], atol=0.1)
+        high = reference["flip_scores"][:count] > 0.2
+        np.testing.assert_allclose(points[high], reference["flip_points"][:count][high], atol=0.1)
 
 
-def test_its_metadata_holds_the_whole_spec_and_infer_runs_it(
+def test_its_metadata_has_the_whole_spec_and_infer_runs_it(
     written: tuple[Path, Any], lightning: Bundle
 ) -> None:
-    facts = said(written[0])
-    assert posekit.ModelSpec.from_dict(json.loads(facts["spec"])) == lightning.spec
-    assert facts["source_sha256"] == lightning.sha256
+    metadata = file_metadata(written[0])
+    assert posekit.ModelSpec.from_dict(json.loads(metadata["spec"])) == lightning.spec
+    assert metadata["source_sha256"] == lightning.sha256
     estimator = posekit.load(written[0], "cpu", 1, boxes="full")
     assert estimator.runtime.spec == lightning.spec
 
 
-def test_the_report_says_what_was_measured_and_lies_beside(written: tuple[Path, Any]) -> None:
+def test_the_report_is_beside_the_file_and_within_its_bounds(written: tuple[Path, Any]) -> None:
     path, report = written
     assert json.loads(path.with_name("lightning.onnx.parity.json").read_text()) == json.loads(
         json.dumps(report)
@@ -95,7 +96,7 @@ def test_the_report_says_what_was_measured_and_lies_beside(written: tuple[Path, 
     assert report["bytes"] == path.stat().st_size
 
 
-def test_the_page_needs_nothing_from_outside(written: tuple[Path, Any]) -> None:
+def test_the_page_is_self_contained(written: tuple[Path, Any]) -> None:
     text = written[0].with_name("lightning.onnx.parity.html").read_text()
     assert text.count("<figure>") == 8
     assert "data:image/jpeg;base64" in text
@@ -113,22 +114,24 @@ def test_points_in_frame_pixels_are_the_crop_points_moved(
     checks = embedded_crops(lightning.pose_spec)
     warp = Warp(checks.warp.matrix[:2]).inverse()
     given = {"crops": checks.crops[:2], "warp": warp.matrix.astype(np.float32)}
-    points, _ = session(path).run(None, given)
+    points, _ = open_cpu_session(path).run(None, given)
     plain = Runtime(lightning, device="cpu", threads=1, flip=False)
     wanted, scores = plain.infer(checks.crops[:2])
-    sure = scores > 0.3
-    np.testing.assert_allclose(points[sure], warp.to_crop(wanted)[sure], atol=2e-3)
+    high = scores > HIGH_CONFIDENCE
+    np.testing.assert_allclose(points[high], warp.to_crop(wanted)[high], atol=2e-3)
     with pytest.raises(BundleError, match="frame px"):
         posekit.load(path)
 
 
 @pytest.mark.parametrize("outputs", ["heatmaps", "raw"])
-def test_maps_are_what_codecs_decode(outputs: Any, lightning: Bundle, tmp_path: Path) -> None:
+def test_exported_maps_decode_to_the_source_s_points(
+    outputs: Any, lightning: Bundle, tmp_path: Path
+) -> None:
     path = tmp_path / "maps.onnx"
     report = export(lightning, path, ExportOptions(outputs=outputs, batch=3))
     assert report["crop_px"]["max"] < 0.05
-    assert session(path).get_inputs()[0].shape[0] == 3
-    assert session(path).get_outputs()[0].shape == [3, 17, 48, 48]
+    assert open_cpu_session(path).get_inputs()[0].shape[0] == 3
+    assert open_cpu_session(path).get_outputs()[0].shape == [3, 17, 48, 48]
 
 
 def test_over_its_budget_nothing_is_written_unless_forced(
@@ -160,7 +163,7 @@ def test_an_unwritable_target_is_one_sentence(lightning: Bundle, tmp_path: Path)
         export(lightning, tmp_path / "file" / "x.onnx", PLAIN)
 
 
-def test_large_weights_stand_beside_the_graph(
+def test_large_weights_are_written_beside_the_graph(
     lightning: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_file, "MAX_INLINE_BYTES", 1000)
@@ -171,8 +174,8 @@ def test_large_weights_stand_beside_the_graph(
     assert report["bytes"] == path.stat().st_size + data.stat().st_size
     onnx.checker.check_model(str(path), full_check=True)
     crops = lightning.reference["crops"]
-    wanted = session(path).run(None, {"crops": crops})
-    # posekit reads the weights by their names, not by the graph's places in the file
+    wanted = open_cpu_session(path).run(None, {"crops": crops})
+    # posekit reads the weights by name, not by their offsets in the graph
     opened = posekit.load(path, "cpu", 1, flip=False, boxes="full").runtime
     assert len(opened.bundle.weights) > 100
     np.testing.assert_array_equal(opened.infer(crops)[0], wanted[0])
@@ -183,7 +186,7 @@ def test_large_weights_stand_beside_the_graph(
 def test_a_bundle_s_graphs_never_hold_its_weights(
     lightning: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor does making one need a graph that does: protobuf ends at 2 GiB."""
+    """Nor does a graph that is needed to make one: protobuf's limit is 2 GiB."""
     monkeypatch.setattr(onnx_file, "MAX_INLINE_BYTES", 1000)
     export(lightning, tmp_path / "x.posekit", PLAIN)
     opened = Bundle.open(tmp_path / "x.posekit")
@@ -191,10 +194,10 @@ def test_a_bundle_s_graphs_never_hold_its_weights(
     assert all(len(graph) < 100_000 < weights / 10 for graph in opened.graphs.values())
 
 
-def test_crops_of_the_user_are_persons_of_his_pictures(lightning: Bundle, tmp_path: Path) -> None:
-    picture = np.full((300, 400, 3), 90, np.uint8)
-    picture[22:278, 72:328] = Bundle.open(bundle.find("movenet-thunder")).reference["crops"][1]
-    cv2.imwrite(str(tmp_path / "one.png"), picture[..., ::-1])
+def test_check_crops_are_people_in_the_user_s_images(lightning: Bundle, tmp_path: Path) -> None:
+    image = np.full((300, 400, 3), 90, np.uint8)
+    image[22:278, 72:328] = Bundle.open(bundle.find("movenet-thunder")).reference["crops"][1]
+    cv2.imwrite(str(tmp_path / "one.png"), image[..., ::-1])
     report = export(lightning, tmp_path / "x.onnx", dataclasses.replace(PLAIN, check=tmp_path))
     assert report["crops_from"] == str(tmp_path)
     assert report["worst"][0]["name"].startswith("one.png, person")
@@ -230,7 +233,7 @@ def test_options_that_contradict_one_another(
         (None, "x.engine", r"x.engine: wanted a name in .onnx, .plan, .posekit, or --to triton"),
     ],
 )
-def test_a_file_is_named_as_what_it_is(
+def test_a_suffix_that_contradicts_the_target_is_rejected(
     to: Any, name: str, wanted: str, lightning: Bundle, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=wanted):
@@ -238,7 +241,9 @@ def test_a_file_is_named_as_what_it_is(
     assert not list(tmp_path.iterdir())
 
 
-def test_what_cannot_be_exported_says_why(tmp_path: Path, written: tuple[Path, Any]) -> None:
+def test_sources_that_cannot_be_exported_are_rejected_with_the_reason(
+    tmp_path: Path, written: tuple[Path, Any]
+) -> None:
     out = tmp_path / "x.onnx"
     with pytest.raises(BundleError, match="is an export already"):
         api.export(written[0], out)
@@ -272,10 +277,10 @@ def test_openvino_reads_the_file_and_agrees(written: tuple[Path, Any], lightning
     )
     crops = lightning.reference["crops"][:2]
     points, scores = list(model({"crops": crops}).values())
-    wanted = session(written[0]).run(None, {"crops": crops})
+    wanted = open_cpu_session(written[0]).run(None, {"crops": crops})
     np.testing.assert_allclose(scores, wanted[1], atol=1e-3)
-    sure = wanted[1] > 0.3
-    np.testing.assert_allclose(points[sure], wanted[0][sure], atol=0.05)
+    high = wanted[1] > HIGH_CONFIDENCE
+    np.testing.assert_allclose(points[high], wanted[0][high], atol=0.05)
 
 
 @pytest.mark.slow
@@ -286,4 +291,26 @@ def test_half_precision_is_in_the_file_and_within_its_bars(
     assert report["contained"]["values"]["float16"] > 100
     assert report["crop_px"]["mean"] <= 0.1
     assert report["crop_px"]["p99"] <= 0.3
-    assert said(tmp_path / "x.onnx")["precision"] == "fp16"
+    assert file_metadata(tmp_path / "x.onnx")["precision"] == "fp16"
+
+
+@pytest.mark.parametrize("name", ["x.onnx", "x.posekit"])
+def test_an_export_on_a_cpu_imports_no_cuda_and_no_tensorrt(name: str, tmp_path: Path) -> None:
+    """In a process of its own, which has imported nothing before."""
+    code = (
+        "import sys\n"
+        "from posekit import api\n"
+        "api.export('movenet-lightning', sys.argv[1], flip=False, precision='fp16')\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / name)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    modules = set(done.stdout.split())
+    packages = ("cuda", "ops", "kernels", "trt", "runtime", "gpu_check", "triton")
+    parts = {f"posekit_engines.{package}" for package in packages}
+    assert not modules & {*parts, "cuda", "pycuda", "tensorrt", "tensorrt_rtx"}
+    assert "posekit_engines.precision.fp16" in modules

@@ -114,7 +114,7 @@ def retyped(state: State, dtype: torch.dtype) -> State:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "stored", "said"),
+    ("dtype", "stored", "reported"),
     [
         (torch.float32, np.float32, "float32"),
         (torch.float16, np.float16, "float16"),
@@ -123,7 +123,7 @@ def retyped(state: State, dtype: torch.dtype) -> State:
     ],
 )
 def test_the_checkpoint_s_own_type_is_kept(
-    dtype: torch.dtype, stored: Any, said: str, small: tuple[nn.Module, Path], tmp_path: Path
+    dtype: torch.dtype, stored: Any, reported: str, small: tuple[nn.Module, Path], tmp_path: Path
 ) -> None:
     state = retyped(torch.load(small[1]), dtype)
     converted = checkpoints.load(saved(state, tmp_path / "net_96x64.pth"))
@@ -132,7 +132,7 @@ def test_the_checkpoint_s_own_type_is_kept(
         assert value.dtype == stored
         np.testing.assert_array_equal(value, state[name].to(torch.float64).float().numpy())
     (item,) = (each for each in converted.items if each.name == "storage")
-    assert (item.value, item.source, item.assumed) == (said, "weights", False)
+    assert (item.value, item.source, item.assumed) == (reported, "weights", False)
 
 
 def test_types_may_be_mixed(small: tuple[nn.Module, Path], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A Triton model repository: its config parses, and names what the file really takes."""
+"""A Triton model repository: its config parses and names the file's own inputs and outputs."""
 
 import dataclasses
 import hashlib
@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 import pytest
 
 from posekit import bundle
 from posekit.bundle import Bundle
 from posekit.errors import InputError, SourceError
+from posekit.session import open_cpu_session
 from posekit.types import ModelSpec
 from posekit_engines.export import export
 from posekit_engines.options import ExportOptions
@@ -50,17 +50,15 @@ def test_the_folder_is_laid_out_as_triton_reads_it(repository: Path) -> None:
         export(Bundle.open(bundle.find("movenet-lightning")), repository, AFFINE)
 
 
-def test_the_config_says_what_the_file_takes_and_gives(repository: Path) -> None:
+def test_the_config_has_the_file_s_inputs_and_outputs(repository: Path) -> None:
     text = (repository / "poses" / "config.pbtxt").read_text()
-    said = {
+    shapes = {
         name: [int(n) for n in dims.split(",")]
         for name, dims in re.findall(r'name: "(\w+)" data_type: \w+ dims: \[ ([\d, ]+) \]', text)
     }
-    session = onnxruntime.InferenceSession(
-        str(repository / "poses" / "1" / "model.onnx"), providers=["CPUExecutionProvider"]
-    )
+    session = open_cpu_session(repository / "poses" / "1" / "model.onnx")
     values = [*session.get_inputs(), *session.get_outputs()]
-    assert said == {value.name: value.shape[1:] for value in values}
+    assert shapes == {value.name: value.shape[1:] for value in values}
     assert text.count("{") == text.count("}")
     assert "dynamic_batching" in text
 
@@ -86,7 +84,7 @@ def test_triton_s_own_protobuf_parses_the_config(options: Any, spec: ModelSpec) 
     assert all(dims[0] == 4 for dims in sizes) == (options.batch == 4)
 
 
-def test_a_name_without_letters_is_refused() -> None:
+def test_a_name_without_letters_is_rejected() -> None:
     assert model_name("my poses.v2") == "my_poses.v2"
     with pytest.raises(InputError, match="letter or digit"):
         model_name("..")
@@ -94,7 +92,7 @@ def test_a_name_without_letters_is_refused() -> None:
 
 @pytest.fixture
 def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
-    """A bundle with plans that were built for it; their bytes are none, since nothing runs them."""
+    """A bundle with plans built for it; their bytes are placeholders, since nothing runs them."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     source = Bundle.open(bundle.find("movenet-lightning"))
     return with_plans(source, [plan(source, "first"), plan(source, "second", kind="raw")])
@@ -102,7 +100,7 @@ def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
 
 def plan(source: Bundle, key: str, **changed: Any) -> PlanFile:
     data = key.encode()
-    said = {
+    metadata = {
         "kind": "points",
         "library": "tensorrt",
         "version": "10.13.3.9",
@@ -114,27 +112,27 @@ def plan(source: Bundle, key: str, **changed: Any) -> PlanFile:
         "sha256": hashlib.sha256(data).hexdigest(),
         **changed,
     }
-    return PlanFile(key, data, said, "built")
+    return PlanFile(key, data, metadata, "built")
 
 
-def laid_out(source: Bundle, folder: Path, options: ExportOptions) -> list[str]:
-    """The repository around a file that stands for the ONNX."""
+def write_repository(source: Bundle, folder: Path, options: ExportOptions) -> list[str]:
+    """The repository around an empty file in place of the ONNX."""
     version = folder / "poses" / "1"
     version.mkdir(parents=True)
     (version / "model.onnx").write_bytes(b"")
     return describe(folder, "poses", source, spec=source.pose_spec, options=options)
 
 
-def test_a_plan_that_was_built_stands_beside_the_onnx(planned: Bundle, tmp_path: Path) -> None:
+def test_a_built_plan_becomes_a_model_of_its_own(planned: Bundle, tmp_path: Path) -> None:
     folder = tmp_path / "repository"
-    assert laid_out(planned, folder, ExportOptions(to="triton")) == ["poses_fp16_nvidia_l4"]
+    assert write_repository(planned, folder, ExportOptions(to="triton")) == ["poses_fp16_nvidia_l4"]
     model = folder / "poses_fp16_nvidia_l4"
     files = sorted(each.relative_to(model).as_posix() for each in model.rglob("*.*"))
     assert files == ["1/model.plan", "config.pbtxt", "labels.txt"]
     assert (model / "1" / "model.plan").read_bytes() == b"first"  # unprefixed, as Triton reads it
     text = (model / "config.pbtxt").read_text()
     assert 'backend: "tensorrt"' in text
-    assert "max_batch_size: 24" in text  # what the plan takes, and no more
+    assert "max_batch_size: 24" in text  # the plan's largest batch
     onnx = (folder / "poses" / "config.pbtxt").read_text()
     tensors = [line for line in text.splitlines() if "put [" in line]
     assert tensors == [line for line in onnx.splitlines() if "put [" in line]
@@ -153,18 +151,18 @@ def test_a_plan_that_was_built_stands_beside_the_onnx(planned: Bundle, tmp_path:
     ],
     ids=["no flip", "heatmaps", "affine", "batch"],
 )
-def test_a_plan_that_does_something_else_stays_out(planned: Bundle, options: Any) -> None:
+def test_a_plan_of_another_computation_is_left_out(planned: Bundle, options: Any) -> None:
     assert matching_plans(planned, ExportOptions(to="triton"))
     assert not matching_plans(planned, options)
 
 
-def test_a_plan_of_other_weights_or_another_library_stays_out(planned: Bundle) -> None:
+def test_a_plan_of_other_weights_or_another_library_is_left_out(planned: Bundle) -> None:
     options = ExportOptions(to="triton")
     weights = {name: value * 2 for name, value in planned.weights.items()}
     assert not matching_plans(dataclasses.replace(planned, weights=weights), options)
     for changed in ({"library": "tensorrt_rtx"}, {"sha256": "0" * 64}):
         source = Bundle.open(bundle.find("movenet-lightning"))
-        assert not matching_plans(with_plans(source, [plan(source, "odd", **changed)]), options)
+        assert not matching_plans(with_plans(source, [plan(source, "other", **changed)]), options)
 
 
 def test_plans_of_the_cache_are_found_and_two_of_one_gpu_have_two_names(
@@ -176,5 +174,5 @@ def test_plans_of_the_cache_are_found_and_two_of_one_gpu_have_two_names(
     path.write_bytes(kept.data)
     path.with_suffix(".json").write_text(json.dumps(kept.metadata))
     (cache.cache_dir() / "broken.json").write_text("{")
-    models = laid_out(planned, tmp_path / "repository", ExportOptions(to="triton"))
+    models = write_repository(planned, tmp_path / "repository", ExportOptions(to="triton"))
     assert models == ["poses_fp16_nvidia_l4", "poses_fp16_nvidia_l4_a1b2c3d4"]

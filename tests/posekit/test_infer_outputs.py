@@ -240,11 +240,9 @@ def test_without_memory_nothing_has_its_final_name(clip: Path, megabytes: int) -
     )
     if code == 0:
         return
-    left = names(out) if out.exists() else []
-    if code > 0:
-        assert "Traceback" not in err
-        assert all(name.endswith(".incomplete") for name in left), left
-    assert not [name for name in left if not name.startswith(".") and "incomplete" not in name]
+    assert "Traceback" not in err
+    left = names(out) if out.exists() else []  # hidden ones where a library in C ended the process
+    assert not [name for name in left if name[0] != "." and not name.endswith(".incomplete")]
 
 
 def test_a_bad_image_does_not_lose_the_others(photos: Path) -> None:

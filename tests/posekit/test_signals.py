@@ -75,6 +75,30 @@ def test_a_command_without_more_to_keep_ends_in_one_line(tmp_path: Path, number:
     assert list(tmp_path.iterdir()) == []
 
 
+DONE = """
+import os, signal
+from posekit.cli import last_net, signals
+
+signals.install()
+
+class Late:
+    def __del__(self):  # when the interpreter goes, as libraries in C tear down what they hold
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def work():
+    global late
+    late = Late()
+    import atexit
+    atexit.register(os.kill, os.getpid(), signal.SIGINT)
+
+last_net.run(work)
+"""
+
+
+def test_signals_after_the_work_is_done_do_not_change_how_it_ended() -> None:
+    assert run(program=DONE) == (0, "", "")
+
+
 SWALLOWING = """
 import os, signal, sys
 from posekit.cli import last_net, signals

@@ -154,7 +154,7 @@ def test_a_url_is_shown_without_its_secrets(url: str, name: str, stem: str) -> N
 
 
 def test_other_kinds_of_url_and_live_or_not(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="ftp://: not a kind of URL"):
+    with pytest.raises(SourceError, match="ftp://: not a supported kind of URL"):
         read("ftp://host/clip.mp4")
     with pytest.raises(SourceError, match="not a valid URL"):
         read("http://host:port/clip.mp4")

@@ -1,4 +1,4 @@
-"""A checkpoint becomes a bundle that runs and says what was assumed."""
+"""A checkpoint becomes a bundle that runs, and that names its assumptions."""
 
 import dataclasses
 import json
@@ -36,13 +36,13 @@ from tests.states import FLAT, blank, renamed, saved
 
 @pytest.mark.parametrize("color", ["bgr", pytest.param("rgb", marks=pytest.mark.slow)])
 def test_a_converted_checkpoint_becomes_a_bundle_that_runs(color: Any, tmp_path: Path) -> None:
-    """The graph equals the network in torch on the spec's own colour order."""
+    """The graph equals the network in torch, with the spec's own color order."""
     torch.manual_seed(3)
     spec = ModelSpec("simple-baseline-r18", (64, 96), (16, 24), COCO_17)
     net = build(spec)
     for name, value in net.state_dict().items():
         if name.startswith("head.") and name.endswith("weight") and value.ndim == 4:
-            value.mul_(30)  # peaks that count
+            value.mul_(30)  # so that peaks are high
     source = saved(renamed(dict(net.state_dict()), FLAT), tmp_path / "net_96x64.pth")
     output = tmp_path / "net.posekit"
     converted = convert(source, output, Overrides(color=color))
@@ -114,34 +114,32 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.slow)])
-def test_replaced_weights_are_used_in_every_layer_without_a_new_graph(
-    step: int, small: Path
-) -> None:
-    """Each tensor is changed alone; the old graph must follow the network in torch.
+def test_new_weights_are_used_in_every_layer_without_a_new_graph(step: int, small: Path) -> None:
+    """Each tensor is changed alone; the old graph must compute what the network in torch does.
 
-    A graph that holds one tensor for two equal ones would change two layers, or none.
+    A graph with one tensor for two equal ones would change two layers, or none.
     """
-    packed = assemble_bundle(read_checkpoint(small))
-    spec = packed.pose_spec
+    bundle = assemble_bundle(read_checkpoint(small))
+    spec = bundle.pose_spec
     crops = np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3), np.uint8)
-    before = _maps(packed, crops)
-    for name in sorted(packed.weights)[::step]:
-        old = packed.weights[name]
+    before = _maps(bundle, crops)
+    for name in sorted(bundle.weights)[::step]:
+        old = bundle.weights[name]
         change = np.linspace(0.5, 1.5, old.size).reshape(old.shape)
-        weights = {**packed.weights, name: (old * change + 0.25).astype(old.dtype)}
-        after = _maps(dataclasses.replace(packed, weights=weights), crops)
+        weights = {**bundle.weights, name: (old * change + 0.25).astype(old.dtype)}
+        after = _maps(dataclasses.replace(bundle, weights=weights), crops)
         wanted = source_maps(load_weights(build(spec), weights), crops, spec, flip=False)
         peak = float(np.abs(wanted).max())
         np.testing.assert_allclose(after, wanted, atol=1e-4 * peak, err_msg=name)
         assert float(np.abs(after - before).max()) > 1e-3 * peak, name
 
 
-def _maps(packed: Bundle, crops: Any) -> Any:
-    session = open_session(packed.graphs["maps"], packed.weights, device="cpu", threads=1)
+def _maps(bundle: Bundle, crops: Any) -> Any:
+    session = open_session(bundle.graphs["maps"], bundle.weights, device="cpu", threads=1)
     return session.run(None, {"crops": crops})[0]
 
 
-def test_a_bundle_is_exported_again_and_keeps_the_chain(small: Path, tmp_path: Path) -> None:
+def test_a_bundle_exported_again_keeps_its_parents(small: Path, tmp_path: Path) -> None:
     first, second, third = (tmp_path / f"{n}.posekit" for n in (1, 2, 3))
     export(read_checkpoint(small), first, ExportOptions())
     export(Bundle.open(first), second, ExportOptions(decode="quarter"))
@@ -156,26 +154,26 @@ def test_a_bundle_is_exported_again_and_keeps_the_chain(small: Path, tmp_path: P
     assert opened[2].provenance["sha256"] == read_checkpoint(small).sha256  # the checkpoint's
     assert opened[1].provenance["export"]["decode"] == "quarter"
     assert third.with_name("3.posekit.parity.json").is_file()
-    said = CliRunner().invoke(app, ["inspect", str(third)])
-    assert f"{opened[0].sha256[:12]} -> {opened[1].sha256[:12]} -> this" in said.stdout
+    printed = CliRunner().invoke(app, ["inspect", str(third)]).stdout
+    assert f"{opened[0].sha256[:12]} -> {opened[1].sha256[:12]} -> this" in printed
 
 
-def test_a_checkpoint_is_a_model_like_any_other(small: Path) -> None:
+def test_a_checkpoint_is_loaded_as_a_model(small: Path) -> None:
     estimator = api.load(small, "cpu", 1, boxes="full")
     assert estimator.runtime.spec.architecture == "simple-baseline-r18"
 
 
 def test_parity_is_measured_again_without_torch_or_onnx(small: Path, tmp_path: Path) -> None:
-    """Of an embedded bundle, and of one that was made here; its source's answer is stored."""
-    made = tmp_path / "made.posekit"
-    assemble_bundle(read_checkpoint(small)).save(made)
+    """For an embedded bundle, and for a new one, with the stored outputs of its source."""
+    new = tmp_path / "new.posekit"
+    assemble_bundle(read_checkpoint(small)).save(new)
     code = (
         "import sys\n"
         "sys.modules['torch'] = sys.modules['onnx'] = None\n"
         "from posekit.cli import main\n"
         "main()"
     )
-    for model, points in (("movenet-lightning", 20), (str(made), 0)):
+    for model, points in (("movenet-lightning", 20), (str(new), 0)):
         done = subprocess.run(
             [sys.executable, "-c", code, "verify", model, "--json"],
             capture_output=True,
@@ -185,25 +183,25 @@ def test_parity_is_measured_again_without_torch_or_onnx(small: Path, tmp_path: P
         assert done.returncode == 0, done.stderr
         parity = json.loads(done.stdout)["parity"]
         assert set(parity) == {"flip", "maps", "plain"}
-        for found in parity.values():
-            assert found["points"] >= points
-            assert found["mean_px"] <= 0.1
-            assert found["max_score"] <= 0.02
+        for figures in parity.values():
+            assert figures["points"] >= points
+            assert figures["mean_px"] <= 0.1
+            assert figures["max_score"] <= 0.02
 
 
-def test_the_stored_answer_is_the_source_s_own(small: Path) -> None:
+def test_the_stored_reference_is_that_of_the_source_s_own_weights(small: Path) -> None:
     """In float32, also where the bundle's weights are float16: parity measures what those cost."""
     source = read_checkpoint(small)
-    packed = assemble_bundle(source, storage="fp16")
+    bundle = assemble_bundle(source, storage="fp16")
     exact = load_weights(build(source.pose_spec), source.weights)
-    _, scores = source_points(exact, packed.reference["crops"], source.pose_spec, flip=False)
-    np.testing.assert_array_equal(packed.reference["plain_scores"], scores)
-    rounded = load_weights(build(source.pose_spec), packed.weights)
-    other = source_points(rounded, packed.reference["crops"], source.pose_spec, flip=False)
+    _, scores = source_points(exact, bundle.reference["crops"], source.pose_spec, flip=False)
+    np.testing.assert_array_equal(bundle.reference["plain_scores"], scores)
+    rounded = load_weights(build(source.pose_spec), bundle.weights)
+    other = source_points(rounded, bundle.reference["crops"], source.pose_spec, flip=False)
     assert not np.array_equal(other[1], scores)
 
 
-def test_a_target_that_cannot_be_written_is_one_sentence_before_any_work(tmp_path: Path) -> None:
+def test_a_target_that_cannot_be_written_is_an_error_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     started = time.process_time()
     with pytest.raises(SourceError, match="a file stands where its folder should be"):

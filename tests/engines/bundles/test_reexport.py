@@ -1,4 +1,4 @@
-"""A bundle in another precision: what it holds, where it comes from, and that it runs."""
+"""A bundle in another precision: its parts, its parents, and that it runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     return path, export(source, path, ExportOptions(flip=False, precision="fp16"))
 
 
-def test_it_holds_one_points_graph_in_its_precision_and_the_maps_in_fp32(
+def test_it_has_one_points_graph_in_its_precision_and_the_maps_in_fp32(
     half: tuple[Path, dict[str, Any]],
 ) -> None:
     bundle = Bundle.open(half[0])
@@ -37,7 +37,7 @@ def test_it_holds_one_points_graph_in_its_precision_and_the_maps_in_fp32(
     assert set(dtype_summary(graphs["maps"])["operators"]) == {"float"}
     inside = {each.data_location for each in graphs["plain"].graph.initializer}
     assert onnx.TensorProto.EXTERNAL not in inside
-    assert len(bundle.weights) > 100  # what adapting it starts from
+    assert len(bundle.weights) > 100  # adaptation starts from these
 
 
 def test_its_parity_and_its_parent_are_in_it(half: tuple[Path, dict[str, Any]]) -> None:
@@ -47,11 +47,11 @@ def test_its_parity_and_its_parent_are_in_it(half: tuple[Path, dict[str, Any]]) 
     assert parity["plain"]["crop_px"] == half[1]["crop_px"]
     assert parity["plain"]["crop_px"]["mean"] <= 0.1
     assert bundle.provenance["parents"] == [Bundle.open(find("movenet-lightning")).sha256]
-    said = bundle.provenance["export"]
-    assert (said["precision"], said["graph"]) == ("fp16", "plain")
+    exported = bundle.provenance["export"]
+    assert (exported["precision"], exported["graph"]) == ("fp16", "plain")
 
 
-def test_it_is_verified_and_runs_as_it_was_made(half: tuple[Path, dict[str, Any]]) -> None:
+def test_it_is_verified_and_runs_as_exported(half: tuple[Path, dict[str, Any]]) -> None:
     bundle = Bundle.open(half[0])
     assert set(verify(bundle)) == {"plain", "maps"}
     points, _ = Runtime(bundle, device="cpu", threads=1, flip=False).infer(
@@ -65,7 +65,7 @@ def test_it_is_verified_and_runs_as_it_was_made(half: tuple[Path, dict[str, Any]
 def test_exported_again_it_starts_from_its_weights(
     half: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Back to fp32: three graphs that take weights, and a parent more."""
+    """Back to fp32: three graphs with external weights, and one parent more."""
     output = tmp_path / "again.posekit"
     export(Bundle.open(half[0]), output, ExportOptions())
     bundle = Bundle.open(output)

@@ -1,4 +1,4 @@
-"""New weights in a bundle: its stored answer follows, and so do graphs that held the old ones."""
+"""A bundle with new weights: its reference and graphs with old weights inside are replaced."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import posekit
 from posekit import Bundle
 from posekit.bundle import find
 from posekit.nets import build
+from posekit.parity import deviations_px
 from posekit.runtime import Runtime
 from posekit.verify import verify
 from posekit_engines.bundles.refresh import refresh_bundle
@@ -24,7 +25,7 @@ from posekit_engines.parity.source import source_points
 
 
 def changed(bundle: Bundle) -> Bundle:
-    """Every floating weight a little larger or smaller; points move by pixels, few are lost."""
+    """Every floating-point weight a little larger or smaller: points move by pixels."""
     random = np.random.default_rng(0)
     weights = {
         name: (value * random.normal(1, 0.01, value.shape)).astype(np.float16)
@@ -33,7 +34,7 @@ def changed(bundle: Bundle) -> Bundle:
     return dataclasses.replace(bundle, weights=weights)
 
 
-def truth(bundle: Bundle) -> tuple[Any, Any]:
+def source_of(bundle: Bundle) -> tuple[Any, Any]:
     net = load_weights(build(bundle.pose_spec), bundle.weights)
     return source_points(net, bundle.reference["crops"], bundle.pose_spec, flip=False)
 
@@ -47,54 +48,54 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_graphs_that_take_their_weights_stay_and_the_answer_is_of_the_new_ones() -> None:
+def test_graphs_with_external_weights_stay_and_the_reference_is_of_the_new_weights() -> None:
     bundle = Bundle.open(find("movenet-lightning"))
     new = changed(bundle)
     done = refresh_bundle(new)
     assert done.graphs == bundle.graphs
-    wanted, scores = truth(new)
+    wanted, scores = source_of(new)
     np.testing.assert_array_equal(done.reference["plain_points"], wanted)
-    moved = np.linalg.norm(wanted - bundle.reference["plain_points"], axis=2)[scores > 0.3]
-    assert moved.mean() > 0.2  # they are other weights
+    moved = deviations_px(bundle.reference["plain_points"], (wanted, scores))
+    assert moved.mean() > 0.2  # the weights differ
     assert max(verify(done).values()) <= 0.5
 
 
-def test_a_bundle_whose_graph_holds_old_weights_gets_graphs_of_the_new_ones(half: Path) -> None:
-    """Left alone, its graph would go on to answer as before it was adapted."""
+def test_a_graph_with_old_weights_inside_is_replaced(half: Path) -> None:
+    """Unchanged, the graph would compute with the weights from before the adaptation."""
     bundle = Bundle.open(half)
     new = changed(bundle)
     done = refresh_bundle(new)
     assert set(done.graphs) == {"flip", "maps", "plain"}
-    wanted, scores = truth(new)
-    for answer, far in ((done, 0.05), (new, 10.0)):
-        runtime = Runtime(answer, device="cpu", threads=1, flip=False)
+    wanted, scores = source_of(new)
+    for each, limit in ((done, 0.05), (new, 10.0)):
+        runtime = Runtime(each, device="cpu", threads=1, flip=False)
         points, _ = runtime.infer(bundle.reference["crops"])
-        shift = np.linalg.norm(points - wanted, axis=2)[scores > 0.3].mean()
-        assert shift <= far
-        assert (shift > 0.2) == (answer is new)  # the old graph does not follow
-    said = done.provenance["export"]
-    assert said["precision"] == "fp32"
-    assert "its parent was fp16" in said["note"]
+        mean = deviations_px(points, (wanted, scores)).mean()
+        assert mean <= limit
+        assert (mean > 0.2) == (each is new)  # the old graph has the old weights
+    exported = done.provenance["export"]
+    assert exported["precision"] == "fp32"
+    assert "its parent was fp16" in exported["note"]
     assert done.provenance["parents"] == bundle.provenance["parents"]
     assert max(verify(done).values()) <= 0.5
 
 
 @pytest.mark.slow
 def test_an_fp16_bundle_can_be_adapted(half: Path, tmp_path: Path) -> None:
-    """The whole of `posekit adapt`; what it hands out runs with the flip test and without."""
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    """The whole of `posekit adapt`; its bundle runs with the flip test and without."""
+    images = tmp_path / "images"
+    images.mkdir()
     random = np.random.default_rng(0)
     for n in range(60):
         coarse = random.integers(0, 255, (6, 5, 3), np.uint8)
         image = cv2.resize(coarse, (160, 192), interpolation=cv2.INTER_CUBIC)
         cv2.circle(image, (80, 60), 18, random.integers(0, 255, 3).tolist(), -1)
-        cv2.imwrite(str(pictures / f"{n:02}.png"), image)
+        cv2.imwrite(str(images / f"{n:02}.png"), image)
     settings = ["watch_every=2", "batch=4", "steps=1", "rate=1e-4", "warm_up=1"]
     out = tmp_path / "mine.posekit"
     posekit.adapt(
         half,
-        pictures,
+        images,
         out,
         boxes="full",
         threads=1,

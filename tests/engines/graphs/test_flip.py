@@ -1,7 +1,7 @@
-"""The flip test inside the graph is the one outside: for each convention, on real peaks.
+"""The flip test inside the graph equals numpy's, for each convention, on real peaks.
 
-The network, its maps of a crop and of the mirrored one, and the numpy merge and decode of them are
-one side; the points graph around the same network is the other.
+Compared are the network's maps of a crop and of the mirrored one, merged and decoded by the numpy
+codecs, with the points graph around the same network.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import pytest
 from posekit import bundle, codecs
 from posekit.bundle import Bundle
 from posekit.nets import build
+from posekit.parity import deviations_px
 from posekit.session import open_session
 from posekit.types import ModelSpec
 from posekit_engines.graphs.network import network_graph
@@ -44,13 +45,13 @@ def maps(lightning: Bundle) -> tuple[Any, Any]:
     crops = lightning.reference["crops"]
     session = open_session(lightning.graphs["maps"], lightning.weights, device="cpu", threads=1)
     views = (crops, np.ascontiguousarray(crops[:, :, ::-1]))
-    own, mirrored = (session.run(None, {"crops": view})[0] for view in views)
-    return own, mirrored
+    upright, mirrored = (session.run(None, {"crops": view})[0] for view in views)
+    return upright, mirrored
 
 
 @pytest.mark.parametrize("decode", ["quarter", "dark", "udp"])
 @pytest.mark.parametrize("convention", CONVENTIONS)
-def test_inside_equals_outside(
+def test_the_graph_s_flip_test_equals_numpy_s(
     convention: str, decode: Any, lightning: Bundle, network: Any, maps: tuple[Any, Any]
 ) -> None:
     spec: ModelSpec = dataclasses.replace(
@@ -61,14 +62,14 @@ def test_inside_equals_outside(
     points, scores = session.run(None, {"crops": lightning.reference["crops"]})
     merged = codecs.merge_flip(*maps, mirror=spec.skeleton.mirror, shift=spec.flip_shift)
     wanted, heights = codecs.decode(merged, spec)
-    sure = heights > 0.3
-    assert sure.sum() > 25
-    assert np.linalg.norm(points - wanted, axis=2)[sure].max() <= 1e-3
+    deviations = deviations_px(points, (wanted, heights))
+    assert len(deviations) > 25
+    assert deviations.max() <= 1e-3
     np.testing.assert_allclose(scores, heights, atol=1e-5)
-    # A merge with another shift is another answer: the bound above is no formality. A quarter cell
-    # is too coarse a step to show it.
+    # A merge with another shift gives other points, beyond the bound above. The steps of a quarter
+    # cell are too coarse to show it.
     if decode == "quarter":
         return
     other = codecs.merge_flip(*maps, mirror=spec.skeleton.mirror, shift=spec.flip_shift + 0.25)
-    moved = np.linalg.norm(codecs.decode(other, spec)[0] - wanted, axis=2)[sure]
+    moved = deviations_px(codecs.decode(other, spec)[0], (wanted, heights))
     assert moved.max() > 0.01

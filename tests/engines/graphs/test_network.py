@@ -1,10 +1,9 @@
-"""Exported networks compute what torch does, with weights that come from outside, by name."""
+"""Exported networks compute what torch does, with external weights by name."""
 
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from posekit.errors import ExportError
 from posekit.nets import build
 from posekit.nets.nanodet import NanoDet
-from posekit.session import open_session
+from posekit.session import open_cpu_session, open_session
 from posekit.skeletons import COCO_17
 from posekit.types import DetectorSpec, ModelSpec
 from posekit_engines.graphs.network import detector_graph, network_graph
@@ -28,15 +27,15 @@ class ConvBatchNorm(nn.Module):
         self.first = nn.Conv2d(3, 8, 3, stride=2)
         self.norm = nn.BatchNorm2d(8)
         self.second = nn.Conv2d(8, 8, 3, stride=2, padding=1)
-        self.twin = nn.BatchNorm2d(8)
+        self.equal = nn.BatchNorm2d(8)
         self.last = nn.Conv2d(8, 17, 1)
-        for norm in (self.norm, self.twin):
+        for norm in (self.norm, self.equal):
             norm.running_mean = torch.linspace(-1, 1, 8)
             norm.running_var = torch.linspace(0.5, 2, 8)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.first(nn.functional.pad(x, (0, 1, 0, 1))))
-        return self.last(torch.relu(self.twin(self.second(x))))
+        return self.last(torch.relu(self.equal(self.second(x))))
 
 
 def small_spec() -> ModelSpec:
@@ -55,8 +54,8 @@ def as_float16(net: nn.Module) -> nn.Module:
 
 def run(graph: onnx.ModelProto, weights: dict[str, Any], image: Tensor) -> list[NDArray[Any]]:
     session = open_session(graph.SerializeToString(), weights, device="cpu", threads=1)
-    answers: list[NDArray[Any]] = session.run(None, {"image": image.numpy()})
-    return answers
+    outputs: list[NDArray[Any]] = session.run(None, {"image": image.numpy()})
+    return outputs
 
 
 def movenet_spec(gate: float) -> ModelSpec:
@@ -65,7 +64,7 @@ def movenet_spec(gate: float) -> ModelSpec:
 
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("gate", [0.0, 1.0])
-def test_movenet_equals_torch_for_any_number_of_pictures(gate: float, count: int) -> None:
+def test_movenet_equals_torch_for_any_number_of_images(gate: float, count: int) -> None:
     torch.manual_seed(0)
     spec = movenet_spec(gate)
     net = as_float16(build(spec))
@@ -130,7 +129,7 @@ def test_padding_on_one_side_becomes_the_convolution_s_own() -> None:
 
 
 class Padded(nn.Module):
-    """Padding that a convolution cannot do by itself."""
+    """Padding that a convolution itself cannot do."""
 
     def __init__(self, mode: str, value: float | None = None) -> None:
         super().__init__()
@@ -142,7 +141,7 @@ class Padded(nn.Module):
 
 
 @pytest.mark.parametrize(("mode", "value"), [("reflect", None), ("constant", 0.5)])
-def test_other_padding_is_left_alone(mode: str, value: float | None) -> None:
+def test_other_padding_is_kept(mode: str, value: float | None) -> None:
     net = as_float16(Padded(mode, value))
     image = torch.randn(1, 3, 32, 64)
     with torch.no_grad():
@@ -151,7 +150,7 @@ def test_other_padding_is_left_alone(mode: str, value: float | None) -> None:
     np.testing.assert_allclose(run(graph, bundle_weights(net), image)[0], wanted, atol=1e-4)
 
 
-def test_same_network_gives_the_same_bytes_without_a_trace_of_the_machine() -> None:
+def test_the_same_network_gives_the_same_bytes_without_paths_or_producer() -> None:
     net = small()
     first, second = (network_graph(net, small_spec()).SerializeToString() for _ in range(2))
     assert first == second
@@ -162,7 +161,7 @@ def test_same_network_gives_the_same_bytes_without_a_trace_of_the_machine() -> N
     assert [(o.domain, o.version) for o in model.opset_import] == [("", 17)]
 
 
-def test_detector_takes_pictures_and_gives_boxes_and_scores() -> None:
+def test_detector_takes_images_and_gives_boxes_and_scores() -> None:
     torch.manual_seed(0)
     net = as_float16(NanoDet())
     spec = DetectorSpec("nanodet-g", (96, 64))
@@ -179,9 +178,7 @@ def test_inline_weights_stand_alone() -> None:
     net = small()
     whole = inline_weights(network_graph(net, small_spec()), bundle_weights(net))
     onnx.checker.check_model(whole, full_check=True)
-    session = onnxruntime.InferenceSession(
-        whole.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = open_cpu_session(whole.SerializeToString())
     image = torch.randn(2, 3, 32, 64)
     with torch.no_grad():
         wanted = net(image).numpy()
@@ -189,7 +186,7 @@ def test_inline_weights_stand_alone() -> None:
     np.testing.assert_allclose(got, wanted, atol=1e-4)
 
 
-def test_inline_weights_refuse_others() -> None:
+def test_inline_weights_reject_others() -> None:
     net = small()
     graph, weights = network_graph(net, small_spec()), bundle_weights(net)
     missing = {name: value for name, value in weights.items() if name != "last.bias"}
@@ -199,21 +196,21 @@ def test_inline_weights_refuse_others() -> None:
         inline_weights(graph, {**weights, "last.bias": np.zeros(3, np.float16)})
 
 
-def test_maps_of_another_size_than_the_spec_s_are_refused() -> None:
+def test_maps_of_another_size_than_the_spec_s_are_rejected() -> None:
     spec = ModelSpec("small", (64, 32), (32, 16), COCO_17)
     with pytest.raises(ExportError, match=r"\[17, 8, 16\].*\[17, 16, 32\]"):
         network_graph(small(), spec)
 
 
 class Idle(ConvBatchNorm):
-    """Has a weight that its answer does not use."""
+    """Has a weight that its output does not use."""
 
     def __init__(self) -> None:
         super().__init__()
         self.spare = nn.Parameter(torch.zeros(3))
 
 
-def test_weight_that_no_node_uses_is_refused() -> None:
+def test_a_weight_that_no_node_uses_is_rejected() -> None:
     with pytest.raises(ExportError, match="spare"):
         network_graph(Idle(), small_spec())
 
@@ -225,6 +222,6 @@ class Strange(nn.Module):
         return torch.linalg.qr(x)[0]
 
 
-def test_network_without_an_onnx_form_is_one_sentence() -> None:
+def test_a_network_without_an_onnx_form_is_an_error() -> None:
     with pytest.raises(ExportError, match="Strange has no ONNX form"):
         network_graph(Strange(), small_spec())

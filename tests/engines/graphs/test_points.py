@@ -1,7 +1,7 @@
-"""The points graph, in real ONNX Runtime, equals the numpy truth.
+"""The points graph, in real ONNX Runtime, equals the numpy codecs.
 
-The network here hands its normalised image on as heatmaps, so crops choose the maps freely:
-256 levels make ties common, the mean makes them negative.
+The network here returns its normalized image as heatmaps, so that crops determine the maps:
+256 levels make ties common, the mean makes some values negative.
 """
 
 import dataclasses
@@ -19,13 +19,14 @@ from onnx import helper, numpy_helper
 
 from posekit import codecs
 from posekit.errors import ExportError
+from posekit.session import open_cpu_session
 from posekit.types import Decode, ModelSpec, Skeleton
 from posekit_engines.graphs.points import points_graph
 
 THREE = Skeleton("three", ("nose", "left", "right"), ((0, 1),), (0, 2, 1), (0.1, 0.1, 0.1))
 WIDTH, HEIGHT = 13, 11
 BASE = ModelSpec(
-    "hand-on",
+    "identity",
     (WIDTH, HEIGHT),
     (WIDTH, HEIGHT),
     THREE,
@@ -38,12 +39,12 @@ BASE = ModelSpec(
 UInt8 = NDArray[np.uint8]
 
 
-def hand_on(input_name: str = "image", size: tuple[int, int] = (HEIGHT, WIDTH)) -> onnx.ModelProto:
+def identity(input_name: str = "image", size: tuple[int, int] = (HEIGHT, WIDTH)) -> onnx.ModelProto:
     value = helper.make_tensor_value_info
     kind, shape = onnx.TensorProto.FLOAT, ["N", 3, *size]
     graph = helper.make_graph(
         [helper.make_node("Identity", [input_name], ["heatmaps"])],
-        "hand-on",
+        "identity",
         [value(input_name, kind, shape)],
         [value("heatmaps", kind, shape)],
     )
@@ -54,16 +55,14 @@ def session(
     spec: ModelSpec, *, flip: bool, network: onnx.ModelProto | None = None
 ) -> onnxruntime.InferenceSession:
     width, height = spec.input_size
-    model = points_graph(network or hand_on(size=(height, width)), spec, flip=flip)
+    model = points_graph(network or identity(size=(height, width)), spec, flip=flip)
     onnx.checker.check_model(model, full_check=True)
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    return open_cpu_session(model.SerializeToString())
 
 
-def truth(crops: UInt8, spec: ModelSpec, *, flip: bool) -> tuple[codecs.Float32, codecs.Float32]:
-    def image(pictures: UInt8) -> codecs.Float32:
-        channels = pictures[..., ::-1] if spec.color == "bgr" else pictures
+def decoded(crops: UInt8, spec: ModelSpec, *, flip: bool) -> tuple[codecs.Float32, codecs.Float32]:
+    def image(views: UInt8) -> codecs.Float32:
+        channels = views[..., ::-1] if spec.color == "bgr" else views
         planes = channels.astype(np.float32).transpose(0, 3, 1, 2)
         scale, bias = 1 / np.array(spec.std), -np.array(spec.mean) / np.array(spec.std)
         return (
@@ -95,7 +94,7 @@ SESSIONS = {name: session(spec, flip=flip) for name, (spec, flip) in SPECS.items
 def compare(name: str, crops: UInt8) -> None:
     spec, flip = SPECS[name]
     points, scores = SESSIONS[name].run(["points", "scores"], {"crops": crops})
-    wanted, heights = truth(crops, spec, flip=flip)
+    wanted, heights = decoded(crops, spec, flip=flip)
     # Both read the same float32 cells: heights are equal to the bit.
     np.testing.assert_array_equal(scores, heights)
     # A step is a quotient of differences of logs: 1e-7 relative error each, and a determinant
@@ -139,15 +138,15 @@ def test_peaks_on_every_cell_borders_and_corners_too(name: str) -> None:
 def test_maps_all_negative_or_zero(name: str) -> None:
     crops = np.random.default_rng(3).integers(0, 128, (4, HEIGHT, WIDTH, 3), np.uint8)
     compare(name, crops)
-    crops[:, 4, 6] = 128  # normalised: exactly 0, the largest
+    crops[:, 4, 6] = 128  # normalized: exactly 0, the largest
     compare(name, crops)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(sorted(SPECS)), st.integers(0, 2**32 - 1), st.sampled_from([2, 3, 17, 256]))
 def test_any_crops(name: str, seed: int, levels: int) -> None:
-    drawn = np.random.default_rng(seed).integers(0, levels, (2, HEIGHT, WIDTH, 3))
-    compare(name, (drawn * (255 // (levels - 1))).astype(np.uint8))
+    values = np.random.default_rng(seed).integers(0, levels, (2, HEIGHT, WIDTH, 3))
+    compare(name, (values * (255 // (levels - 1))).astype(np.uint8))
 
 
 @pytest.mark.parametrize("size", [(2, 3), (5, 4), (4, 9)])
@@ -157,7 +156,7 @@ def test_maps_smaller_than_a_patch(size: tuple[int, int], decode: Any, blur: int
     spec = dataclasses.replace(BASE, input_size=size, heatmap_size=size, decode=decode, blur=blur)
     crops = np.random.default_rng(1).integers(0, 256, (40, size[1], size[0], 3), np.uint8)
     points, scores = session(spec, flip=True).run(None, {"crops": crops})
-    wanted, heights = truth(crops, spec, flip=True)
+    wanted, heights = decoded(crops, spec, flip=True)
     # Not a bit pattern: a shift of 0.75 is blended in another order.
     np.testing.assert_allclose(scores, heights, atol=5e-7)
     np.testing.assert_allclose(points, wanted, atol=4e-3)
@@ -174,10 +173,10 @@ def test_no_crops_give_no_points(decode: Any) -> None:
 
 @pytest.mark.parametrize("decode", get_args(Decode)[1:])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_gives_finite_points(decode: Any, value: float) -> None:
-    # Each picture's mean is NaN or infinite: so are all its maps.
+def test_maps_that_are_not_finite_give_finite_points(decode: Any, value: float) -> None:
+    # The factor makes every map NaN or infinite.
     spec = dataclasses.replace(BASE, decode=decode)
-    network = hand_on()
+    network = identity()
     node = helper.make_node("Mul", ["image", "value"], ["heatmaps"])
     network.graph.node[0].CopyFrom(node)
     network.graph.initializer.append(numpy_helper.from_array(np.float32(value), "value"))
@@ -192,7 +191,7 @@ def test_shifts_by_parts_of_a_cell(shift: float) -> None:
     spec = dataclasses.replace(BASE, decode="dark", flip_shift=shift)
     crops = np.random.default_rng(5).integers(0, 256, (8, HEIGHT, WIDTH, 3), np.uint8)
     points, scores = session(spec, flip=True).run(None, {"crops": crops})
-    wanted, heights = truth(crops, spec, flip=True)
+    wanted, heights = decoded(crops, spec, flip=True)
     # A blend of two cells may be rounded once or twice: 2 ulp of values up to 2.
     np.testing.assert_allclose(scores, heights, atol=5e-7)
     np.testing.assert_allclose(points, wanted, atol=4e-3)
@@ -205,18 +204,18 @@ def test_bgr_and_a_mean_and_deviation_a_channel() -> None:
     crops = np.random.default_rng(9).integers(0, 256, (3, HEIGHT, WIDTH, 3), np.uint8)
     for flip in (False, True):
         points, scores = session(spec, flip=flip).run(None, {"crops": crops})
-        wanted, heights = truth(crops, spec, flip=flip)
+        wanted, heights = decoded(crops, spec, flip=flip)
         # x / std - mean / std in float32: 2 ulp of values up to 12.
         np.testing.assert_allclose(scores, heights, rtol=0, atol=4e-6)
         np.testing.assert_allclose(points, wanted, atol=1e-5)
 
 
 def test_the_same_network_gives_the_same_bytes() -> None:
-    one, two = (points_graph(hand_on(), BASE, flip=True).SerializeToString() for _ in range(2))
+    one, two = (points_graph(identity(), BASE, flip=True).SerializeToString() for _ in range(2))
     assert one == two
     assert not any(node.doc_string for node in onnx.load_from_string(one).graph.node)
 
 
-def test_a_network_with_another_input_is_refused() -> None:
+def test_a_network_with_another_input_is_rejected() -> None:
     with pytest.raises(ExportError, match="wanted one input 'image', got"):
-        points_graph(hand_on("pixels"), BASE, flip=False)
+        points_graph(identity("pixels"), BASE, flip=False)

@@ -87,11 +87,11 @@ class Slow(nn.Module):
 
     def __init__(self, clock: Clock, image_s: list[float]) -> None:
         super().__init__()
-        self._clock, self._picture_s, self.images = clock, image_s, 0
+        self._clock, self._image_s, self.images = clock, image_s, 0
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         for _ in image:
-            self._clock.now += self._picture_s[min(self.images, len(self._picture_s) - 1)]
+            self._clock.now += self._image_s[min(self.images, len(self._image_s) - 1)]
             self.images += 1
         maps = torch.zeros(len(image), 17, 16, 12)
         maps[:, :, 8, 6] = 1

@@ -13,6 +13,7 @@ import pytest
 
 from posekit import bundle
 from posekit.bundle import Bundle
+from posekit.parity import HIGH_CONFIDENCE
 from posekit.video import Coded
 from posekit_engines.ops.crop_normalize import BT601, BT709, ColorMatrix
 from posekit_engines.runtime.buffers import Layout
@@ -179,7 +180,7 @@ def test_the_command_line_decodes_on_the_gpu_and_reports_it(
     assert other["sources"][0]["notes"] == []
     assert other["persons"] == summary["persons"] > 6
     gpu, cpu = (command_line.read_points(tmp_path / name) for name in ("gpu", "cpu"))
-    shift = np.linalg.norm(gpu[..., :2] - cpu[..., :2], axis=-1)[cpu[..., 2] > 0.3]
+    shift = np.linalg.norm(gpu[..., :2] - cpu[..., :2], axis=-1)[cpu[..., 2] > HIGH_CONFIDENCE]
     assert np.median(shift) < 0.5
     assert np.percentile(shift, 95) < 4
 

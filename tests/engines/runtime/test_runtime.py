@@ -17,6 +17,7 @@ import pytest
 
 from posekit import bundle
 from posekit.bundle import Bundle
+from posekit.parity import HIGH_CONFIDENCE
 from posekit.types import ModelSpec
 from posekit_engines.kernels import THREADS
 from tests.engines.cuda_emulation import command_line, tools
@@ -237,7 +238,7 @@ def test_the_command_line_runs_it_and_reports_it(
     plain = command_line.infer_demo(with_plan, tmp_path / "cpu", "-m", model, "--device", "cpu")
     assert json.loads(plain.stdout)["persons"] == summary["persons"] > 6
     gpu, cpu = (command_line.read_points(tmp_path / name) for name in ("gpu", "cpu"))
-    shift = np.linalg.norm(gpu[..., :2] - cpu[..., :2], axis=-1)[cpu[..., 2] > 0.3]
+    shift = np.linalg.norm(gpu[..., :2] - cpu[..., :2], axis=-1)[cpu[..., 2] > HIGH_CONFIDENCE]
     assert np.median(shift) < 0.25
     assert np.percentile(shift, 95) < 2
 

@@ -104,7 +104,7 @@ def test_a_loss_with_labels_refuses_better_indicators(scene):
 def test_a_gain_with_labels_replaces_the_evidence_but_no_floor(scene):
     better = Check("PCK@0.2", hits(0.5), hits(0.9), ROWS)
     assert not scene(changed(HARMFUL["swapped"][0]), checks=(better,)).passed
-    doubtful = changes(flip=0.0, odd=0.0)
+    doubtful = changes(**dict.fromkeys(("flip", "odd"), 0.0))
     assert not decide(doubtful)[0]
     assert decide(doubtful, [gate.check_change(better)])[0]
 
