@@ -25,6 +25,7 @@ from posekit.draw import draw
 from posekit.errors import InputError
 from posekit.estimate import Estimator
 from posekit.geometry import Warp
+from posekit.parsing import number
 from posekit.session import open_session, usable_threads
 from posekit.smooth import OneEuro
 from posekit.track import Tracker
@@ -112,16 +113,21 @@ def ratios(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, dict[str
     try:
         table = {
             stage: {
-                column: round(cell["p50"] / old["stages_ms"][stage][column]["p50"], 3)
+                column: round(cell["p50"] / _positive(old["stages_ms"][stage][column]["p50"]), 3)
                 for column, cell in cells.items()
                 if old["stages_ms"].get(stage, {}).get(column, {}).get("p50")
             }
             for stage, cells in new["stages_ms"].items()
         }
-        before, after = (each["throughput"]["frames_per_s"] for each in (old, new))
+        before = _positive(old["throughput"]["frames_per_s"])
+        after = new["throughput"]["frames_per_s"]
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"compare: not what `posekit bench --json` writes ({error!r})") from error
     return {**table, "throughput": {"any": round(after / before, 3)}}
+
+
+def _positive(value: object) -> float:
+    return number(value, name="compare: a stored figure", low=1e-9, high=1e9)
 
 
 def _film(path: Path) -> Path:

@@ -18,6 +18,7 @@ import hashlib
 import io
 import json
 import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from posekit.atomic import write_atomic
 from posekit.calibration import Calibration
 from posekit.errors import BundleError, InputError, PosekitError
 from posekit.onnx_scan import check_supplied
-from posekit.parsing import parse_json, printable, shown
+from posekit.parsing import parse_json, printable, reason, shown
 from posekit.types import DetectorSpec, ModelSpec
 
 SCHEMA = 1
@@ -46,6 +47,18 @@ _FILE_HEADER = 30  # bytes before an entry's name
 _LARGEST_JSON = 1 << 24
 _LARGEST_FILE = 1 << 34
 _MANIFEST = {"name": str, "spec": dict, "parts": dict, "licences": dict, "provenance": dict}
+# What zipfile raises for a file that is none, is cut off, or whose entries are of an unknown kind.
+_NO_ZIP = (
+    zipfile.BadZipFile,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 Weights = Mapping[str, NDArray[Any]]
@@ -149,8 +162,10 @@ class Bundle:
             data = read_whole(path)
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 parts = _read_parts(archive, path)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
-            raise BundleError(f"{path}: not a posekit bundle, or damaged ({error})") from error
+        except _NO_ZIP as error:
+            raise BundleError(
+                f"{path}: not a posekit bundle, or damaged ({reason(error)})"
+            ) from error
         manifest = _check_manifest(parts, path)
         weights = _load_tensors(parts.pop("weights.safetensors"), path)
         graphs = {name: parts.pop(name) for name in sorted(parts) if name.startswith("graphs/")}
@@ -235,7 +250,9 @@ def _check_manifest(parts: dict[str, bytes], path: Path) -> dict[str, Any]:
     listed = manifest["parts"]
     if set(listed) != set(parts) - {"manifest.json"} or "weights.safetensors" not in listed:
         odd = sorted(set(listed) ^ (set(parts) - {"manifest.json"}))
-        raise BundleError(f"{path}: parts and manifest differ: {odd or 'no weights'}")
+        raise BundleError(
+            f"{path}: parts and manifest differ: {', '.join(map(shown, odd[:4])) or 'no weights'}"
+        )
     for name, digest in listed.items():
         if _sha256(parts[name]) != digest:
             raise BundleError(f"{path}: {name} is damaged (its sha256 is not the manifest's)")
@@ -263,7 +280,7 @@ def _load_tensors(data: bytes, where: object) -> dict[str, NDArray[Any]]:
     try:
         return load(data)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:  # also an unknown type
-        raise BundleError(f"{where}: tensors cannot be read ({error})") from error
+        raise BundleError(f"{where}: tensors cannot be read ({reason(error)})") from error
 
 
 def embedded() -> dict[str, Path]:

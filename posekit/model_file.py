@@ -13,7 +13,7 @@ from pathlib import Path
 from posekit.bundle import Bundle, Weights, read_whole
 from posekit.errors import BundleError, InputError
 from posekit.onnx_scan import external_initializers
-from posekit.parsing import parse_json, printable
+from posekit.parsing import parse_json, printable, reason
 from posekit.session import open_session
 from posekit.types import ModelSpec
 
@@ -67,7 +67,7 @@ def _beside(path: Path, graph: bytes) -> tuple[Weights, str]:
         ) from error
     except SafetensorError as error:
         raise BundleError(
-            f"{data}: damaged, or not written by `posekit export` ({error})"
+            f"{data}: damaged, or not written by `posekit export` ({reason(error)})"
         ) from error
 
 
@@ -76,8 +76,7 @@ def _metadata(path: Path, graph: bytes, weights: Weights) -> Mapping[str, str]:
     try:
         session = open_session(graph, weights, device="cpu", threads=1)
     except BundleError as error:
-        reason = str(error).splitlines()[0]
-        raise BundleError(f"{path}: not a whole ONNX file: {reason}") from error
+        raise BundleError(f"{path}: not a whole ONNX file: {error}") from error
     metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
     if metadata.get("outputs") != "points":
         found = f"outputs {metadata['outputs']}" if "outputs" in metadata else "no posekit metadata"

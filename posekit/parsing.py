@@ -27,6 +27,7 @@ __all__ = [
     "printable",
     "read_json",
     "read_toml",
+    "reason",
     "shown",
 ]
 
@@ -35,6 +36,7 @@ TOML_BYTES = 1 << 20
 MAX_DEPTH = 64
 _INFINITY = math.inf
 _LONGEST_SHOWN = 60
+_LONGEST_REASON = 300
 _LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # tomllib's time is quadratic in the parts of a dotted key: 100 kB of them take minutes.
 _DOTTED_KEY = r"""(?:(?:(?<![\w-])[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){%d}"""
@@ -173,6 +175,14 @@ def shown(value: object) -> str:
 def printable(text: str) -> str:
     """A text whose control characters are escaped: no name moves a terminal's cursor."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def reason(error: BaseException) -> str:
+    """Another library's error for a message: one line, escaped, its middle left out if too long."""
+    text = printable(" ".join(str(error).split())) or type(error).__name__
+    if len(text) <= _LONGEST_REASON:
+        return text
+    return f"{text[: _LONGEST_REASON // 3]} ... {text[-_LONGEST_REASON * 2 // 3 :]}"
 
 
 def _is_nested(value: object) -> bool:

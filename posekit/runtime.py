@@ -13,10 +13,10 @@ from posekit.bundle import Bundle
 from posekit.calibration import Calibration
 from posekit.errors import BundleError, EngineError, InputError
 from posekit.geometry import Warp
+from posekit.parsing import reason
 from posekit.providers import CPU, Device, run_bound
 from posekit.session import (
     filled,
-    first_line,
     fixed_batch,
     open_session,
     resolve_threads,
@@ -170,8 +170,9 @@ class Runtime:
                 run = self._narrow.run
                 results = list(self._pool.map(lambda part: run(None, {"crops": part}), parts))
         except session_errors() as error:
-            reason = f"ONNX Runtime could not run it: {first_line(error)}"
-            raise EngineError(f"{self.bundle.name}: {reason}") from error
+            raise EngineError(
+                f"{self.bundle.name}: ONNX Runtime could not run it: {reason(error)}"
+            ) from error
         joined = (
             results[0]
             if len(results) == 1

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from posekit.bundle import Weights
 from posekit.errors import BundleError, EngineError
 from posekit.onnx_scan import check_supplied
-from posekit.parsing import number
+from posekit.parsing import number, reason
 from posekit.providers import (
     CPU,
     Device,
@@ -70,14 +70,9 @@ def run_graph(session: onnxruntime.InferenceSession, crops: UInt8) -> list[NDArr
     try:
         results = [session.run(None, {name: part}) for part in parts]
     except session_errors() as error:
-        raise EngineError(f"ONNX Runtime could not run the graph: {first_line(error)}") from error
+        raise EngineError(f"ONNX Runtime could not run the graph: {reason(error)}") from error
     joined = [np.concatenate(outputs) for outputs in zip(*results, strict=True)]
     return [output[: len(crops)] for output in joined]
-
-
-def first_line(error: Exception) -> str:
-    """Why ONNX Runtime stopped: its messages go on for many lines."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def open_session(
@@ -161,10 +156,10 @@ def _start(
         return session, check_used(on, requested, session.get_providers()[0])
     except session_errors() as error:
         if requested == [CPU]:
-            raise BundleError(f"graph: ONNX Runtime cannot load it ({error})") from error
+            raise BundleError(f"graph: ONNX Runtime cannot load it ({reason(error)})") from error
         session, _ = _start(graph, options, on=Device("cpu"), requested=[CPU])
-        reason = str(error).splitlines()[0].rpartition(") ")[2]
-        return session, check_used(on, requested, CPU, reason=reason)
+        why = str(error).splitlines()[0].rpartition(") ")[2]
+        return session, check_used(on, requested, CPU, reason=why)
 
 
 def session_errors() -> tuple[type[Exception], ...]:

@@ -197,7 +197,8 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged, or not a safetensors file ({error})") from error
+        why = parsing.reason(error)
+        raise CheckpointError(f"{path}: damaged, or not a safetensors file ({why})") from error
 
 
 def _torch_load(path: Path) -> Any:
@@ -228,7 +229,7 @@ def _reason(message: str) -> str:
         )
     detail = re.search(r"WeightsUnpickler error: (.*)", message)
     line = detail[1] if detail else message.strip().partition("\n")[0]
-    return f"damaged, or not a PyTorch file ({line[:200] or 'no reason given'})"
+    return f"damaged, or not a PyTorch file ({parsing.printable(line[:200]) or 'no reason given'})"
 
 
 def arrays(tensors: Mapping[str, Tensor]) -> State:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import inspect
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -65,9 +66,9 @@ def fetch(address: str, folder: Path) -> Fetched:
     names, commit = hub.listed(revision)
     wanted = _wanted(names, file, address)
     root = folder / repository.partition("/")[2]
-    announced = hub.announced(wanted, commit)
+    announced, sizes = hub.announced(wanted, commit)
     for name in wanted:
-        hub.download(name, commit, root)
+        hub.download(name, commit, root, size=sizes[name])
     digests = {name: _sha256(root / name) for name in wanted}
     for name, digest in digests.items():
         if announced.get(name, digest) != digest:
@@ -104,9 +105,12 @@ class _Repository:
             raise CheckpointError(f"{self.address}: holds {shown(strange[0])}, no plain file name")
         return names, commit
 
-    def announced(self, names: list[str], commit: str) -> dict[str, str]:
-        """The sha256 of files for which the server says it. Raises CheckpointError: too large."""
-        found, total = {}, 0
+    def announced(self, names: list[str], commit: str) -> tuple[dict[str, str], dict[str, int]]:
+        """The sha256 of files for which the server states it, and the size of each, bytes.
+
+        Raises CheckpointError: no size, too large.
+        """
+        found, sizes = {}, {}
         for name in names:
             with self._explained():
                 url = self.client.hf_hub_url(
@@ -121,20 +125,24 @@ class _Repository:
                 whole=True,
                 error=CheckpointError,
             )
-            total += int(size)
+            sizes[name] = int(size)
             if _SHA256.fullmatch(tag):
                 found[name] = tag
-        if total > _MOST_BYTES:
+        if (total := sum(sizes.values())) > _MOST_BYTES:
             raise CheckpointError(
                 f"{self.address}: {total:,} bytes to fetch; posekit takes up to {_MOST_BYTES:,}"
             )
-        return found
+        return found, sizes
 
-    def download(self, name: str, commit: str, folder: Path) -> None:
-        """One file into the folder. Raises CheckpointError."""
+    def download(self, name: str, commit: str, folder: Path, *, size: int) -> None:
+        """One file into the folder, of `size` bytes at most. Raises CheckpointError."""
+        download = self.client.hf_hub_download
+        more = {}
+        if "tqdm_class" in inspect.signature(download).parameters:  # older ones have no hook
+            more["tqdm_class"] = _counting(self.client.utils.tqdm, f"{self.address}: {name}", size)
         with self._explained():
-            self.client.hf_hub_download(
-                self.name, name, revision=commit, local_dir=folder, endpoint=self.endpoint
+            download(
+                self.name, name, revision=commit, local_dir=folder, endpoint=self.endpoint, **more
             )
 
     @contextlib.contextmanager
@@ -145,6 +153,22 @@ class _Repository:
         except _network_errors() as error:
             reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
             raise CheckpointError(f"{self.address}: cannot be fetched: {reason}") from error
+
+
+def _counting(bar: Any, what: str, size: int) -> Any:
+    """A progress bar that ends the download it is shown beyond `size`. Raises CheckpointError."""
+    received = 0
+
+    def update(self: Any, count: float | None = 1) -> Any:
+        nonlocal received
+        received += int(count or 0)
+        if received > size:
+            raise CheckpointError(
+                f"{what}: the server sends more than the {size:,} bytes it stated"
+            )
+        return bar.update(self, count)
+
+    return type("Counting", (bar,), {"update": update})
 
 
 def _is_plain(name: str) -> bool:

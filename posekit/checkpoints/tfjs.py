@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posekit.errors import CheckpointError
-from posekit.parsing import numbers, parse_json
+from posekit.parsing import numbers, parse_json, reason
 
 _LARGEST_JSON = 1 << 24
 _STORED = {"float32": np.float32, "int32": np.int32, "bool": np.bool_}
@@ -42,7 +42,7 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
             "both"
         ) from error
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise CheckpointError(f"{path}: damaged, or not a tfjs model ({error})") from error
+        raise CheckpointError(f"{path}: damaged, or not a tfjs model ({reason(error)})") from error
 
 
 def _manifest(model: bytes, name: str) -> list[Any]:

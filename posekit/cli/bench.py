@@ -53,11 +53,12 @@ def _counts(text: str) -> tuple[int, ...]:
 
 def _read(path: Path) -> dict[str, Any]:
     from posekit.errors import InputError
+    from posekit.parsing import read_json, shown
 
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise InputError(f"--compare {path}: cannot be read as JSON ({error})") from error
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise InputError(f"--compare {path}: wanted what --json wrote, got {shown(data)}")
+    return data
 
 
 def _print(result: Mapping[str, Any]) -> None:

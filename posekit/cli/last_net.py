@@ -48,8 +48,10 @@ def run(app: Callable[[], object]) -> None:
 def _end(error: BaseException, sentence: str, code: int) -> NoReturn:
     if "--debug" in sys.argv and not isinstance(error, KeyboardInterrupt):
         raise error
-    notes = getattr(error, "__notes__", [])
-    typer.echo(f"posekit: {'; '.join([sentence, *notes])}", err=True)
+    from posekit.parsing import printable  # not before --help
+
+    text = "; ".join([sentence, *getattr(error, "__notes__", [])])
+    typer.echo(f"posekit: {printable(text)}", err=True)  # names in it may be anything
     sys.exit(code)
 
 

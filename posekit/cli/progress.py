@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import typer
 
 from posekit.cli import infer_summary, signals
+from posekit.parsing import printable
 
 if TYPE_CHECKING:
     from posekit.infer import SourceSummary
@@ -76,7 +77,7 @@ class Progress:
         typer.echo(f"posekit: watch {url}", err=True)
 
     def _announce_error(self, sentence: str) -> None:
-        typer.echo(f"posekit: {sentence}; going on with the others", err=True)
+        typer.echo(printable(f"posekit: {sentence}; going on with the others"), err=True)
 
     def report(self, summary: dict[str, Any], *, as_json: bool, quiet: bool) -> int:
         """Print what was done: JSON, a few lines, or nothing; returns the exit code.
@@ -85,11 +86,11 @@ class Progress:
         """
         for source in summary["sources"]:
             if source["unreadable"]:
-                typer.echo(infer_summary.unreadable(source), err=True)
+                typer.echo(printable(infer_summary.unreadable(source)), err=True)
         if as_json:
             typer.echo(json.dumps(summary, indent=1, ensure_ascii=False))
         elif not quiet:
-            typer.echo("\n".join(infer_summary.lines(summary)))
+            typer.echo("\n".join(map(printable, infer_summary.lines(summary))))
         if summary["interrupted"]:
             return signals.INTERRUPTED
         return 1 if summary["failed"] else 0

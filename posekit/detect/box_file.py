@@ -12,7 +12,7 @@ import numpy as np
 
 from posekit.coco import Annotation, ImageId, floats, parse_coco
 from posekit.errors import InputError, SourceError
-from posekit.parsing import JSON_BYTES, number, parse_json, shown
+from posekit.parsing import JSON_BYTES, number, parse_json, reason, shown
 from posekit.types import Boxes, Frame
 
 MAX_BOXES = 1000
@@ -202,7 +202,7 @@ def _read(path: Path) -> _Content:
                 return _json_lines(itertools.chain([first], _lines(file, first[0] + 1)), path)
             rest = file.read(JSON_BYTES + 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path}: boxes cannot be read: {error}") from error
+        raise SourceError(f"{path}: boxes cannot be read: {reason(error)}") from error
     if value is None or rest.strip():
         value = parse_json(first[1] + rest, name=str(path))
     return _coco(value, path)

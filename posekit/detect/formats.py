@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posekit.bundle import Bundle
-from posekit.errors import BundleError
+from posekit.errors import BundleError, EngineError
 from posekit.onnx_scan import check_supplied
-from posekit.session import open_session
+from posekit.parsing import reason, shown
+from posekit.session import open_session, session_errors
 from posekit.types import DetectorSpec, Float32, UInt8
 
 if TYPE_CHECKING:
@@ -81,8 +82,14 @@ class OnnxGraph:
         self._session = session
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> Outputs:
-        """The outputs by name."""
-        return dict(zip(self._names, self._session.run(self._names, dict(feed)), strict=True))
+        """The outputs by name. Raises EngineError: it cannot be run."""
+        try:
+            outputs = self._session.run(self._names, dict(feed))
+        except session_errors() as error:
+            raise EngineError(
+                f"detector: ONNX Runtime could not run it: {reason(error)}"
+            ) from error
+        return dict(zip(self._names, outputs, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,19 +105,34 @@ class Network:
     step: int = 0
 
     def run(self, canvas: UInt8) -> Found:
-        """uint8 (H, W, 3) RGB to xyxy float32 (A, 4), input px, and scores (A,)."""
+        """uint8 (H, W, 3) RGB to xyxy float32 (A, 4), input px, and scores (A,).
+
+        Raises EngineError: the graph cannot be run, or gives something else.
+        """
         height, width = canvas.shape[:2]
         first, *others = self.graph.inputs
         feed: Outputs = {first: self.planes(canvas) if self.format.raw else canvas[None]}
         for name in others:  # RT-DETR's orig_target_sizes
             feed[name] = np.array([[width, height]], np.int64)
-        return self.format.read(self.graph.run(feed), (width, height))
+        outputs = self.graph.run(feed)
+        try:
+            xyxy, scores = self.format.read(outputs, (width, height))
+        except (LookupError, TypeError, ValueError) as error:
+            raise EngineError(_unlike(outputs)) from error
+        if scores.ndim != 1 or xyxy.shape != (len(scores), 4) or xyxy.dtype.kind != "f":
+            raise EngineError(_unlike(outputs))
+        return xyxy, scores
 
     def planes(self, canvas: UInt8) -> Float32:
         """uint8 (H, W, 3) RGB as the format's float32 (1, 3, H, W)."""
         ordered = canvas[:, :, ::-1] if self.format.bgr else canvas
         planes = np.ascontiguousarray(ordered.transpose(2, 0, 1)[None], np.float32)
         return planes if self.format.scale == 1 else planes * np.float32(self.format.scale)
+
+
+def _unlike(outputs: Outputs) -> str:
+    found = ", ".join(f"{shown(name)} {array.shape}" for name, array in outputs.items())
+    return f"detector: its graph gives {found}, which are no boxes and scores: it is damaged"
 
 
 def open_bundle(

@@ -24,6 +24,7 @@ _ENDLESS = (
     "a playlist without #EXT-X-ENDLIST, which may go on for ever; give the stream's URL, or add "
     "that line to read what is there"
 )
+_NO_DECODER = "this build of PyAV has no decoder for it"
 _TEXT_FORMATS = {"tty"}  # FFmpeg draws text files as images, which is never wanted
 
 
@@ -96,6 +97,8 @@ def video_stream(container: InputContainer, source: Source) -> VideoStream:
         kinds = sorted({str(s.type) for s in container.streams}) or ["nothing"]
         found = "only a cover image" if container.streams.video else ", ".join(kinds)
         raise SourceError(f"{source.name}: no video stream in it (found {found})")
+    if not shown[0].codec_context:  # of an unknown codec: it has no width either
+        raise SourceError(f"{source.name}: {_NO_DECODER}")
     return shown[0]
 
 
@@ -143,7 +146,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (av.error.HTTPClientError, "the server refuses the request"),
     (av.error.ConnectionRefusedError, "nothing listens there (connection refused)"),
     (av.error.ConnectionResetError, "the connection was cut"),
-    (av.error.DecoderNotFoundError, "this build of PyAV has no decoder for it"),
+    (av.error.DecoderNotFoundError, _NO_DECODER),
 )
 
 

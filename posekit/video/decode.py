@@ -74,8 +74,15 @@ class Decoding:
                     self._enter(packet, stamp)
                 yield from self._decode(packet)
         except av.FFmpegError as error:
-            yield from self._decode(None)  # what the decoder still holds
+            yield from self._rest()
             raise SourceError(explain(error, self.source, self.options)) from error
+
+    def _rest(self) -> Sequence[VideoFrame] | Sequence[Surface]:
+        """What the decoder still holds; nothing where it cannot be started at all."""
+        try:
+            return self._decode(None)
+        except av.FFmpegError:
+            return []
 
     def _enter(self, packet: av.Packet[VideoStream], stamp: Stamp) -> None:
         stamp = self.timeline.enter(stamp)

@@ -65,6 +65,14 @@ def test_what_cannot_be_is_refused() -> None:
         BenchOptions(())
     with pytest.raises(InputError, match="posekit bench"):
         ratios({"stages_ms": {}}, {})
+    cell = {"stages_ms": {"crop": {"1": {"p50": 1.0}}}, "throughput": {"frames_per_s": 9.0}}
+    for wrong in (0, "9", 10**400, float("nan"), -1, None):
+        for old in (
+            {**cell, "throughput": {"frames_per_s": wrong}},
+            {**cell, "stages_ms": {"crop": {"1": {"p50": wrong or "none"}}}},
+        ):
+            with pytest.raises(InputError, match="compare: a stored figure: wanted a finite"):
+                ratios(cell, old)
     with pytest.raises(SourceError):
         bench(posekit.load("movenet-lightning", "cpu", 1, flip=False), "no-such.mp4", QUICK)
 

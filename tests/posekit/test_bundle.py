@@ -133,6 +133,26 @@ def test_entries_that_overlap_or_end_behind_the_file_are_refused_before_they_are
         Bundle.open(tmp_path / "x.posekit")
 
 
+@pytest.mark.parametrize(("field", "size"), [(28, 2), (26, 2), (14, 4), (8, 2), (6, 2), (4, 2)])
+@pytest.mark.parametrize("value", [0, 1, 200, 0xFFFF, 0xFFFFFFFF])
+def test_a_local_header_that_differs_is_one_printable_sentence(
+    sample: Bundle, tmp_path: Path, field: int, size: int, value: int
+) -> None:
+    """Lengths, checksum, method, flags and version of the last entry, which zipfile trusts."""
+    data = sample.to_bytes()
+    at = data.rindex(b"PK\x03\x04") + field
+    number = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+    (tmp_path / "x.posekit").write_bytes(data[:at] + number + data[at + size :])
+    found, message = None, ""
+    try:
+        found = Bundle.open(tmp_path / "x.posekit")
+    except BundleError as error:
+        message = str(error)
+    assert message.isprintable()
+    assert len(message) < 400 + len(str(tmp_path))
+    assert found is None or found.manifest() == sample.manifest()
+
+
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(sample: Bundle, tmp_path: Path) -> None:
     parts = {**entries(sample.to_bytes()), "adapt.json": bytes(50_000_000)}
     (tmp_path / "bomb.posekit").write_bytes(rebuilt(parts, zipfile.ZIP_DEFLATED))

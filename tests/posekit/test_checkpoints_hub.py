@@ -209,3 +209,17 @@ def test_more_bytes_than_a_model_has_are_not_fetched(
     with pytest.raises(CheckpointError, match="bytes to fetch; posekit takes up to"):
         fetch("hf://some/model", tmp_path / "inner")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_sends_more_than_it_stated_is_cut_off(
+    server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """huggingface_hub itself takes all of it and compares the sizes then."""
+    sent = 1 << 27
+    files = {"config.json": b"{}", "model.safetensors": bytes(sent)}
+    monkeypatch.setitem(REPOSITORIES, "some/weights", files)
+    monkeypatch.setitem(ANNOUNCED, "size", "2")
+    with pytest.raises(CheckpointError, match=r"sends more than the 2 bytes it stated"):
+        fetch("hf://some/weights", tmp_path)
+    stored = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    assert stored < sent / 2

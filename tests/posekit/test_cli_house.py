@@ -133,3 +133,17 @@ def test_doctor_ends_with_three_where_two_runtimes_collide(
     )
     assert run.returncode == 3
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in run.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such names there")
+def test_control_characters_in_names_are_shown_escaped(tmp_path: Path) -> None:
+    """A name never moves the cursor, colors the terminal or makes a line of its own."""
+    name = tmp_path / "a\x1b[2J\r\nb.mp4"
+    for content in (None, b"text", b""):
+        if content is not None:
+            name.write_bytes(content)
+        run = posekit("infer", str(name), "-o", str(tmp_path / "out"))
+        assert run.returncode == 1
+        assert "a\\x1b[2J\\r\\nb.mp4" in run.stderr
+        assert run.stderr.isascii()
+        assert run.stderr.removesuffix("\n").isprintable()

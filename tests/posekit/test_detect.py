@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from posekit.bundle import Bundle
 from posekit.detect import Detector, full_frame
 from posekit.detect.detector import _suppress
-from posekit.errors import BundleError, InputError
+from posekit.errors import BundleError, EngineError, InputError
 from posekit.geometry import box_iou
 from posekit.types import Boxes, DetectorSpec, Frame
 from tests.assets import shared, shipped
@@ -199,3 +199,51 @@ def test_the_full_frame_covers_every_pixel():
     boxes = full_frame(Frame(np.zeros((3, 5, 3), np.uint8)))
     assert boxes.xyxy.tolist() == [[-0.5, -0.5, 4.5, 2.5]]
     assert boxes.scores.tolist() == [1]
+
+
+def giving(boxes, scores, name="boxes", nodes=()) -> Detector:
+    """A detector whose graph gives these tables, whatever the image."""
+    constants = {"one": np.array(boxes, np.float32), "sure": np.array(scores, np.float32)}
+    identities = [
+        helper.make_node("Identity", ["one"], [name]),
+        helper.make_node("Identity", ["sure"], ["scores"]),
+    ]
+    shapes = {name: np.shape(boxes), "scores": np.shape(scores)}
+    model = as_model(
+        nodes or identities,
+        constants,
+        {"image": (TensorProto.UINT8, [1, 64, 64, 3])},
+        {key: (TensorProto.FLOAT, shape) for key, shape in shapes.items()},
+    )
+    return Detector(Bundle("odd", DetectorSpec("odd", (64, 64)), {}, {"detect": model}))
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scores", "name"),
+    [
+        ([[[4, 4, 40]]], [[0.9]], "boxes"),
+        ([[[4, 4, 40, 40]]], [[0.9, 0.8]], "boxes"),
+        ([[[4, 4, 40, 40]]], [[[0.9]]], "boxes"),
+        ([[[4, 4, 40, 40]]], [[0.9]], "others"),
+    ],
+)
+def test_a_graph_that_gives_no_boxes_is_one_sentence(boxes, scores, name):
+    with pytest.raises(EngineError, match=r"gives '\w+' \(1, .*, which are no boxes and scores"):
+        giving(boxes, scores, name)(Frame(np.zeros((64, 64, 3), np.uint8)))
+
+
+def test_a_graph_that_stops_while_it_runs_is_one_sentence():
+    """It makes as many boxes of one score as the image's brightest value says."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["floats"], ["most"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Cast", ["most"], ["shape"], to=TensorProto.INT64),
+        helper.make_node("Identity", ["one"], ["boxes"]),
+        helper.make_node("Expand", ["sure", "shape"], ["scores"]),
+    ]
+    detector = giving([[[4, 4, 40, 40]]], [[0.9, 0.8]], nodes=nodes)
+    with pytest.raises(
+        EngineError, match=r"^detector: ONNX Runtime could not run it: \S"
+    ) as caught:
+        detector(Frame(np.full((64, 64, 3), 7, np.uint8)))
+    assert str(caught.value).isprintable()

@@ -196,3 +196,14 @@ def test_hostile_files_are_one_sentence(tmp_path, content, message):
         BoxFile(write(tmp_path / "boxes.json", content))
     assert len(str(caught.value)) < 400 + len(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_boxes_without_width_or_height_are_left_out_and_counted(tmp_path):
+    """Also coordinates as shares of the frame, all of which are below 1 px."""
+    boxes = [[5, 5, 5, 30], [5, 5, 30, 5], [0.1, 0.2, 0.6, 0.9], [5, 5, 30, 40]]
+    rows = [{"frame": n, "boxes": boxes if n else boxes[:1]} for n in range(3)]
+    found = BoxFile(write(tmp_path / "b.jsonl", "\n".join(map(json.dumps, rows))))
+    assert [found.boxes(n).xyxy.tolist() for n in range(3)] == [[], [boxes[3]], [boxes[3]]]
+    assert [note.partition(": ")[2] for note in found.notes] == [
+        "7 boxes narrower or lower than 1 px are left out; coordinates are pixels"
+    ]

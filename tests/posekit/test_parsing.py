@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posekit.errors import BundleError, PosekitError, RecipeError
-from posekit.parsing import number, numbers, parse_json, parse_toml, read_json, read_toml, shown
+from posekit.parsing import (
+    number,
+    numbers,
+    parse_json,
+    parse_toml,
+    read_json,
+    read_toml,
+    reason,
+    shown,
+)
 
 _DEEP = 100_000  # far beyond Python's own recursion limit
 
@@ -160,3 +169,12 @@ def test_a_value_in_a_message_is_short_and_has_no_control_characters(value: obje
     assert len(text) <= 250
     assert text.isascii()
     assert text.isprintable()
+
+
+def test_the_reason_of_another_library_is_one_short_printable_line() -> None:
+    assert reason(ValueError("a\n  b\x1b[2J")) == "a b\\x1b[2J"
+    assert reason(EOFError()) == "EOFError"
+    long = reason(ValueError("begin " + "x" * 5000 + " end"))
+    assert long.startswith("begin ")
+    assert long.endswith(" end")
+    assert len(long) < 320

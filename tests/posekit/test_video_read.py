@@ -11,6 +11,10 @@ import pytest
 
 from posekit.errors import InputError, SourceError
 from posekit.video import ReadOptions, read
+from posekit.video.container import open_input, video_stream
+from posekit.video.decode import Decoding
+from posekit.video.packets import timeline_of
+from posekit.video.sources import resolve
 from tests.assets import shared
 from tests.clips import make_clip, make_sound, number_of, numbered
 
@@ -332,3 +336,24 @@ def test_seeking_in_a_real_video_lands_on_the_frame() -> None:
             if index == 150:
                 np.testing.assert_array_equal(got[0].image, frame.to_ndarray(format="rgb24"))
                 break
+
+
+def test_a_decoder_that_cannot_be_started_is_one_sentence(tmp_path: Path) -> None:
+    """As for lack of memory or threads: FFmpeg refuses again when the decoder is drained."""
+    source, options = resolve(make_clip(tmp_path / "clip.mp4", 3)), ReadOptions()
+    with open_input(source, options) as container:
+        stream = video_stream(container, source)
+        stream.codec_context.options = {"max_pixels": "none"}
+        decoding = Decoding(container, stream, source, options, timeline_of(container, stream))
+        with pytest.raises(SourceError, match=r"clip\.mp4: "):
+            list(decoding)
+
+
+@pytest.mark.parametrize(("name", "mark"), [("a.mp4", b"avc1"), ("a.avi", b"H264")])
+def test_a_codec_that_no_one_knows_is_one_sentence(name: str, mark: bytes, tmp_path: Path) -> None:
+    path = make_clip(tmp_path / name, 3)
+    data = path.read_bytes()
+    assert mark in data
+    path.write_bytes(data.replace(mark, b"zzzz"))
+    with pytest.raises(SourceError, match=r"this build of PyAV has no decoder for it"):
+        read(path)

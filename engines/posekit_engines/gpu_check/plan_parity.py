@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
-import json
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from posekit.bundle import Bundle
-from posekit.errors import InputError
+from posekit.errors import BundleError, InputError
 from posekit.geometry import Warp
 from posekit.parity import compare
+from posekit.parsing import number, parse_json
 from posekit.types import Float32, UInt8
 from posekit_engines.cuda.device import Device
 from posekit_engines.gpu_check.plans import PlanSource, open_gpu_runtime, plan_summary
@@ -54,10 +55,23 @@ def largest_mean_px(figures: dict[str, Any]) -> float:
 
 
 def budget(bundle: Bundle) -> dict[str, float]:
-    """FP16's budget plus the bundle's own deviation from its source, px."""
-    own = json.loads(bundle.extras.get("parity.json", b"{}")).get("flip", {})
+    """FP16's budget plus the bundle's own deviation from its source, px. Raises BundleError."""
+    where = f"{bundle.name}: parity.json"
+    stored = parse_json(bundle.extras.get("parity.json", b"{}"), name=where, error=BundleError)
+    own = stored.get("flip", {}) if isinstance(stored, dict) else None
+    if not isinstance(own, dict):
+        raise BundleError(f"{where}: damaged: wanted a table of graphs")
     allowed = {"mean_px": BUDGET.mean_px, "p99_px": BUDGET.p99_px or BUDGET.mean_px}
-    return {name: round(px + float(own.get(name, 0.0)), 5) for name, px in allowed.items()}
+    return {
+        name: round(px + _deviation(own.get(name, 0.0), f"{where}: {name}", bundle), 5)
+        for name, px in allowed.items()
+    }
+
+
+def _deviation(value: object, name: str, bundle: Bundle) -> float:
+    """A stored deviation, px, at most the crop's diagonal. Raises BundleError."""
+    diagonal = math.hypot(*bundle.spec.input_size)
+    return number(value, name=name, low=0, high=diagonal, error=BundleError)
 
 
 def over_budget(figures: dict[str, Any]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from posekit.atomic import write_atomic
 from posekit.bundle import Bundle
 from posekit.errors import SourceError
+from posekit.parsing import read_json
 from posekit_engines.cuda import nvrtc
 from posekit_engines.trt.library import Gpu, check_supported, is_rtx, library
 from posekit_engines.trt.plan import (
@@ -28,6 +28,8 @@ from posekit_engines.trt.plan import (
     requirements,
     slug,
 )
+
+_LARGEST_JSON = 1 << 20
 
 
 def find(
@@ -85,7 +87,7 @@ def cache_dir() -> Path:
 def _cached(key: str) -> Iterator[PlanFile]:
     path = cache_dir() / f"{key}.plan"
     with contextlib.suppress(OSError, ValueError):
-        metadata = json.loads(path.with_suffix(".json").read_bytes())
+        metadata = _read(path.with_suffix(".json"))
         if isinstance(metadata, dict):
             yield PlanFile(key, path.read_bytes(), metadata, "cache", path)
 
@@ -95,7 +97,7 @@ def find_matching(bundle: Bundle, wanted: Metadata) -> list[PlanFile]:
     found = {each.key: each for each in plans_in(bundle)}
     for path in sorted(cache_dir().glob("*.json")):
         with contextlib.suppress(OSError, ValueError):
-            if _matches(json.loads(path.read_bytes()), wanted):
+            if _matches(_read(path), wanted):
                 found |= {each.key: each for each in _cached(path.stem)}
     return [
         each
@@ -103,6 +105,11 @@ def find_matching(bundle: Bundle, wanted: Metadata) -> list[PlanFile]:
         if _matches(each.metadata, wanted)
         and hashlib.sha256(each.data).hexdigest() == each.metadata.get("sha256")
     ]
+
+
+def _read(path: Path) -> Any:
+    """Metadata of a plan in the cache. Raises InputError, which is a ValueError."""
+    return read_json(path, max_bytes=_LARGEST_JSON)
 
 
 def _matches(metadata: Any, wanted: Metadata) -> bool:

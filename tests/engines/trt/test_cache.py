@@ -20,7 +20,7 @@ from posekit.bundle import Bundle
 from posekit.errors import BundleError, DeviceError, MissingExtraError
 from posekit_engines.trt import make
 from posekit_engines.trt.build import plan_for
-from posekit_engines.trt.cache import find, with_plans
+from posekit_engines.trt.cache import find, find_matching, with_plans
 from posekit_engines.trt.library import RTX_CAPABILITIES, library
 from posekit_engines.trt.plan import PlanFile, PlanOptions, key_of, mismatch, requirements
 from tests.assets import ROOT
@@ -275,3 +275,15 @@ def test_finding_a_plan_needs_neither_torch_nor_onnx() -> None:
     )
     environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'engines'}"}
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "3", "null", '{"a": NaN}', "\xff"])
+def test_cached_metadata_that_is_no_table_is_no_plan(
+    text: str, lightning: Bundle, cache: Path
+) -> None:
+    wanted = requirements(lightning, FakeGpu(), named(), options=PlanOptions())
+    cache.mkdir(parents=True)
+    (cache / f"{key_of(wanted)}.json").write_bytes(text.encode("latin-1"))
+    (cache / f"{key_of(wanted)}.plan").write_bytes(b"plan")
+    assert find(lightning, FakeGpu(), trt=named()) is None
+    assert find_matching(lightning, dict(wanted)) == []
