@@ -210,7 +210,7 @@ def _read_parts(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
     parts: dict[str, bytes] = {}
     for entry in archive.infolist():
         if not _PART.fullmatch(entry.filename) or entry.filename in parts:
-            raise BundleError(f"{path}: holds {entry.filename!r}, which no bundle does")
+            raise BundleError(f"{path}: holds {shown(entry.filename)}, which no bundle does")
         parts[entry.filename] = archive.read(entry)
     if "manifest.json" not in parts:
         raise BundleError(f"{path}: a zip without manifest.json, so not a posekit bundle")
@@ -226,11 +226,11 @@ def check_entries(
     for entry, following in zip(entries, starts, strict=True):
         stored = entry.compress_type == zipfile.ZIP_STORED
         if not stored or entry.file_size != entry.compress_size:
-            raise error(f"{where}: {entry.filename!a} is compressed; its parts never are")
+            raise error(f"{where}: {shown(entry.filename)} is compressed; its parts never are")
         # In the file each has a header of its own, its name, then its bytes.
         size = _FILE_HEADER + len(entry.orig_filename) + entry.compress_size
         if entry.header_offset + size > following:
-            raise error(f"{where}: damaged: its entries overlap at {entry.filename!a}")
+            raise error(f"{where}: damaged: its entries overlap at {shown(entry.filename)}")
 
 
 def _check_manifest(parts: dict[str, bytes], path: Path) -> dict[str, Any]:

@@ -140,11 +140,19 @@ class Runtime:
 
         On a CPU the crops are shared among the threads. Raises InputError, EngineError.
         """
+        count = len(self.spec.skeleton)
         if len(crops) == 0:
-            count = len(self.spec.skeleton)
             return np.zeros((0, count, 2), np.float32), np.zeros((0, count), np.float32)
-        points, scores = self.run(crops)
-        return points, scores
+        outputs = self.run(crops)
+        wanted = (len(crops), count)
+        fits = len(outputs) == 2 and outputs[0].shape == (*wanted, 2) and outputs[1].shape == wanted
+        if not fits:
+            given = ", ".join(str(each.shape) for each in outputs[:4])
+            raise EngineError(
+                f"{self.bundle.name}: its graph gives {given}; wanted points and scores of {count} "
+                "keypoints: it is damaged, or made for something else"
+            )
+        return outputs[0], outputs[1]
 
     def run(self, crops: UInt8) -> list[Float32]:
         """The graph's outputs for one crop or more, as `infer` takes them.

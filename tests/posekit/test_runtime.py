@@ -175,3 +175,22 @@ def test_a_graph_that_fails_while_it_runs_is_one_sentence(lightning: Bundle) -> 
     with pytest.raises(EngineError, match="could not run it") as caught:
         runtime.infer(lightning.reference["crops"])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "names", [["points"], ["points", "scores", "scores"], ["scores", "points"]]
+)
+def test_a_graph_with_other_outputs_is_one_sentence(names: list[str], lightning: Bundle) -> None:
+    model = onnx.load_model_from_string(lightning.graphs["plain"])
+    first, second = ("points", "scores")
+    given = {each.name: each for each in model.graph.output}
+    chosen = dict(zip((first, second), given.values(), strict=True))
+    again = onnx.helper.make_node("Identity", [chosen[second].name], ["again"])
+    model.graph.node.append(again)
+    third = onnx.helper.make_tensor_value_info("again", onnx.TensorProto.FLOAT, None)
+    outputs = [chosen[name] for name in names[:2]] + [third] * (len(names) > 2)
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+    changed = dataclasses.replace(lightning, graphs={"plain": model.SerializeToString()})
+    with pytest.raises(EngineError, match=r"its graph gives .* wanted points and scores of 17"):
+        Runtime(changed, device="cpu", threads=1, flip=False).infer(lightning.reference["crops"])
