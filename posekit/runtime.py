@@ -140,7 +140,7 @@ class Runtime:
 
         On a CPU the crops are shared among the threads. Raises InputError, EngineError.
         """
-        count = len(self.spec.skeleton)
+        count = len(self.spec.skeleton.keypoints)
         if len(crops) == 0:
             return np.zeros((0, count, 2), np.float32), np.zeros((0, count), np.float32)
         outputs = self.run(crops)
