@@ -99,6 +99,8 @@ def open_session(
     on = Device.of(device)
     requested = wanted(on, onnxruntime.get_available_providers(), tensorrt=tensorrt)
     session, note = _start(graph, options, on=on, requested=requested)
+    if not (taken := session.get_inputs()) or not taken[0].shape:
+        raise BundleError("graph: takes no images: it is damaged")
     session.kept_weights = arrays  # ONNX Runtime reads them in place
     session.notes = [note] if note else []
     return session

@@ -51,6 +51,7 @@ _UNREADABLE = (
     struct.error,
     RecursionError,
     MemoryError,
+    zipfile.BadZipFile,
 )
 
 

@@ -104,6 +104,16 @@ def test_a_truncated_file_is_refused(share: float, tmp_path: Path) -> None:
         checkpoints.load(path)
 
 
+def test_a_zip_whose_directory_is_damaged_is_refused(tmp_path: Path) -> None:
+    path = saved(renamed(blank("simple-baseline-r18"), FLAT), tmp_path / "odd.pth")
+    path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK\x01\x03", 1))
+    with pytest.raises(
+        CheckpointError, match=r"odd\.pth: damaged, or not a PyTorch file"
+    ) as caught:
+        checkpoints.load(path)
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [

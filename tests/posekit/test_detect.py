@@ -247,3 +247,15 @@ def test_a_graph_that_stops_while_it_runs_is_one_sentence():
     ) as caught:
         detector(Frame(np.full((64, 64, 3), 7, np.uint8)))
     assert str(caught.value).isprintable()
+
+
+def test_a_graph_that_takes_nothing_is_refused():
+    table = {"one": np.array([[[4, 4, 40, 40]]], np.float32), "sure": np.ones((1, 1), np.float32)}
+    nodes = [
+        helper.make_node("Identity", ["one"], ["boxes"]),
+        helper.make_node("Identity", ["sure"], ["scores"]),
+    ]
+    outputs = {"boxes": (TensorProto.FLOAT, [1, 1, 4]), "scores": (TensorProto.FLOAT, [1, 1])}
+    graph = as_model(nodes, table, {}, outputs)
+    with pytest.raises(BundleError, match="takes no images"):
+        Detector(Bundle("none", DetectorSpec("none", (64, 64)), {}, {"detect": graph}))

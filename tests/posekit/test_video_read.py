@@ -1,6 +1,8 @@
 """Files as frames: each one, once, in order, upright, with its own time."""
 
 import os
+import subprocess
+import sys
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -11,10 +13,6 @@ import pytest
 
 from posekit.errors import InputError, SourceError
 from posekit.video import ReadOptions, read
-from posekit.video.container import open_input, video_stream
-from posekit.video.decode import Decoding
-from posekit.video.packets import timeline_of
-from posekit.video.sources import resolve
 from tests.assets import shared
 from tests.clips import make_clip, make_sound, number_of, numbered
 
@@ -338,15 +336,41 @@ def test_seeking_in_a_real_video_lands_on_the_frame() -> None:
                 break
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is limited there")
 def test_a_decoder_that_cannot_be_started_is_one_sentence(tmp_path: Path) -> None:
-    """As for lack of memory or threads: FFmpeg refuses again when the decoder is drained."""
-    source, options = resolve(make_clip(tmp_path / "clip.mp4", 3)), ReadOptions()
-    with open_input(source, options) as container:
-        stream = video_stream(container, source)
-        stream.codec_context.options = {"max_pixels": "none"}
-        decoding = Decoding(container, stream, source, options, timeline_of(container, stream))
-        with pytest.raises(SourceError, match=r"clip\.mp4: "):
-            list(decoding)
+    """There is no room for its threads' stacks: FFmpeg refuses again when it is drained."""
+    clip = make_clip(tmp_path / "clip.mp4", 3)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_ROOM, str(clip)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.stdout.startswith(f"refused: {clip}: cannot be read"), done.stdout + done.stderr
+
+
+WITHOUT_ROOM = """
+import re, resource, sys
+from pathlib import Path
+from posekit.errors import SourceError
+from posekit.video import ReadOptions
+from posekit.video.container import open_input, video_stream
+from posekit.video.decode import Decoding, use_threads
+from posekit.video.packets import timeline_of
+from posekit.video.sources import resolve
+source, options = resolve(sys.argv[1]), ReadOptions()
+container = open_input(source, options)
+stream = video_stream(container, source)
+use_threads(stream, 16, ahead=True)
+decoding = Decoding(container, stream, source, options, timeline_of(container, stream))
+taken = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
+resource.setrlimit(resource.RLIMIT_AS, (taken + (20 << 20), -1))
+try:
+    list(decoding)
+except SourceError as error:
+    print("refused:", error)
+"""
 
 
 @pytest.mark.parametrize(("name", "mark"), [("a.mp4", b"avc1"), ("a.avi", b"H264")])
