@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -43,6 +45,21 @@ def run(app: Callable[[], object]) -> None:
         _end(error, _described(error), 1)
     finally:
         signals.finish()
+        _end_around_readers()
+
+
+def _end_around_readers() -> None:
+    """End the process at once where FFmpeg still waits for a network in a thread.
+
+    PyAV takes Python's lock in FFmpeg's callbacks, which crashes while Python shuts down.
+    """
+    error = sys.exc_info()[1]
+    waiting = any(thread.name.startswith("read ") for thread in threading.enumerate())
+    if waiting and (error is None or isinstance(error, SystemExit)):
+        code = 0 if error is None else error.code
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
 
 
 def _end(error: BaseException, sentence: str, code: int) -> NoReturn:

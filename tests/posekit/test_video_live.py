@@ -226,7 +226,7 @@ def reading() -> list[threading.Thread]:
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_ctrl_c_ends_a_reader_that_waits() -> None:
     program = """
-        import sys
+        import os, sys
         from posekit.video import ReadOptions, container, read
         try:
             with read(sys.argv[1], options=ReadOptions(live="all", timeout_s=60)) as reader:
@@ -234,7 +234,8 @@ def test_ctrl_c_ends_a_reader_that_waits() -> None:
                 for frame in reader:
                     pass
         except KeyboardInterrupt:
-            sys.exit(130)
+            sys.stderr.flush()
+            os._exit(130)  # FFmpeg waits in its thread: Python's own shutdown may crash around it
         """
     stall = Stall()
     with http_server(stall) as url:
@@ -255,6 +256,38 @@ def test_ctrl_c_ends_a_reader_that_waits() -> None:
     assert process.returncode == 130, errors
     assert time.monotonic() - began < 6.5
     assert errors == ""
+
+
+def test_ctrl_c_ends_infer_on_a_stream_that_stalls(tmp_path: Path) -> None:
+    """With its own exit code, although FFmpeg still waits for the network in its thread."""
+    stall = Stall()
+    with http_server(stall) as url:
+        arguments = ["infer", f"{url}/live.ts", "-o", str(tmp_path / "out"), "--no-video"]
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "posekit",
+                *arguments,
+                "-m",
+                "movenet-lightning",
+                "--boxes",
+                "full",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        while not list(tmp_path.glob("out/.*.jsonl.*.partial")):  # the first frames are written
+            assert process.poll() is None
+            time.sleep(0.1)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        stall.released.set()
+    assert process.returncode == 130, errors
+    assert time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "ts"])
