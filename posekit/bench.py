@@ -66,6 +66,7 @@ class BenchOptions:
             raise InputError(
                 f"--persons {self.persons}: wanted numbers from 1 to 1000, as in 1,8,32"
             )
+        number(self.cell_s, name="bench: cell_s", low=0, high=3600)
         if self.cell_s <= 0 or min(self.least, self.frames, self.passes) < 1 or self.warm_up < 0:
             raise InputError("bench: wanted cell_s > 0, least, frames and passes >= 1")
 

@@ -17,6 +17,7 @@ from posekit import video
 from posekit.detect import MAX_BOXES
 from posekit.errors import InputError
 from posekit.geometry import Warp
+from posekit.parsing import number
 from posekit.runtime import PoseRuntime
 from posekit.smooth import OneEuro
 from posekit.track import Tracker, strength_of
@@ -46,6 +47,13 @@ class EstimateOptions:
     views: int | None = None
     track: bool = True
     smooth: bool = True
+
+    def __post_init__(self) -> None:
+        number(self.min_score, name="min_score")
+        for name in ("detect_every", "frames_per_batch"):
+            number(getattr(self, name), name=name, low=1, whole=True)
+        if self.max_persons is not None:
+            number(self.max_persons, name="max_persons", low=1, whole=True)
 
 
 class Estimator:

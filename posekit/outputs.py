@@ -18,6 +18,7 @@ from posekit.atomic import AtomicFile, AtomicFolder, check_free, explained
 from posekit.draw import draw
 from posekit.errors import SourceError
 from posekit.mjpeg import MjpegServer
+from posekit.parsing import number
 from posekit.types import Frame, Poses
 from posekit.write import Header, Writers
 
@@ -41,6 +42,9 @@ class OutputOptions:
     codec: video.Codec = "h264"
     overwrite: bool = False
     segment_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        number(self.segment_s, name="segment_s", low=1e-3)
 
 
 def output_paths(options: OutputOptions, source: video.Source) -> list[Path]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from posekit.bundle import SUFFIX
 from posekit.errors import InputError
+from posekit.parsing import number
 from posekit.types import Decode
 
 Outputs = Literal["points", "heatmaps", "raw"]
@@ -93,6 +94,8 @@ class ExportOptions:
 
     def check_for(self, target: Target) -> None:
         """Raises InputError where the options contradict one another or the target."""
+        if self.budget_px is not None:
+            number(self.budget_px, name="--budget", low=0, high=1e4)
         if self.batch is not None and self.batch < 1:
             raise InputError(f"--batch {self.batch}: wanted 1 or more")
         if self.affine and self.outputs != "points":
