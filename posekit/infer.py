@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -191,6 +191,9 @@ def _run_each(jobs: list[_Job], stop: threading.Event) -> None:
                 if job not in live and not stop.is_set():
                     job.run(alone=len(jobs) == 1)
             for future in futures:
+                # in pieces: a signal that arrives in another thread does not end a longer wait
+                while not future.done():
+                    wait([future], _WAKE_S)
                 future.result()
         except BaseException:
             stop.set()  # or the pool would wait for the other live sources for ever
