@@ -5,7 +5,6 @@ import itertools
 import os
 import signal
 import socket
-import subprocess
 import sys
 import textwrap
 import threading
@@ -19,6 +18,7 @@ from posekit.errors import SourceError
 from posekit.mjpeg import MjpegServer
 from posekit.video import ReadOptions, container, read
 from tests.clips import make_clip, number_of, numbered
+from tests.processes import start, wait_until
 from tests.streams import RtspCamera, http_server, send_file, send_transport_stream
 
 
@@ -239,13 +239,7 @@ def test_ctrl_c_ends_a_reader_that_waits() -> None:
         """
     stall = Stall()
     with http_server(stall) as url:
-        process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(program), f"{url}/live.ts"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-        )
+        process = start(f"{url}/live.ts", program=textwrap.dedent(program))
         assert process.stdout is not None
         assert process.stdout.readline() == "open\n"
         time.sleep(0.5)
@@ -262,26 +256,11 @@ def test_ctrl_c_ends_infer_on_a_stream_that_stalls(tmp_path: Path) -> None:
     """With its own exit code, although FFmpeg still waits for the network in its thread."""
     stall = Stall()
     with http_server(stall) as url:
-        arguments = ["infer", f"{url}/live.ts", "-o", str(tmp_path / "out"), "--no-video"]
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "posekit",
-                *arguments,
-                "-m",
-                "movenet-lightning",
-                "--boxes",
-                "full",
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
+        arguments = ["infer", f"{url}/live.ts", "-o", tmp_path / "out", "--no-video"]
+        process = start(*arguments, "-m", "movenet-lightning", "--boxes", "full")
+        wait_until(  # the first frames are written
+            lambda: process.poll() is not None or list(tmp_path.glob("out/.*.jsonl.*.partial"))
         )
-        while not list(tmp_path.glob("out/.*.jsonl.*.partial")):  # the first frames are written
-            assert process.poll() is None
-            time.sleep(0.1)
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
