@@ -101,7 +101,7 @@ def bench(
         "machine": _machine(),
         "stages_ms": {name: stages[name] for name in STAGES if name in stages},
         "throughput": throughput,
-        "peak_memory_mb": _peak_memory_mb(),
+        "peak_memory_mb": peak_memory_mb(),
         "seconds": round(time.perf_counter() - started, 1),
     }
 
@@ -322,7 +322,7 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _peak_memory_mb() -> float | None:
+def peak_memory_mb() -> float | None:
     """Peak resident memory of this process, MB; None on systems without a figure."""
     if sys.platform == "win32":
         return None

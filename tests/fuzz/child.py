@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 from typing import TextIO
 
+from posekit.bench import peak_memory_mb
 from tests.fuzz import kinds
 
 LIMIT = 2 << 30
@@ -63,8 +64,7 @@ def _sentence(result: str, number: int, text: str) -> tuple[str, int, str]:
 
 def _tell(out: TextIO, *values: object) -> None:
     """A line of JSON; last the most memory of this process so far, MB."""
-    most_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    print(json.dumps([*values, most_mb]), file=out)
+    print(json.dumps([*values, round(peak_memory_mb() or 0)]), file=out)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def test_what_cannot_be_is_refused() -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what Linux reports of a process")
 def test_peak_memory_is_this_process_s_and_not_its_parent_s() -> None:
-    child = "from posekit.bench import _peak_memory_mb as mb; print(mb())"
+    child = "from posekit.bench import peak_memory_mb as mb; print(mb())"
     parent = (
         "import subprocess, sys; held = bytearray(b'x' * (900 << 20)); "
         f"subprocess.run([sys.executable, '-c', {child!r}], check=True)"

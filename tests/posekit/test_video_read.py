@@ -338,10 +338,19 @@ def test_seeking_in_a_real_video_lands_on_the_frame() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is limited there")
 def test_a_decoder_that_cannot_be_started_is_one_sentence(tmp_path: Path) -> None:
-    """There is no room for its threads' stacks: FFmpeg refuses again when it is drained."""
+    """There is no room for its threads' stacks: FFmpeg refuses again when it is drained.
+
+    The size of a stack is set here: with an unlimited one glibc takes small stacks, which fit.
+    """
     clip = make_clip(tmp_path / "clip.mp4", 3)
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_ROOM, str(clip)],
+        [
+            "sh",
+            "-c",
+            f'ulimit -s 65536; exec \'{sys.executable}\' -c "$0" "$1"',
+            WITHOUT_ROOM,
+            clip,
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import resource
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from posekit.bench import peak_memory_mb
 from posekit.bundle import Bundle
 from posekit.version import __version__
 from posekit_finetune.assess.gate import Verdict
@@ -80,12 +80,11 @@ def networks(source: Bundle, options: RunOptions) -> str:
 
 def run_cost(started: float, loop: Loop) -> dict[str, Any]:
     """Steps, seconds since `started` (time.perf_counter), and memory."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "steps": loop.step,
         "learning_s": round(loop.seconds, 1),
         "seconds": round(time.perf_counter() - started, 1),
-        "peak_memory_mb": round(peak / 1e6),
+        "peak_memory_mb": peak_memory_mb(),
     }
 
 
