@@ -61,6 +61,7 @@ class Run:
     after: Indicators | None = None
     verdict: Verdict | None = None
     history: Sequence[MonitorReading] = ()
+    headline: str = ""
 
 
 def write(html_path: Path, json_path: Path, run: Run, *, images: bool = True) -> None:
@@ -78,6 +79,7 @@ def summary(run: Run) -> dict[str, Any]:
     contents = {
         "title": run.title,
         "result": run.reason,
+        "headline": run.headline,
         "labels_used": run.facts.get("labels used", "none"),
         "verdict": None if run.verdict is None else run.verdict.to_dict(),
         "facts": dict(run.facts),
