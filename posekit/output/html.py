@@ -19,8 +19,9 @@ margin:1.5em auto;padding:0 16px;color:#1f2328;background:#fff;overflow-wrap:any
 h1{font-size:1.5em;line-height:1.25}h2{font-size:1.2em;margin:1.6em 0 .4em}h3{font-size:1em}
 table{border-collapse:collapse;font-size:14px}.scroll{overflow-x:auto;margin:.8em 0}
 td,th{padding:.25em .7em;text-align:right;border-bottom:1px solid #d8dee4;vertical-align:top;
-overflow-wrap:normal}td:first-child,th:first-child,.left td,.left th{text-align:left}
-.left td{overflow-wrap:anywhere;min-width:4.5em}
+overflow-wrap:normal;white-space:nowrap}td:first-child,.left td,.left th{white-space:normal}
+td:first-child,th:first-child,.left td,.left th{text-align:left}
+.scroll td:first-child{min-width:8em}.left td:last-child{overflow-wrap:anywhere;min-width:9em}
 img,svg{max-width:100%;height:auto;vertical-align:top}
 svg text{font:12px system-ui,sans-serif}svg .title{font-weight:600;font-size:14px}
 svg .end{text-anchor:end}svg .middle{text-anchor:middle}svg .grid{stroke:#d8dee4}
@@ -33,7 +34,7 @@ figure{margin:0}figcaption{font-size:14px}.note{color:#59636e}
 background:#f6f8fa;padding:.6em 1em;margin:1em 0}.verdict.good{border-color:#1a7f37}
 .verdict.bad{border-color:#cf222e}.verdict p{color:#1f2328;margin:.3em 0}
 .verdict strong{font-size:1.15em}details{border:1px solid #d8dee4;border-radius:6px;
-padding:.4em .9em;margin:.7em 0}summary{cursor:pointer;font-weight:600}
+padding:.5em .9em;margin:.7em 0}details>*+*{margin-top:.6em}summary{cursor:pointer;font-weight:600}
 .warnings{background:#fff8c5}"""
 
 

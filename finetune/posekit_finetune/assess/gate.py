@@ -61,7 +61,8 @@ class Verdict:
 
     reasons: sentences, why it passed or not.  findings: the change of each indicator and check.
     unchanged: the predictions equal the source's.  harmful: something is worse; where neither this
-    nor `passed`, only the evidence of an improvement is missing.
+    nor `passed`, only the evidence of an improvement is missing.  labels: the checks with labels
+    that were part of the decision, by name.
     """
 
     passed: bool
@@ -69,6 +70,7 @@ class Verdict:
     findings: tuple[MetricChange, ...]
     unchanged: bool = False
     harmful: bool = False
+    labels: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> MetricChange:
         return {each.name: each for each in self.findings}[name]
@@ -103,7 +105,14 @@ def judge(
     named = {each.name: each for each in changes}
     unchanged = _is_unchanged(named)
     harmful = not unchanged and bool(_against(named, decisive))
-    return Verdict(passed, reasons, (*changes, *checked), unchanged=unchanged, harmful=harmful)
+    return Verdict(
+        passed,
+        reasons,
+        (*changes, *checked),
+        unchanged=unchanged,
+        harmful=harmful,
+        labels=tuple(each.name for each in decisive),
+    )
 
 
 def check_change(check: Check, seed: int = 0) -> MetricChange:
