@@ -60,7 +60,10 @@ def test_a_verdict_tells_harm_from_a_lack_of_evidence(scene):
     assert not scene(drawn_model).harmful
     assert not scene(drawn_model).unchanged
     assert scene(changed(HARMFUL["swapped"][0])).harmful
-    few = [each if each.name != "flip" else dataclasses.replace(each, difference=0.0, low=-0.01) for each in changes()]
+    few = [
+        each if each.name != "flip" else dataclasses.replace(each, difference=0.0, low=-0.01)
+        for each in changes()
+    ]
     passed, reasons = decide(few)
     assert not passed
     assert all("equivariance" in reason for reason in reasons)
