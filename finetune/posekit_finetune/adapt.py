@@ -88,6 +88,8 @@ def adapt(source: Bundle, options: RunOptions, hooks: AdaptHooks = AdaptHooks())
         )
         return dataclasses.replace(outcome, reason=reason, facts={**facts, **run_cost(started)})
     loop = _loop(source, data, options, budget=budget, hooks=hooks)
+    if loop.step:
+        outcome = dataclasses.replace(outcome, facts={**facts, "resumed_at_step": loop.step})
     hooks.on_stage(f"training, {loop.recipe.steps:,} steps; networks: {networks(source, options)}")
     outcome = _trained(outcome, loop, held_out, on_reading=hooks.on_reading)
     if outcome.error is None:

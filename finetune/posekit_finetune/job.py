@@ -261,7 +261,9 @@ def _work_done(outcome: Outcome) -> str:
     """Steps done and planned, persons, and the time of the whole run."""
     facts = outcome.facts
     count, held = len(outcome.persons), facts["held_out"]
+    resumed = facts.get("resumed_at_step")
+    since = f" since it was resumed at step {resumed:,}" if resumed else ""
     return (
         f"{facts['steps']:,} of {facts['steps_of_recipe']:,} steps on {count - held:,} persons "
-        f"({held:,} more held out to judge by) in {duration(facts['seconds'])}"
+        f"({held:,} more held out to judge by) in {duration(facts['seconds'])}{since}"
     )

@@ -18,11 +18,11 @@ GOOD, BAD, NEUTRAL = "#1a7f37", "#cf222e", "#57606a"
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _PLOT = 480, 58, 16, 32, 210
 _TICKS, _MARKED = 5, 24
-_CHARACTER = 6.6
+_CHARACTER = 7.4
 """Width of a character of the legend, about, in px."""
 _BAR_LEFT, _BAR = 130, 11
-_ROW = 46
-"""Height of a row of an interval chart, px."""
+_ROW, _EDGE = 46, 28
+"""Height of a row of an interval chart, and where its axis begins and ends, px."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def interval_chart(title: str, rows: Sequence[Interval], axis: Axis = Axis()) ->
         return ""
     known = [v for row in rows for v in (row.value, row.low, row.high, row.limit) if v is not None]
     span = axis.span([0.0, *known])
-    left, width = 16, _WIDTH - 32
+    left, width = _EDGE, _WIDTH - 2 * _EDGE
     bottom = _TOP + len(rows) * _ROW + 4
     body = [_title(title)]
     for tick in span.ticks:
@@ -198,9 +198,9 @@ def _interval(row: Interval, span: _Span, top: float, place: tuple[float, float]
 
     y = top + 32
     parts = [
-        f'<rect x="{left - 8}" y="{top + 5}" width="{width + 16}" height="16" fill="#fff"/>',
-        f'<text x="{left - 8}" y="{top + 18}" fill="{color}">{escape(mark + row.name)}</text>',
-        _text(left + width + 8, top + 18, row.shown, "end"),
+        f'<rect x="8" y="{top + 5}" width="{_WIDTH - 16}" height="16" fill="#fff"/>',
+        f'<text x="8" y="{top + 18}" fill="{color}">{escape(mark + row.name)}</text>',
+        _text(_WIDTH - 8, top + 18, row.shown, "end"),
     ]
     if row.limit is not None:
         at = x(row.limit)
