@@ -21,7 +21,7 @@ table{border-collapse:collapse;font-size:14px}.scroll{overflow-x:auto;margin:.8e
 td,th{padding:.25em .7em;text-align:right;border-bottom:1px solid #d8dee4;vertical-align:top;
 overflow-wrap:normal;white-space:nowrap}td:first-child,.left td,.left th{white-space:normal}
 td:first-child,th:first-child,.left td,.left th{text-align:left}
-.scroll td:first-child{min-width:8em}.left td:last-child{overflow-wrap:anywhere;min-width:9em}
+.scroll td:first-child{min-width:10em}.left td:last-child{overflow-wrap:anywhere;min-width:9em}
 img,svg{max-width:100%;height:auto;vertical-align:top}
 svg text{font:12px system-ui,sans-serif}svg .title{font-weight:600;font-size:14px}
 svg .end{text-anchor:end}svg .middle{text-anchor:middle}svg .grid{stroke:#d8dee4}
