@@ -48,23 +48,30 @@ def training_targets(
     if teacher_transfer.same_crops(teacher.pose_spec, source.pose_spec):
         labels = predict(teacher, persons, recipe.ensemble_views)
     else:
-        hooks.on_stage(f"cropping the persons again for {teacher.name}")
-        teacher_persons = teacher_transfer.recrop(
-            persons,
-            options.unlabeled,
-            teacher.pose_spec,
-            options=options.find,
-            work=options.work,
-            progress=hooks.on_count,
-        )
-        key = content_key(teacher_persons.fingerprint, teacher, 0)
+        crops = _crop_for(teacher, persons, options=options, hooks=hooks)
+        key = content_key(crops.fingerprint, teacher, 0)
         labels = teacher_transfer.remap(
-            predict(teacher, teacher_persons, recipe.ensemble_views),
-            teacher_persons,
+            predict(teacher, crops, recipe.ensemble_views),
+            crops,
             persons,
             path=options.work / f"maps-{key}-remapped.npy",
         )
     return TrainingData(persons, rows, labels, single_view, options.labeled), labels
+
+
+def _crop_for(
+    teacher: Bundle, persons: Persons, *, options: RunOptions, hooks: AdaptHooks
+) -> Persons:
+    """The same persons, cropped again as this teacher takes them."""
+    hooks.on_stage(f"cropping the persons again for {teacher.name}")
+    return teacher_transfer.recrop(
+        persons,
+        options.unlabeled,
+        teacher.pose_spec,
+        options=options.find,
+        work=options.work,
+        progress=hooks.on_count,
+    )
 
 
 def needs_all_persons(recipe: Recipe) -> bool:

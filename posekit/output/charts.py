@@ -105,7 +105,7 @@ def line_chart(
         return ""
     across = x_axis.span(x)
     upward = y_axis.span(b for points in known.values() for _, b in points)
-    body = [_title(title), _grid(across, upward, x_axis, y_axis)]
+    body = [_title(title), _grid(across, upward, x_axis=x_axis, y_axis=y_axis)]
     if diagonal:
         ends = _path([(across.low, upward.low), (across.high, upward.high)], across, upward)
         body.append(f'<polyline points="{ends}" class="diagonal"/>')
@@ -135,7 +135,7 @@ def bar_chart(
     for row, (group, values) in enumerate(groups.items()):
         y = _TOP + row * step
         middle = y + _BAR * len(names) / 2 + 4
-        body.append(_text(_BAR_LEFT - 8, middle, group, "end"))
+        body.append(_text(_BAR_LEFT - 8, middle, group, kind="end"))
         for n, value in enumerate(values):
             if value is None:
                 continue
@@ -146,7 +146,7 @@ def bar_chart(
             )
             shown = axis.text(value, "{:.1f}" if axis.percent else "{:.3f}")
             body.append(_text(_BAR_LEFT + 4 + length, top + _BAR - 2, shown))
-    body.append(_text(_BAR_LEFT + width / 2, bottom + 34, axis.title, "middle"))
+    body.append(_text(_BAR_LEFT + width / 2, bottom + 34, axis.title, kind="middle"))
     legend, height = _legend(names, x=_BAR_LEFT, y=bottom + 54)
     return _svg(title, [*body, legend], height)
 
@@ -180,27 +180,26 @@ def interval_chart(title: str, rows: Sequence[Interval], axis: Axis = Axis()) ->
     for tick in span.ticks:
         zero = " axis" if abs(tick) < 1e-12 else ""
         body.append(
-            _tick(left + width * span.share(tick), bottom, axis.text(tick, span.form), zero)
+            _tick(left + width * span.share(tick), bottom, axis.text(tick, span.form), kind=zero)
         )
     for n, row in enumerate(rows):
-        body.append(_interval(row, span, _TOP + n * _ROW, (left, width)))
-    body.append(_text(_WIDTH / 2, bottom + 36, axis.title, "middle"))
+        body.append(_interval(row, span, _TOP + n * _ROW))
+    body.append(_text(_WIDTH / 2, bottom + 36, axis.title, kind="middle"))
     return _svg(title, body, bottom + 46)
 
 
-def _interval(row: Interval, span: _Span, top: float, place: tuple[float, float]) -> str:
-    left, width = place
+def _interval(row: Interval, span: _Span, top: float) -> str:
     color = NEUTRAL if row.passed is None else GOOD if row.passed else BAD
     mark = "" if row.passed is None else "✓ " if row.passed else "✗ "
 
     def x(value: float) -> float:
-        return left + width * span.share(value)
+        return _EDGE + (_WIDTH - 2 * _EDGE) * span.share(value)
 
     y = top + 32
     parts = [
         f'<rect x="8" y="{top + 5}" width="{_WIDTH - 16}" height="16" fill="#fff"/>',
         f'<text x="8" y="{top + 18}" fill="{color}">{escape(mark + row.name)}</text>',
-        _text(_WIDTH - 8, top + 18, row.shown, "end"),
+        _text(_WIDTH - 8, top + 18, row.shown, kind="end"),
     ]
     if row.limit is not None:
         at = x(row.limit)
@@ -232,7 +231,7 @@ def _curve(points: str, color: str) -> str:
     return line + "".join(f'<circle cx="{x}" cy="{y}" r="3" fill="{color}"/>' for x, y in dots)
 
 
-def _grid(across: _Span, upward: _Span, x_axis: Axis, y_axis: Axis) -> str:
+def _grid(across: _Span, upward: _Span, *, x_axis: Axis, y_axis: Axis) -> str:
     """Lines, numbers and titles of both axes."""
     width, bottom = _WIDTH - _LEFT - _RIGHT, _TOP + _PLOT
     lines = [
@@ -242,14 +241,14 @@ def _grid(across: _Span, upward: _Span, x_axis: Axis, y_axis: Axis) -> str:
             _LEFT - 6,
             bottom - _PLOT * upward.share(tick) + 4,
             y_axis.text(tick, upward.form),
-            "end",
+            kind="end",
         )
         for tick in upward.ticks
     ]
     for tick in across.ticks:
         place = _LEFT + width * across.share(tick)
-        lines.append(_text(place, bottom + 16, x_axis.text(tick, across.form), "middle"))
-    lines.append(_text(_LEFT + width / 2, bottom + 34, x_axis.title, "middle"))
+        lines.append(_text(place, bottom + 16, x_axis.text(tick, across.form), kind="middle"))
+    lines.append(_text(_LEFT + width / 2, bottom + 34, x_axis.title, kind="middle"))
     if y_axis.title:
         y = _TOP + _PLOT / 2
         lines.append(
@@ -259,13 +258,13 @@ def _grid(across: _Span, upward: _Span, x_axis: Axis, y_axis: Axis) -> str:
     return "".join(lines)
 
 
-def _tick(x: float, bottom: float, number: str, kind: str = "") -> str:
+def _tick(x: float, bottom: float, number: str, *, kind: str = "") -> str:
     """A vertical line of the grid, and its number below."""
     line = f'<path d="M{x:.1f} {_TOP}V{bottom}" class="grid{kind}"/>'
-    return line + _text(x, bottom + 16, number, "middle")
+    return line + _text(x, bottom + 16, number, kind="middle")
 
 
-def _text(x: float, y: float, text: str, kind: str = "") -> str:
+def _text(x: float, y: float, text: str, *, kind: str = "") -> str:
     style = f' class="{kind}"' if kind else ""
     return f'<text x="{x:.1f}" y="{y:.1f}"{style}>{escape(text)}</text>' if text else ""
 

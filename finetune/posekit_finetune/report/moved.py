@@ -34,7 +34,7 @@ class Movement:
 
     joints: bool (n, K), moved by NEAR of the crop or more, and detected before or after.
     distances: (n, K), share of the crop, clipped.  order: persons with a moved joint, the largest
-    mean distance first.
+    sum of distances first.
     """
 
     joints: NDArray[np.bool_]
@@ -47,10 +47,12 @@ def movement(before: Indicators, after: Indicators) -> Movement:
     distances = clipped_distance(after.points, before.points, before.side)
     body = np.isin(np.arange(distances.shape[1]), body_keypoints(before.skeleton))
     detected = np.maximum(before.scores, after.scores) >= FAINT_PEAK
-    joints = np.asarray((distances >= NEAR) & detected & body, np.bool_)
-    mean = np.where(joints, distances, 0).sum(1)
-    order = np.argsort(-mean, kind="stable")
-    return Movement(joints, distances, order[joints.any(1)[order]].astype(np.int64))
+    joints: NDArray[np.bool_] = np.asarray(distances >= NEAR, np.bool_)
+    joints &= np.asarray(detected & body, np.bool_)
+    total = np.where(joints, distances, 0).sum(1)
+    order = np.argsort(-total, kind="stable")
+    moved = np.asarray(joints.any(axis=1))
+    return Movement(joints, distances, order[moved[order]].astype(np.int64))
 
 
 def section(before: Indicators, after: Indicators, persons: Persons) -> list[str]:
@@ -72,7 +74,7 @@ def section(before: Indicators, after: Indicators, persons: Persons) -> list[str
     crops = persons.crops(before.rows[shown])
     figures = []
     for n, crop in zip(shown.tolist(), crops, strict=True):
-        image = _side_by_side(crop, (before, after), n, moved.joints[n])
+        image = _side_by_side(crop, (before, after), n, joints=moved.joints[n])
         name = persons.sources[int(before.rows[n])]
         figures.append(html.figure(image, f"{name}: {_caption(moved, n, before)}"))
     return [*parts, html.paragraph(text), html.grid(figures)]
@@ -88,7 +90,7 @@ def _caption(moved: Movement, n: int, before: Indicators) -> str:
 
 
 def _side_by_side(
-    crop: UInt8, both: tuple[Indicators, Indicators], n: int, joints: NDArray[np.bool_]
+    crop: UInt8, both: tuple[Indicators, Indicators], n: int, *, joints: NDArray[np.bool_]
 ) -> UInt8:
     """The crop twice, enlarged, with the poses of before and after and the moved joints ringed."""
     scale = _SIDE_PX / crop.shape[0]

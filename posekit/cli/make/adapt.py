@@ -43,7 +43,8 @@ def command(
 ) -> None:
     """Adapt a model to unlabeled images or videos; it is written only if it is no worse."""
     from posekit import api
-    from posekit.cli.make.adapt_progress import AdaptProgress, seconds_of
+    from posekit.cli.make.adapt_progress import AdaptProgress
+    from posekit.cli.make.stage_clock import seconds_of
 
     wanted = seconds_of(budget)
     extra = [f"steps={steps}"] if steps else []

@@ -13,57 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 import typer
 
 from posekit.cli import signals
-from posekit.errors import InputError
+from posekit.cli.make.stage_clock import StageClock, minutes
 
 if TYPE_CHECKING:
     from posekit.api import AdaptHooks
-
-LINE_EVERY_S = 60.0
-"""Seconds between two lines of progress where there is no terminal for a bar."""
-
-_UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
-
-
-def seconds_of(budget: str | None) -> float | None:
-    """`20min`, `90s`, `1.5h` in seconds. Raises InputError."""
-    if budget is None:
-        return None
-    found = re.fullmatch(r"([0-9.]+)\s*(s|sec|min|m|h)", budget.strip())
-    try:
-        return float(found[1]) * _UNITS[found[2]] if found else float("")
-    except ValueError:
-        raise InputError(f"--budget {budget}: wanted a time such as 20min, 90s or 1h") from None
-
-
-class StageClock:
-    """The time left in a stage, from the counts it reports.
-
-    `line` gives one at most every LINE_EVERY_S, and None between them.
-    """
-
-    def __init__(self, title: str, now: float) -> None:
-        self._title = title
-        self._started = self._shown = now
-        self._first: int | None = None
-
-    def line(self, done: int, total: int, now: float) -> str | None:
-        """A line of progress, if one is due."""
-        if self._first is None:
-            self._first, self._started = done, now  # a resumed stage does not begin at 0
-        if now - self._shown < LINE_EVERY_S:
-            return None
-        self._shown = now
-        steps = done - self._first
-        left = (now - self._started) * (total - done) / steps if steps > 0 else None
-        shown = f"; about {_minutes(left)} left" if left is not None else ""
-        return f"{self._title}: {done:,} of {total:,}{shown}"
-
-
-def _minutes(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 class AdaptProgress:
@@ -80,11 +33,10 @@ class AdaptProgress:
         self._quiet = silent
         self._stopped = False
         console = Console(stderr=True)
-        columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         title = TextColumn("{task.description}")
+        columns = title, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         self._piped = not sys.stderr.isatty()
-        hidden = silent or self._piped
-        self._bars = Bars(title, *columns, console=console, disable=hidden, transient=True)
+        self._bars = Bars(*columns, console=console, disable=silent or self._piped, transient=True)
         self._task: Any = None
         self._clock = StageClock("", time.monotonic())
 
@@ -141,7 +93,7 @@ class AdaptProgress:
             self._print(line)
 
     def _read(self, reading: Any, seconds: float) -> None:
-        self._print(f"step {reading.step:,} after {_minutes(seconds)}: {reading.describe()}")
+        self._print(f"step {reading.step:,} after {minutes(seconds)}: {reading.describe()}")
         for warning in reading.warnings:
             self._print(f"  warning: {warning}")
 

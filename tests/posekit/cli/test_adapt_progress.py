@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from posekit.cli.make.adapt_progress import LINE_EVERY_S, AdaptProgress, StageClock, seconds_of
+from posekit.cli.make.adapt_progress import AdaptProgress
+from posekit.cli.make.stage_clock import LINE_EVERY_S, StageClock, seconds_of
 from posekit.errors import InputError
 
 
