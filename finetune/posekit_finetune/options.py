@@ -17,7 +17,7 @@ class AdaptOptions:
     the old domain, and their images.  labeled: COCO JSON or MPII's list of persons to train on as
     well, and its images; labeled_first: only the first ones, in the file's order.
     teacher, second: other models, opened; see `RunOptions`.  boxes: a detector, "full" or a
-    file.  limit: maximum number of persons.  budget_s: instead of the recipe's steps.
+    file.  limit: maximum number of persons.  budget_s: of the whole run.
     work: folder for intermediate files, None for one beside the output that is removed at the end.
     force: write a refused model too, marked as refused.  tensorboard: folder for event files.
     pictures: whether the report contains images of persons.

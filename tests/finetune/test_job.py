@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -96,6 +97,26 @@ def test_a_run_without_labels_loads_neither_the_evaluation_nor_the_reader_of_lab
     assert "posekit_finetune.assess.gate" in loaded
     assert not [name for name in loaded if name.startswith("posekit.evaluate")]
     assert "posekit_finetune.data.annotations" not in loaded
+
+
+OPENMP = """
+import os
+import sys
+import posekit
+posekit.AdaptOptions()
+assert "torch" not in sys.modules  # it reads the variable when it is loaded
+sys.stdout.write(os.environ["OMP_WAIT_POLICY"])
+"""
+
+
+@pytest.mark.parametrize(("given", "used"), [("", "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_sleep_unless_the_user_decides_otherwise(given: str, used: str) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    if given:
+        environment["OMP_WAIT_POLICY"] = given
+    command = [sys.executable, "-c", OPENMP]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == used
 
 
 def test_a_forced_model_is_marked_and_runs_at_once(images: Path, tmp_path: Path) -> None:
