@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -267,5 +268,5 @@ def _within_budget(
         write_atomic(path, str(steps), shared=True)
     else:
         return recipe
-    watch = min(recipe.watch_every, max(1, steps // (EVALUATIONS - 1)))
+    watch = min(recipe.watch_every, math.ceil(steps / (EVALUATIONS - 1)))
     return dataclasses.replace(recipe, steps=steps, watch_every=watch)

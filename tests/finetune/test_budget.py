@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import posekit
+from posekit.cli.make.stage_clock import seconds_of
 from posekit.errors import InputError
 from posekit_finetune.budget import (
     EVALUATIONS,
@@ -33,12 +34,6 @@ def whole_s(steps: int, persons: int = PERSONS, held: int = HELD) -> float:
     return teacher + held * COSTS.evaluation_s * (EVALUATIONS + 2) + steps * COSTS.step_s
 
 
-def seconds(text: str) -> float:
-    """`1h 5min` or `45s` as --budget takes it."""
-    units = {"h": 3600, "min": 60, "s": 1}
-    return sum(float(n) * units[u] for n, u in re.findall(r"(\d+)(h|min|s)", text))
-
-
 @pytest.mark.parametrize(
     ("steps", "least"), [(1400, 140), (5000, 500), (700, MIN_STEPS), (60, 60), (1, 1)]
 )
@@ -54,7 +49,7 @@ def test_the_refusal_names_steps_persons_and_a_budget_that_is_enough() -> None:
     assert "of the recipe's 1,400 steps with 1,000 persons" in text
     assert "wanted at least 140" in text
     enough, every = (
-        seconds(found)
+        seconds_of(found) or 0.0
         for found in re.search(r"Pass --budget (.+) or more \((.+) for all steps", text).groups()
     )
     assert whole_s(140) < enough < 1.6 * whole_s(140)
@@ -102,12 +97,30 @@ def test_the_steps_fill_the_remaining_time_and_no_more_than_the_recipe() -> None
     assert budget(1.0).steps(HELD) == minimum_steps(RECIPE)  # the teacher took longer than expected
 
 
+def test_where_the_teacher_was_slower_than_expected_fewer_steps_are_planned() -> None:
+    """Twice as slow: half the steps in what remains."""
+    limit, before = 4000.0, COSTS.before_training(PERSONS, HELD)
+    on_time, late = budget(limit), budget(limit)
+    for each in (on_time, late):
+        each.check(PERSONS, HELD)
+    on_time.started -= before
+    late.started -= 2 * before
+    steps = [each.steps(HELD) for each in (on_time, late)]
+    assert steps[0] == RECIPE.steps
+    left = 0.85 * (limit - 2 * before) - COSTS.training(0, HELD)
+    assert steps[1] == pytest.approx(min(left / 2, RECIPE.steps), abs=2)
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.4, "1s"), (90, "90s"), (120, "2min"), (121, "3min"), (3600, "1h 0min"), (5000, "1h 24min")],
+    [
+        *((0.4, "1s"), (90, "90s"), (120, "2min"), (130, "2min10s"), (599.5, "10min")),
+        *((601, "11min"), (3600, "1h"), (5000, "1h24min")),
+    ],
 )
-def test_durations_are_rounded_up(value: float, text: str) -> None:
+def test_durations_are_rounded_up_and_may_be_passed_as_a_budget(value: float, text: str) -> None:
     assert duration(value) == text
+    assert value <= (seconds_of(text) or 0.0) < value + 60
 
 
 def test_a_budget_without_hope_is_refused_before_anything_is_read(tmp_path: Path) -> None:

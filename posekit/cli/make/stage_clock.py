@@ -13,13 +13,16 @@ LINE_EVERY_S = 60.0
 _UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 
 
+_PART = r"([0-9.]+)\s*(h|min|m|sec|s)\s*"
+
+
 def seconds_of(budget: str | None) -> float | None:
-    """`20min`, `90s`, `1.5h` in seconds. Raises InputError."""
+    """`20min`, `90s`, `1.5h`, `1h24min` in seconds. Raises InputError."""
     if budget is None:
         return None
-    found = re.fullmatch(r"([0-9.]+)\s*(s|sec|min|m|h)", budget.strip())
+    parts = re.findall(_PART, budget) if re.fullmatch(rf"({_PART})+", budget.strip()) else []
     try:
-        return float(found[1]) * _UNITS[found[2]] if found else float("")
+        return sum(float(number) * _UNITS[unit] for number, unit in parts) or float("")
     except ValueError:
         raise InputError(f"--budget {budget}: wanted a time such as 20min, 90s or 1h") from None
 

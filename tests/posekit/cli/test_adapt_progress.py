@@ -80,14 +80,22 @@ def test_the_verdict_is_printed_first_then_why_then_the_files(
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90.0), ("20min", 1200.0), ("1.5h", 5400.0), (" 2 m ", 120.0)]
+    ("text", "seconds"),
+    [
+        ("90s", 90.0),
+        ("20min", 1200.0),
+        ("1.5h", 5400.0),
+        (" 2 m ", 120.0),
+        ("1h24min", 5040.0),
+        ("2min 10s", 130.0),
+    ],
 )
 def test_a_budget_is_a_time(text: str, seconds: float) -> None:
     assert seconds_of(text) == seconds
     assert seconds_of(None) is None
 
 
-@pytest.mark.parametrize("text", ["20", "1..5h", "h", "-3min", "nan s"])
+@pytest.mark.parametrize("text", ["20", "1..5h", "h", "-3min", "nan s", "", "1h 20", "5days"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="wanted a time such as 20min"):
         seconds_of(text)
