@@ -154,7 +154,7 @@ def upright(
     linear = np.stack([np.stack([cos, sin], 1), np.stack([-sin, cos], 1)], 1)
     width, height = spec.input_size
     if width != height:
-        linear *= _enlargement(points, scores, linear, width / height)[:, None, None]
+        linear *= _enlargement(points, scores, linear, aspect=width / height)[:, None, None]
     center = (np.array([width, height]) - 1) / 2
     moved: Float64 = np.concatenate([linear, (center - linear @ center)[:, :, None]], 2)
     return moved
@@ -171,7 +171,7 @@ def lean_of(points: Float32, torso: NDArray[np.int64]) -> Float64:
     return angle
 
 
-def _enlargement(points: Float32, scores: Float32, linear: Float64, aspect: float) -> Float64:
+def _enlargement(points: Float32, scores: Float32, linear: Float64, *, aspect: float) -> Float64:
     """(N,), 1 or more: how much larger the turned person may be drawn in a crop of this aspect."""
     visible = (scores > _VISIBLE)[:, :, None]
     spans = []
