@@ -23,6 +23,7 @@ from typing import Any
 
 import cv2
 
+import posekit
 from benchmarks.accuracy.persons import (
     NAMES,
     coco_persons,
@@ -35,7 +36,6 @@ from benchmarks.accuracy.persons import (
     tight_boxes,
 )
 from benchmarks.results_file import ASSETS, ROOT, command, save
-import posekit
 from posekit import Bundle
 from posekit.bundle import embedded
 from posekit.evaluate import predict, read_annotations, score

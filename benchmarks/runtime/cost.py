@@ -18,7 +18,7 @@ import numpy as np
 
 import posekit
 from benchmarks.results_file import ROOT, command, save
-from posekit import Boxes, Frame
+from posekit import Boxes, Bundle, Frame
 from posekit.bundle import MODELS
 from posekit.estimate import Estimator
 
@@ -46,7 +46,7 @@ def _estimate(estimator: Estimator, frame: Frame, box: Boxes) -> Callable[[], An
 
 
 def measure(turns: int) -> dict[str, Any]:
-    """By model: bytes of its file and, by row, the median and the quartiles in ms."""
+    """By model: its file and, by row, the median and the quartiles in ms."""
     timed = calls()
     spent: dict[tuple[str, str], list[float]] = {key: [] for key in timed}
     for _ in range(turns + 1):
@@ -56,11 +56,18 @@ def measure(turns: int) -> dict[str, Any]:
             spent[key].append(1e3 * (time.thread_time() - start))
     figures: dict[str, Any] = {}
     for (name, row), values in spent.items():
-        each = figures.setdefault(name, {"bytes": (MODELS / f"{name}.posekit").stat().st_size})
+        each = figures.setdefault(name, _file(name))
         # The first call allocates.
         low, median, high = np.quantile(values[1:], (0.25, 0.5, 0.75)).round(2).tolist()
         each[row] = {"ms": median, "quartiles_ms": [low, high]}
     return figures
+
+
+def _file(name: str) -> dict[str, Any]:
+    """Size of a model's file and the license of its weights."""
+    path = MODELS / f"{name}.posekit"
+    license_ = Bundle.open(path).licences["weights"].partition(" (")[0]
+    return {"bytes": path.stat().st_size, "license": license_}
 
 
 def main() -> None:
