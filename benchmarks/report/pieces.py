@@ -103,7 +103,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Aside:
-    """A table that the page has and README leaves out, and its introduction."""
+    """A table that only docs/benchmarks.html has, and its introduction."""
 
     text: str
     table: Table
