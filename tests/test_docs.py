@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -280,6 +281,17 @@ def hooks() -> Any:
     return module
 
 
+def test_the_repository_of_the_project_is_linked(
+    hooks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "https://example.org/posekit"
+    text = f'[project]\nname = "posekit"\n[project.urls]\nRepository = "{url}"\n'
+    (tmp_path / "pyproject.toml").write_text(text)
+    monkeypatch.setattr(hooks, "ROOT", tmp_path)
+    config = hooks.on_config(SimpleNamespace(repo_url=None, repo_name=None))
+    assert (config.repo_url, config.repo_name) == (url, "posekit")
+
+
 def test_messages_that_are_quoted_are_in_the_source(hooks: Any) -> None:
     """What the tables quote as a message is a piece of one."""
     text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
@@ -334,4 +346,12 @@ def test_site_builds_without_a_warning(tmp_path: Path) -> None:
     text = (tmp_path / "site/api.html").read_text(encoding="utf-8")
     for name in posekit.__all__:
         assert re.search(rf'id="posekit[\w.]*\.{name}"', text), name
-    assert "https://fonts." not in text
+    script = (tmp_path / "site/search/search_index.js").read_text(encoding="utf-8")
+    assert script.startswith("var __index = ")  # search works without a server
+    for name in pages - {"404.html"}:
+        text = (tmp_path / "site" / name).read_text(encoding="utf-8")
+        loaded = re.findall(r'<(?:script|img|iframe)[^>]* src="([^"]*)"', text)
+        loaded += re.findall(r'<link rel="(?:stylesheet|icon)" href="([^"]*)"', text)
+        assert [each for each in loaded if "//" in each] == [], name
+        missing = [each for each in loaded if not (tmp_path / "site" / each).exists()]
+        assert missing == [], name

@@ -36,6 +36,8 @@ th, td { border-bottom: 1px solid #8884; padding: 0.25rem 0.6rem; text-align: le
 figure { margin: 1rem 0; } figcaption { font-weight: 600; } svg { max-width: 44rem; width: 100%; }
 svg text { font-size: 12px; fill: currentColor; } svg rect { fill: #3b76c4; }
 svg path { stroke: currentColor; stroke-width: 1.5; fill: none; } svg path.axis { opacity: 0.4; }
+svg path.grid { opacity: 0.12; stroke-width: 1; } details { margin: 0.75rem 0; }
+summary { cursor: pointer; }
 .c0 { --c: #3b76c4; } .c1 { --c: #d1711b; } .c2 { --c: #2f9350; } .c3 { --c: #b53a4b; }
 .c4 { --c: #8258b5; } .c5 { --c: #8a6042; } .c6 { --c: #c25fa4; } .c7 { --c: #6d7480; }
 svg path[class^=c] { stroke: var(--c); } svg text[class^=c] { fill: var(--c); }

@@ -148,7 +148,12 @@ def calibration(figures: Figures) -> list[Piece]:
     return [
         "Expected calibration error on held-out COCO persons, from the raw score to "
         f"`confidence`: {changes}.",
-        Lines("Share of correct keypoints over predicted probability", curves, diagonal=True),
+        Lines(
+            "Share of correct keypoints over predicted probability",
+            curves,
+            ("predicted probability", "share correct"),
+            diagonal=True,
+        ),
     ]
 
 
@@ -199,7 +204,8 @@ def scaling(figures: Figures) -> list[Piece]:
         for name, row in figures.items()
         if name.startswith("persons ") and "ms_a_frame" in row
     ]
-    plot = [Lines("CPU ms per frame over persons", {"one thread": persons})] if persons[1:] else []
+    title, axes = "CPU ms per frame over persons", ("persons in the frame", "CPU ms per frame")
+    plot = [Lines(title, {"one thread": persons}, axes)] if persons[1:] else []
     return [
         "Cost of more persons, larger frames, more streams and longer videos; Lightning without "
         "the flip test, one thread. Missing rows were not run.",
