@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from benchmarks.report.pieces import Aside, Piece, Table
+from benchmarks.report.pieces import Aside, Piece, Table, formatted
 
 Figures = Any
 KINDS = {"found": "found", "smoothed": "smoothed", "aimed": "found, cameras aimed"}
@@ -86,3 +86,32 @@ def _apart(figures: Figures) -> str:
         f"apart in the median, 90 % within {figures['p90_px']:.4f}, 99 % within "
         f"{figures['p99_px']:.2f}, all within {figures['largest_px']:.1f} px of the frame."
     )
+
+
+READERS = {
+    "pose2sim": "Pose2Sim: calibration, association of persons and triangulation of four cameras",
+    "label-studio-sdk": "label-studio-sdk: predictions checked against a labeling interface",
+    "deeplabcut": "DeepLabCut: `load_analyzed_data`, after pandas saved the table as .h5",
+    "movement": "movement: `load_dataset`, as a file of DeepLabCut",
+}
+
+
+def readers(figures: Figures) -> list[Piece]:
+    rows = [
+        [
+            READERS.get(name, name),
+            row["version"],
+            f"`{row['format']}`",
+            ", ".join(
+                f"{formatted(value)} {key.replace('_', ' ')}"
+                for key, value in row.items()
+                if key not in ("version", "format")
+            ),
+        ]
+        for name, row in figures.items()
+    ]
+    return [
+        "posekit's files, read by the packages that they are for, with code of theirs. What is "
+        "not in the table was not tried.",
+        Table(["package, and what of it", "version", "`--format`", "what it found"], rows),
+    ]

@@ -22,7 +22,7 @@ BLOCK = re.compile(r"(<!-- (\w+): python -m benchmarks report -->\n).*?(<!-- /\2
 """Text between marks is made here; the mark names what of `BLOCKS` it is."""
 IN_MEASURED = (
     *("accuracy", "cost", "detector", "end_to_end_rivals", "end_to_end", "graph-cpu", "precision"),
-    *("adapt", "gate", "collapse", "calibration", "smoothing", "memory"),
+    *("adapt", "gate", "collapse", "calibration", "smoothing", "memory", "readers"),
 )
 LATER = ("gpu",)
 """Shown as plain figures once there is a file, and as not run until then."""

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.report.accuracy_sections import accuracy, cost, detector, gate
 from benchmarks.report.adapt_section import adapt
 from benchmarks.report.collapse_section import collapse
-from benchmarks.report.external_sections import end_to_end_baselines, reprojection
+from benchmarks.report.external_sections import end_to_end_baselines, readers, reprojection
 from benchmarks.report.pieces import Bars, Lines, Piece, Table, formatted
 
 Figures = Any
@@ -249,6 +249,7 @@ SECTIONS: dict[str, Callable[[Figures], list[Piece]]] = {
     "calibration": calibration,
     "smoothing": smoothing,
     "memory": memory,
+    "readers": readers,
     "precision-without-vnni": precision,
     "reprojection": reprojection,
     "scaling": scaling,
@@ -271,6 +272,7 @@ TITLES = {
     "calibration": "Calibrated confidence",
     "smoothing": "Smoothing",
     "memory": "Memory over a long video",
+    "readers": "Files in the hands of others",
     "precision-without-vnni": "Float16 and int8, CPU without VNNI",
     "reprojection": "Bias against calibrated cameras",
     "scaling": "More persons, larger frames, more streams",
