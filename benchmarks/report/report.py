@@ -73,7 +73,10 @@ def measured_block() -> str:
     """The sections of docs/measured.md."""
     run = [name for name in IN_MEASURED if load(name)]
     missing = [name for name in (*IN_MEASURED, *LATER) if not load(name)]
-    parts = [f"## {title(name)}\n\n{markdown(pieces(name))}" for name in run]
+    parts = []
+    for name in run:
+        *body, source = pieces(name)
+        parts.append(f"## {title(name)}\n\n{markdown(body)}\n\n<small>{source}</small>")
     if missing:
         parts.append(f"Not run: {', '.join(title(name) for name in missing)}.")
     return "\n\n".join(parts)
