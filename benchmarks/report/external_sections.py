@@ -94,6 +94,10 @@ READERS = {
     "deeplabcut": "DeepLabCut: `load_analyzed_data`, after pandas saved the table as .h5",
     "movement": "movement: `load_dataset`, as a file of DeepLabCut",
 }
+FOUND = {
+    "reprojection_px": "mean reprojection error {} px",
+    "reprojection_mm": "about {} mm",
+}
 
 
 def readers(figures: Figures) -> list[Piece]:
@@ -103,7 +107,7 @@ def readers(figures: Figures) -> list[Piece]:
             row["version"],
             f"`{row['format']}`",
             ", ".join(
-                f"{formatted(value)} {key.replace('_', ' ')}"
+                FOUND.get(key, f"{{}} {key}").format(formatted(value))
                 for key, value in row.items()
                 if key not in ("version", "format")
             ),
@@ -111,7 +115,7 @@ def readers(figures: Figures) -> list[Piece]:
         for name, row in figures.items()
     ]
     return [
-        "posekit's files, read by the packages that they are for, with code of theirs. What is "
-        "not in the table was not tried.",
+        "posekit's files, read by the code of the packages that they are for. Packages that are not "
+        "in the table were not tried.",
         Table(["package, and what of it", "version", "`--format`", "what it found"], rows),
     ]

@@ -272,7 +272,7 @@ TITLES = {
     "calibration": "Calibrated confidence",
     "smoothing": "Smoothing",
     "memory": "Memory over a long video",
-    "readers": "Files in the hands of others",
+    "readers": "Files read by other packages",
     "precision-without-vnni": "Float16 and int8, CPU without VNNI",
     "reprojection": "Bias against calibrated cameras",
     "scaling": "More persons, larger frames, more streams",
