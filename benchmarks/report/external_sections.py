@@ -115,7 +115,7 @@ def readers(figures: Figures) -> list[Piece]:
         for name, row in figures.items()
     ]
     return [
-        "posekit's files, read by the code of the packages that they are for. Packages that are not "
+        "posekit's files, read by the code of the packages that they are for. Packages not "
         "in the table were not tried.",
         Table(["package, and what of it", "version", "`--format`", "what it found"], rows),
     ]
