@@ -21,7 +21,8 @@ from benchmarks.results_file import FOLDER, ROOT, command, load
 BLOCK = re.compile(r"(<!-- (\w+): python -m benchmarks report -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 """Text between marks is made here; the mark names what of `BLOCKS` it is."""
 IN_MEASURED = (
-    *("accuracy", "cost", "detector", "end_to_end_rivals", "end_to_end", "graph-cpu", "precision"),
+    *("accuracy", "cost", "views", "detector", "end_to_end_rivals", "end_to_end", "graph-cpu"),
+    "precision",
     *("adapt", "gate", "collapse", "calibration", "smoothing", "memory", "readers"),
 )
 LATER = ("gpu",)

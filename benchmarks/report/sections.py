@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.report.accuracy_sections import accuracy, cost, detector, gate
+from benchmarks.report.accuracy_sections import accuracy, cost, detector, gate, views
 from benchmarks.report.adapt_section import adapt
 from benchmarks.report.collapse_section import collapse
 from benchmarks.report.external_sections import end_to_end_baselines, readers, reprojection
@@ -238,6 +238,7 @@ def _leaves(data: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
 SECTIONS: dict[str, Callable[[Figures], list[Piece]]] = {
     "accuracy": accuracy,
     "cost": cost,
+    "views": views,
     "detector": detector,
     "end_to_end": end_to_end,
     "end_to_end_rivals": end_to_end_baselines,
@@ -261,6 +262,7 @@ SECTIONS: dict[str, Callable[[Figures], list[Piece]]] = {
 TITLES = {
     "accuracy": "Accuracy of the embedded models",
     "cost": "Size and time of the embedded models",
+    "views": "Test-time augmentation: what it gains and costs",
     "detector": "The person detector",
     "end_to_end": "Overhead of a whole run",
     "end_to_end_rivals": "Beside rtmlib, VitPose and MediaPipe",
