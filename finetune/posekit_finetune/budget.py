@@ -46,8 +46,8 @@ _MARGIN = 0.15
 _SUGGESTED = 1.35
 """A suggested budget is larger than the estimate by this factor, so that it is not refused too."""
 
-_FINISH_S = 10.0
-"""Seconds to write and verify the adapted model."""
+_FINISH_S, _OPENING_S = 10.0, 5.0
+"""Seconds to write and verify the adapted model, and to open the networks of the teacher."""
 
 _TIMED_PERSONS, _TIMED_STEPS, _TIMED_IMAGES = 6, 3, 20
 
@@ -120,7 +120,8 @@ class TimeBudget:
         """
         slower = 1.0
         if self._expected_s:
-            slower = max(1.0, (self.spent_s - self._searched_s) / self._expected_s)
+            elapsed_s = self.spent_s - self._searched_s - _OPENING_S
+            slower = max(1.0, elapsed_s / self._expected_s)
         fitting = int(self._fitting(self.limit_s - self.spent_s, held) / slower)
         return min(self.recipe.steps, max(fitting, minimum_steps(self.recipe)))
 

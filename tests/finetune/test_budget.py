@@ -108,7 +108,7 @@ def test_where_the_teacher_was_slower_than_expected_fewer_steps_are_planned() ->
     steps = [each.steps(HELD) for each in (on_time, late)]
     assert steps[0] == RECIPE.steps
     left = 0.85 * (limit - 2 * before) - COSTS.training(0, HELD)
-    assert steps[1] == pytest.approx(min(left / 2, RECIPE.steps), abs=2)
+    assert steps[1] == pytest.approx(min(left / 2, RECIPE.steps), rel=0.01)
 
 
 @pytest.mark.parametrize(
