@@ -131,7 +131,8 @@ class Estimator:
         tracker = Tracker(self.runtime.spec.skeleton)
         smooth = OneEuro()
         exact = getattr(self.find, "is_exact", False)
-        batches = self._exact(frames, size) if exact else self._predicted(frames, size, tracker)
+        given = self._exact if exact else self._predicted
+        batches = given(frames, size, tracker)
         for batch, found, detected in batches:
             for frame, poses in zip(batch, self._infer(batch, found), strict=True):
                 with self.timed("track"):
@@ -141,10 +142,11 @@ class Estimator:
                 yield frame, self._keep(tracked)
 
     def _exact(
-        self, frames: Iterable[Frame], size: int
+        self, frames: Iterable[Frame], size: int, tracker: Tracker
     ) -> Iterator[tuple[list[Frame], list[Boxes], bool]]:
         """Batches with each frame's own boxes."""
         for batch in _batches(frames, size):
+            tracker.enter(batch[0].size)
             with self.timed("detect"):
                 found = [self.find(frame) for frame in batch]
             yield batch, found, True
@@ -157,11 +159,8 @@ class Estimator:
         `tracker.boxes` changes nothing, so all of a batch is predicted from the state before it.
         Its first frame's detections serve all of it: a new person has no track to be found by.
         """
-        frame_size: tuple[int, int] | None = None
         for batch, detected in self._detected(frames, size):
-            if frame_size not in (None, batch[0].size):
-                tracker.forget()  # its boxes are in the pixels of another frame size
-            frame_size = batch[0].size
+            tracker.enter(batch[0].size)
             found = [tracker.boxes(frame.time_s, detected, batch[0].time_s) for frame in batch]
             yield batch, found, detected is not None
 
