@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import pytest
 
-from tests.clips import numbered
-from tests.processes import run
+from tests.support.clips import numbered
+from tests.support.processes import run
 
 COMMANDS = {
     "eval": ("--images", "images", "--annotations", "labels.json", "--json", "images/1.jpg"),
