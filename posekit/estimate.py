@@ -35,6 +35,8 @@ class EstimateOptions:
     min_score: a person whose better half of keypoints scores less on average is dropped (not
         with boxes passed to a call).
     max_persons: keep the best of each frame, None for all.
+    max_boxes: a frame with more boxes is refused: the work grows with their square.
+    category: of the persons in a COCO file of boxes, by name or id; None: person, or the only one.
     views: test-time augmentation with this many rotations and flips, 1, 2, 4, 8 or 16, instead of
         the flip test, at so many times the cost: gains on unusual poses, not on upright ones.
     track: give ids and follow persons between detections.  smooth: one-euro filter, needs track.
@@ -44,13 +46,15 @@ class EstimateOptions:
     frames_per_batch: int = 2
     min_score: float = 0.25
     max_persons: int | None = None
+    max_boxes: int = MAX_BOXES
+    category: str | None = None
     views: int | None = None
     track: bool = True
     smooth: bool = True
 
     def __post_init__(self) -> None:
         number(self.min_score, name="min_score")
-        for name in ("detect_every", "frames_per_batch"):
+        for name in ("detect_every", "frames_per_batch", "max_boxes"):
             number(getattr(self, name), name=name, low=1, whole=True)
         if self.max_persons is not None:
             number(self.max_persons, name="max_persons", low=1, whole=True)
@@ -92,7 +96,7 @@ class Estimator:
         """Keypoints of the persons in one image, uint8 RGB (H, W, 3), in its pixels.
 
         With `boxes` (N, 4) xyxy there are N persons in their order; else those that are found.
-        Raises InputError, also for more than `posekit.detect.MAX_BOXES` boxes in a frame.
+        Raises InputError, also for more than `options.max_boxes` boxes in a frame.
         """
         frame = image if isinstance(image, Frame) else Frame(image)
         given = boxes if boxes is None or isinstance(boxes, Boxes) else Boxes(boxes)
@@ -194,10 +198,11 @@ class Estimator:
     def _infer(self, frames: list[Frame], found: list[Boxes]) -> list[Poses]:
         """The persons of several frames in one batch."""
         for frame, boxes in zip(frames, found, strict=True):
-            if len(boxes) > MAX_BOXES:
+            if len(boxes) > self.options.max_boxes:
                 raise InputError(
-                    f"frame {frame.index}: {len(boxes):,} boxes; at most {MAX_BOXES:,} in one "
-                    "frame: keep the best of them"
+                    f"frame {frame.index}: {len(boxes):,} boxes, more than "
+                    f"{self.options.max_boxes:,} in one frame; keep the best of them, or raise the "
+                    "limit with --max-boxes"
                 )
         spec = self.runtime.spec
         with self.timed("crop"):

@@ -42,8 +42,9 @@ class _Clock:
     def monotonic() -> float:
         """Seconds; other threads than those above have the real time."""
         thread = threading.current_thread()
-        is_ours = isinstance(thread, InterruptibleThread)
-        return thread.monotonic() if is_ours else time.monotonic()
+        if isinstance(thread, InterruptibleThread):
+            return thread.monotonic()
+        return time.monotonic()
 
 
 core.time = _Clock  # type: ignore[attr-defined]
