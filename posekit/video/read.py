@@ -132,8 +132,9 @@ class Reader:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences on what was wrong with a source that was read in part; whole after the end."""
-        return list(self._info.notes if self._notes is None else self._notes)
+        """Sentences on what was repaired, left out or odd so far; whole after the end."""
+        found = [*self._info.notes, *self._info.found()]
+        return found if self._notes is None else list(self._notes)
 
     def __iter__(self) -> Iterator[Frame]:
         return self
