@@ -91,7 +91,7 @@ def check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:
     if width * height > max_pixels:
         raise SourceError(
             f"{name}: {width} x {height} px are more than {max_pixels:,} pixels; if it is meant, "
-            "raise the limit with --max-pixels"
+            "raise the limit with `posekit infer --max-pixels`"
         )
 
 
