@@ -140,7 +140,7 @@ def _labeled(options: AdaptOptions, work: Path, model: Bundle) -> LabeledPersons
                 "persons to --check and --source"
             )
     wanted = LabelOptions(options.labeled_first, options.category)
-    return read_labeled(options.labeled, folder, model.pose_spec, wanted, work=work)
+    return read_labeled(options.labeled, folder, model.pose_spec, options=wanted, work=work)
 
 
 def _folder(labels: str | Path, images: str | Path | None, option: str) -> str | Path:
@@ -165,7 +165,7 @@ def _checks(options: AdaptOptions, work: Path, model: Bundle) -> tuple[Checker, 
         if labels is not None:
             folder = _folder(labels, images, option)
             chosen = LabelOptions(category=options.category)
-            labeled = read_labeled(labels, folder, model.pose_spec, chosen, work=work)
+            labeled = read_labeled(labels, folder, model.pose_spec, options=chosen, work=work)
             decides = option == "--check-images"
             name = f"PCK@{SHARE}" + ("" if decides else " on the source domain")
             checks.append(LabelCheck(name, labeled, decides))

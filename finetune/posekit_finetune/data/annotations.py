@@ -83,8 +83,8 @@ def read_labeled(
     annotations: str | Path,
     images: str | Path,
     spec: ModelSpec,
-    options: LabelOptions = LabelOptions(),
     *,
+    options: LabelOptions = LabelOptions(),
     work: str | Path,
 ) -> LabeledPersons:
     """Persons of a COCO file (any joint names) or of MPII's JSON list, stored in `work`.

@@ -160,7 +160,7 @@ def _collect(
     notes = [*media.notes, *getattr(detect, "notes", ())]
     if unread:
         notes.append(f"{len(unread)} images cannot be read and are left out: {listed(unread)}")
-    _check_counts(counts, len(order), media.files[0].parent, notes)
+    _check_counts(counts, len(order), media.files[0].parent, notes=notes)
     patch_store.save(into, collector.rows, order, counts=counts, notes=notes)
 
 
@@ -297,7 +297,7 @@ class FrameLinks:
         return tracks
 
 
-def _check_counts(counts: FindCounts, kept: int, where: Path, notes: Sequence[str]) -> None:
+def _check_counts(counts: FindCounts, kept: int, where: Path, *, notes: Sequence[str]) -> None:
     """Raise DataError where too few persons were found, with the notes on what was left out."""
     if kept >= MIN_PERSONS:
         return

@@ -48,7 +48,7 @@ def person(image: int, x: float = 30.0, count: int = 17, **more: Any) -> Data:
 
 def read(path: Path, **options: Any) -> LabeledPersons:
     chosen = LabelOptions(**options)
-    return read_labeled(path, path.parent, SPEC, chosen, work=path.parent / "work")
+    return read_labeled(path, path.parent, SPEC, options=chosen, work=path.parent / "work")
 
 
 def test_joints_land_where_the_crop_shows_them(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_real_annotations_fit_their_images(
     root = shared("lspet" if folder == "lspet" else f"mmpose_testdata/{folder}")
     images = root / "check" if folder == "lspet" else root
     options = LabelOptions(first=20, skeleton=skeleton)
-    labeled = read_labeled(root / file, images, SPEC, options, work=tmp_path)
+    labeled = read_labeled(root / file, images, SPEC, options=options, work=tmp_path)
     assert len(labeled) == count
     inside = ((labeled.points > -16) & (labeled.points < 80)).all(2)  # the crop and its margin
     assert inside[labeled.weights > 0].mean() > 0.97
