@@ -153,6 +153,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (av.error.ConnectionRefusedError, "nothing listens there (connection refused)"),
     (av.error.ConnectionResetError, "the connection was cut"),
     (av.error.DecoderNotFoundError, _NO_DECODER),
+    (av.error.ProtocolNotFoundError, "this build of PyAV cannot read URLs of that kind"),
 )
 
 

@@ -179,6 +179,11 @@ def test_a_port_where_nothing_listens_is_one_sentence(scheme: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_kind_of_url_that_pyav_was_built_without_is_one_sentence() -> None:
+    with pytest.raises(SourceError, match=r"srt://127\.0\.0\.1:9: (this build of PyAV|no resp)"):
+        read("srt://127.0.0.1:9", options=ReadOptions(timeout_s=1))
+
+
 def test_what_a_server_refuses_or_what_is_not_a_video_is_reported() -> None:
     with (
         http_server(lambda handler: handler.send_error(404)) as url,
