@@ -1,0 +1,150 @@
+// What plays under the skeletons: a video, images, or nothing. All of them have the same methods.
+// `onFrame(time_s)` is called when another frame is on show, with its time on the results' clock.
+
+class ClockPlayer { // nothing to show: time passes by itself
+  constructor(side, onFrame) {
+    this.side = side;
+    this.onFrame = onFrame;
+    this.rate = 1;
+    this.playing = false;
+    this.time_s = side.times[0];
+    this.drawn = false;
+  }
+
+  get end_s() { return this.side.times[this.side.count - 1]; }
+
+  play() {
+    if (this.playing) return;
+    if (this.time_s >= this.end_s) this.time_s = this.side.times[0];
+    this.playing = true;
+    let before = performance.now();
+    const tick = (now) => {
+      if (!this.playing) return;
+      this.time_s = Math.min(this.end_s, this.time_s + (now - before) / 1000 * this.rate);
+      before = now;
+      if (this.time_s >= this.end_s) this.playing = false;
+      this.onFrame(this.time_s);
+      requestAnimationFrame(tick);
+    };
+    requestAnimationFrame(tick);
+  }
+
+  pause() { this.playing = false; }
+
+  seek(frame) {
+    this.time_s = this.side.times[frame];
+    this.onFrame(this.time_s);
+  }
+
+  paint() { return false; }
+}
+
+class ImagePlayer extends ClockPlayer {
+  constructor(side, onFrame, base, onError) {
+    super(side, onFrame);
+    this.base = base;
+    this.onError = onError;
+    this.images = new Map();
+  }
+
+  image(frame) {
+    const file = this.side.files[frame];
+    if (!this.images.has(file)) {
+      const image = new Image();
+      image.onload = () => this.onFrame(this.time_s);
+      image.onerror = () => this.onError(file);
+      image.src = this.base + file.split("/").map(encodeURIComponent).join("/");
+      this.images.set(file, image);
+      if (this.images.size > 40) this.images.delete(this.images.keys().next().value);
+    }
+    return this.images.get(file);
+  }
+
+  paint(context, frame, width, height) {
+    const image = this.image(frame);
+    if (frame + 1 < this.side.count) this.image(frame + 1); // the next one is loaded early
+    if (!image.complete || !image.naturalWidth) return false;
+    context.drawImage(image, 0, 0, width, height);
+    return true;
+  }
+}
+
+class VideoPlayer {
+  // onFail: the browser cannot play the clip.
+  constructor(side, onFrame, clip, onFail) {
+    this.side = side;
+    this.onFrame = onFrame;
+    this.drawn = clip.drawn;
+    this.shift_s = clip.shift_s;
+    this.first_s = 0; // media time of the clip's first frame: some begin later than 0
+    this.measured = false;
+    this.waiting = null;
+    const video = this.video = element("video", { preload: "auto", tabindex: "-1", "aria-hidden": "true" });
+    video.muted = true;
+    video.playsInline = true;
+    video.onerror = () => onFail();
+    video.onended = () => this.onFrame(this.time_s);
+    video.onpause = () => this.onFrame(this.time_s);
+    video.onseeked = () => { // a seek within the frame on show brings no new frame
+      clearTimeout(this.waiting);
+      this.waiting = setTimeout(() => this.shown(video.currentTime), 150);
+    };
+    video.onloadedmetadata = () => { if (!video.videoWidth) onFail(); };
+    if (video.requestVideoFrameCallback) {
+      const shown = (now, frame) => {
+        if (!this.measured && !video.seeking && video.currentTime < 0.001) this.first_s = frame.mediaTime;
+        this.measured = true;
+        this.shown(frame.mediaTime);
+        video.requestVideoFrameCallback(shown);
+      };
+      video.requestVideoFrameCallback(shown);
+    } else {
+      const poll = () => {
+        if (!video.seeking && video.readyState > 1 && video.currentTime !== this.polled) {
+          this.polled = video.currentTime;
+          this.shown(this.polled);
+        }
+        requestAnimationFrame(poll);
+      };
+      requestAnimationFrame(poll);
+    }
+    video.src = clip.href;
+    document.body.append(video);
+  }
+
+  shown(media_s) {
+    clearTimeout(this.waiting);
+    this.media_s = media_s;
+    this.onFrame(this.time_s);
+  }
+
+  // Half a millisecond covers the rounding of media times.
+  get time_s() { return (this.media_s ?? this.first_s) - this.first_s + this.shift_s + 0.0005; }
+
+  get playing() { return !this.video.paused && !this.video.ended; }
+
+  get rate() { return this.video.playbackRate; }
+
+  set rate(value) { this.video.playbackRate = value; }
+
+  play() { this.video.play().catch(() => this.onFrame(this.time_s)); }
+
+  pause() { this.video.pause(); }
+
+  // Into the middle of the frame, so that no rounding leads to its neighbor.
+  seek(frame) {
+    const into = Math.min(this.side.duration(frame) / 2, 0.02);
+    this.video.currentTime = Math.max(0, this.side.times[frame] - this.shift_s + this.first_s + into);
+  }
+
+  paint(context, frame, width, height) {
+    if (this.video.readyState < 2) return false;
+    context.drawImage(this.video, 0, 0, width, height);
+    return true;
+  }
+
+  remove() {
+    this.video.onerror = this.video.onpause = this.video.onended = null;
+    this.video.remove();
+  }
+}
