@@ -14,7 +14,7 @@ from posekit.types import Float32
 from posekit.view.events import MAX_EVENTS, id_changes
 from posekit.view.results import Results, to_uint8
 
-MAX_VALUES = 50_000_000
+MAX_VALUES = 10_000_000
 """Keypoints of a page; longer results are shown with each n-th frame."""
 _MISSING = -32768  # of a coordinate that is not finite
 _LARGEST = 32767

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from array import array
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -95,17 +95,16 @@ class Results:
         )
 
 
-@dataclass
 class ResultsBuilder:
-    """Collects results frame by frame."""
+    """Collects results frame by frame, in the memory that the numbers take."""
 
-    origin: Origin
-    tracked: bool = True
-    _frames: list[int] = field(default_factory=list)
-    _times_s: list[float] = field(default_factory=list)
-    _sizes: list[tuple[int, int]] = field(default_factory=list)
-    _files: list[str] = field(default_factory=list)
-    _persons: list[Persons] = field(default_factory=list)
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self.tracked = True
+        self._frames, self._times_s, self._sizes = array("q"), array("d"), array("q")
+        self._files: list[str] = []
+        self._counts = array("q")
+        self._rows = {name: bytearray() for name in Persons.__dataclass_fields__}
 
     def add(
         self,
@@ -119,9 +118,11 @@ class ResultsBuilder:
         """Append one frame.  size: (W, H), px; None: the origin's."""
         self._frames.append(frame)
         self._times_s.append(time_s)
-        self._sizes.append(size or self.origin.size or (0, 0))
+        self._sizes.extend(size or self.origin.size or (0, 0))
         self._files.append(file)
-        self._persons.append(persons)
+        self._counts.append(len(persons))
+        for name, data in self._rows.items():
+            data += np.ascontiguousarray(getattr(persons, name)).tobytes()
 
     @property
     def last_time_s(self) -> float:
@@ -129,49 +130,45 @@ class ResultsBuilder:
         return self._times_s[-1] if self._times_s else -np.inf
 
     def build(self) -> Results:
-        """What was added so far."""
-        counts = [len(each) for each in self._persons]
-        has_files = any(self._files)
-        sizes = np.array(self._sizes, np.int64).reshape(-1, 2)
+        """What was added so far; nothing can be added afterwards."""
+        persons = self._persons()
+        starts = np.concatenate([[0], np.cumsum(self._counts, dtype=np.int64)]).astype(np.int64)
         return Results(
             self.origin,
             np.array(self._frames, np.int64),
             np.array(self._times_s, np.float64),
-            _without_zeros(sizes, self._persons),
-            tuple(self._files) if has_files else (),
-            np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64),
-            _joined(self._persons, len(self.origin.skeleton)),
+            _known(np.array(self._sizes, np.int64).reshape(-1, 2), persons),
+            tuple(self._files) if any(self._files) else (),
+            starts,
+            persons,
             self.tracked,
         )
 
+    def _persons(self) -> Persons:
+        k = len(self.origin.skeleton)
+        shapes = {"points": (k, 2), "raw_points": (k, 2), "scores": (k,), "confidence": (k,)}
+        shapes |= {"boxes": (4,), "box_scores": (), "ids": ()}
+        kinds = {name: np.int64 if name == "ids" else np.float32 for name in shapes}
+        return Persons(
+            **{
+                name: np.frombuffer(self._rows[name], kinds[name]).reshape(-1, *shape)
+                for name, shape in shapes.items()
+            }
+        )
 
-def _without_zeros(sizes: Int64, persons: Iterable[Persons]) -> Int64:
-    """Sizes where the source gave none: what holds every box."""
-    if len(sizes) and not sizes.any():
-        corners = [each.boxes[:, 2:].max(0) for each in persons if len(each)]
-        sizes[:] = np.ceil(np.max(corners, 0)).clip(1) if corners else (640, 360)
+
+def _known(sizes: Int64, persons: Persons) -> Int64:
+    """Sizes; where the source gave none, what holds every box."""
+    if not sizes.any():
+        sizes[:] = np.ceil(persons.boxes[:, 2:].max(0, initial=1)) if len(persons) else (640, 360)
     return sizes
 
 
 def empty_persons(keypoints: int) -> Persons:
     """No person, of a skeleton with so many keypoints."""
-    none = np.zeros((0, keypoints), np.float32)
     points = np.zeros((0, keypoints, 2), np.float32)
-    return Persons(
-        np.zeros(0, np.int64), points, points, none, none, np.zeros((0, 4), np.float32),
-        np.zeros(0, np.float32),
-    )  # fmt: skip
-
-
-def _joined(persons: list[Persons], keypoints: int) -> Persons:
-    """All rows in order."""
-    full = [each for each in persons if len(each)] or [empty_persons(keypoints)]
-    return Persons(
-        **{
-            name: np.concatenate([getattr(each, name) for each in full])
-            for name in Persons.__dataclass_fields__
-        }
-    )
+    scores, boxes = points[:, :, 0], np.zeros((0, 4), np.float32)
+    return Persons(np.zeros(0, np.int64), points, points, scores, scores, boxes, boxes[:, 0])
 
 
 def to_uint8(values: Float32) -> UInt8:

@@ -46,7 +46,8 @@ class Side {
 
   get times() { return this.array("times"); }
 
-  label(track) { return this.tracked ? `${this.ids[track]}` : `${this.ids[track] + 1}. in frame`; }
+  // Without tracks persons are numbered by their place in each frame, from 1.
+  label(track) { return `${this.tracked ? this.ids[track] : this.ids[track] + 1}`; }
 
   sizeOf(frame) {
     const sizes = this.has("sizes") && this.array("sizes");

@@ -11,7 +11,7 @@ let scheduled = false;
 const stages = sides.map((side, n) => new Stage(side, sides.length > 1 ? ["Before", "After"][n] : ""));
 const goTo = (time_s) => seek(lead.frameAt(time_s));
 const timeline = new Timeline($("timeline"), sides, goTo);
-const table = new PersonTable($("table"), sides);
+const table = new PersonTable($("table"), sides, (row, side) => goTo(side.times[side.frameOfRow[row]] + 1e-4));
 const angles = jointAngles();
 let charts = [];
 
@@ -41,7 +41,8 @@ function paint() {
   }
   $("scrub").value = frame;
   $("scrub").setAttribute("aria-valuetext", `frame ${lead.array("frames")[frame]}, ${seconds(time_s)}`);
-  $("clock").value = `frame ${lead.array("frames")[frame]} · ${seconds(time_s)} of ${seconds(lead.times[lead.count - 1])}`;
+  $("clock").value = lead.files.length ? `image ${frame + 1} of ${lead.count} · ${lead.files[frame]}`
+    : `frame ${lead.array("frames")[frame]} · ${seconds(time_s)} of ${seconds(lead.times[lead.count - 1])}`;
   $("play").textContent = player.playing ? "Pause" : "Play";
   $("play").setAttribute("aria-pressed", String(player.playing));
   timeline.paint(time_s, view);
@@ -50,6 +51,7 @@ function paint() {
 }
 
 function paintCharts(time_s) {
+  if (!lead.tracked) return;
   let range = [timeline.low, timeline.high];
   if (view.window_s) range = [time_s - view.window_s / 2, time_s + view.window_s / 2];
   const shown = curves();
@@ -61,10 +63,10 @@ function paintCharts(time_s) {
 function curves() {
   const shown = sides.flatMap((side) => (side.tracked
     ? side.ids.map((_, track) => [side, track]).filter(([, track]) => !view.hidden[side.number].has(track)) : []));
-  const most = shown.length > MOST_CURVES ? `The first ${MOST_CURVES} of ${shown.length} persons that are switched on. ` : "";
+  const longest = [...shown].sort(([a, s], [b, t]) => b.rowsOf(t).length - a.rowsOf(s).length).slice(0, MOST_CURVES);
+  const most = shown.length > MOST_CURVES ? `Of ${shown.length} persons that are switched on the ${MOST_CURVES} longest in view. ` : "";
   $("curve-note").textContent = most + (sides.length > 1 ? "Dashed: before." : "");
-  if (!lead.tracked) $("curve-note").textContent = "Curves need persons that are tracked.";
-  return shown.slice(0, MOST_CURVES);
+  return shown.filter((each) => longest.includes(each));
 }
 
 // Angles that a skeleton has: at each keypoint between two of its bones.
@@ -120,7 +122,7 @@ function listPersons() {
     const which = sides.length > 1 ? `${side.number ? "After" : "Before"}: ` : "";
     const share = Math.round(100 * side.rowsOf(track).length / side.count);
     const label = element("label", {}, box, element("i", { class: "chip", color: colorOf(side, track) }),
-      `${which}${side.tracked ? "person " : ""}${side.label(track)}`, element("small", {}, `${share} %`));
+      `${which}${side.tracked ? "person" : "no."} ${side.label(track)}`, element("small", {}, `${share} %`));
     return element("li", {}, label);
   }));
   $("person-list").replaceChildren(...items);
@@ -162,8 +164,8 @@ function listEvents() {
 
 function say(text) { $("status").textContent = text; }
 
-// The first clip that plays, else an empty ground.
-function open(clips) {
+// The first clip that plays, else an empty ground.  before: what was tried, a sentence.
+function open(clips, before = "") {
   player?.remove?.();
   if (meta.media.kind === "images") {
     let failed = 0;
@@ -175,16 +177,15 @@ function open(clips) {
   } else if (clips.length) {
     const [clip, ...rest] = clips;
     player = new VideoPlayer(lead, onFrame, clip, () => {
-      open(rest);
-      say(`This browser cannot play ${clip.name}. ${rest.length ? `${rest[0].name} is shown instead.`
-        : "Skeletons are drawn on an empty ground."}`);
+      open(rest, `This browser cannot play ${clip.name}. `);
     });
     if (clip.drawn) {
-      say("The overlay is shown: skeletons are drawn in it already, so that bones and keypoints are switched off here.");
+      say(`${before}The overlay ${clip.name} is shown: skeletons are drawn in it already, so bones and keypoints are switched off here.`);
       for (const layer of ["bones", "points", "ids"]) setLayer(layer, false);
     }
   } else {
     player = new ClockPlayer(lead, onFrame);
+    if (before) say(`${before}Skeletons are drawn on an empty ground.`);
   }
   player.rate = Number($("rate").value);
   onFrame(lead.times[0]);
@@ -227,13 +228,18 @@ function describe() {
   $("title").textContent = meta.title;
   const persons = lead.tracked ? `${lead.ids.length} persons` : "persons not tracked";
   const [width, height] = lead.size, length = lead.times[lead.count - 1] - lead.times[0];
-  $("facts").textContent = [`${width} × ${height} px`, `${lead.count.toLocaleString("en")} frames`, seconds(length), persons,
+  const count = `${lead.count.toLocaleString("en")} ${lead.files.length ? "images" : "frames"}`;
+  $("facts").textContent = [`${width} × ${height} px`, count, ...(lead.files.length ? [] : [seconds(length)]), persons,
     ...new Set(sides.map((side) => side.model))].filter(Boolean).join(" · ");
   const notes = [...meta.notes, ...(meta.media.note ? [meta.media.note] : [])];
   $("notes").replaceChildren(...notes.map((note) => element("li", {}, note)));
   $("foot").textContent = `Made by posekit ${meta.posekit} from results of ${lead.source || "an unnamed source"}.`;
   $("layer-confidence").textContent = lead.calibrated ? "Confidence" : "Score";
   $("scrub").max = lead.count - 1;
+  for (const id of ["timeline-part", "curves-part"]) $(id).hidden = !lead.tracked && (id === "curves-part" || lead.count < 2);
+  $("timeline-help").textContent = lead.tracked
+    ? "A bar is a person in view, a dashed line a gap, a red tick a probable change of id. Click to go there."
+    : "How many persons each frame has. Click to go there.";
   document.querySelector(".viewer").classList.toggle("two", sides.length > 1);
   $("stages").append(...stages.map((each) => each.figure));
   const raw = document.querySelector('[data-layer="raw"]');

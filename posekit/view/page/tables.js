@@ -12,6 +12,14 @@ const COLUMNS = [ // title, value of (side, track), digits
   ["Height, px", heightOf, 0],
 ];
 
+const PLACES = [ // of persons that are not tracked: value of (side, track, row)
+  ["Where", (side, track, row) => side.files[side.frameOfRow[row]] ?? side.array("frames")[side.frameOfRow[row]], null],
+  ["No.", (side, track) => side.ids[track] + 1, 0],
+  ["Mean confidence", (side, track, row) => side.meanConfidence(row), 2],
+  ["Height, px", (side, track, row) => boxHeight(side, row), 0],
+];
+const MOST_LINES = 1000;
+
 function longestGap(side, track) {
   const found = side.stretches(track);
   return found.reduce((most, [first], n) => (n
@@ -24,28 +32,31 @@ function meanOf(side, track) {
   return sum / side.rowsOf(track).length;
 }
 
+function boxHeight(side, row) {
+  const boxes = side.array("boxes");
+  return (boxes[4 * row + 3] - boxes[4 * row + 1]) * side.step_px;
+}
+
 function heightOf(side, track) {
-  const boxes = side.array("boxes"), rows = side.rowsOf(track);
-  const heights = Array.from(rows, (row) => (boxes[4 * row + 3] - boxes[4 * row + 1]) * side.step_px);
+  const heights = Array.from(side.rowsOf(track), (row) => boxHeight(side, row));
   return heights.sort((a, b) => a - b)[heights.length >> 1];
 }
 
 const textOf = (value, digits) => (digits === null ? String(value) : value.toFixed(digits));
+const resultOf = (side) => (side.number ? "after" : "before");
 
+// A line of tracked persons is a track; of others a person in a frame.
 class PersonTable {
-  constructor(table, sides, choose) {
+  // goTo: is called with (row, side) of a person whose line is chosen.
+  constructor(table, sides, goTo) {
     this.table = table;
-    this.choose = choose;
-    const confidence = sides[0].calibrated ? "Mean confidence" : "Mean score";
-    this.titles = COLUMNS.map(([title]) => (title === "Mean confidence" ? confidence : title));
-    if (sides.length > 1) this.titles.splice(1, 0, "Result");
-    this.lines = sides.flatMap((side) => side.ids.map((_, track) => {
-      const cells = COLUMNS.map(([, value]) => value(side, track));
-      if (sides.length > 1) cells.splice(1, 0, side.number ? "after" : "before");
-      return { side, track, cells };
-    }));
-    this.digits = COLUMNS.map((each) => each[2]);
-    if (sides.length > 1) this.digits.splice(1, 0, null);
+    this.goTo = goTo;
+    const confidence = sides[0].calibrated ? "confidence" : "score";
+    const two = sides.length > 1 ? [["Result", (side) => resultOf(side), null]] : [];
+    const [first, ...rest] = sides.every((side) => side.tracked) ? COLUMNS : PLACES;
+    this.columns = [first, ...two, ...rest].map(([title, ...more]) => [title.replace("confidence", confidence), ...more]);
+    this.lines = sides.flatMap((side) => linesOf(side)).map(([side, track, row]) => (
+      { side, track, row, cells: this.columns.map(([, value]) => value(side, track, row)) }));
     this.column = 0;
     this.descending = false;
     this.head();
@@ -53,7 +64,7 @@ class PersonTable {
   }
 
   head() {
-    const cells = this.titles.map((title, n) => {
+    const cells = this.columns.map(([title], n) => {
       const button = element("button", { type: "button" }, title);
       button.addEventListener("click", () => {
         this.descending = this.column === n ? !this.descending : n > 0;
@@ -72,17 +83,29 @@ class PersonTable {
       if (n === at) cell.setAttribute("aria-sort", this.descending ? "descending" : "ascending");
       else cell.removeAttribute("aria-sort");
     });
-    this.table.tBodies[0].replaceChildren(...this.lines.slice(0, 1000).map(({ side, track, cells }) => {
-      const row = element("tr", {}, ...cells.map((cell, n) => element("td", {}, n ? textOf(cell, this.digits[n]) : side.label(track))));
-      row.cells[0].prepend(element("i", { class: "chip", color: colorOf(side, track) }));
-      return row;
-    }));
+    this.table.tBodies[0].replaceChildren(...this.lines.slice(0, MOST_LINES).map((line) => this.row(line)));
+    this.table.caption.textContent = this.lines.length > MOST_LINES
+      ? `The first ${MOST_LINES} of ${this.lines.length} lines; the CSV has all.` : "";
+  }
+
+  row({ side, track, row, cells }) {
+    const button = element("button", { type: "button", title: "Go there" }, textOf(cells[0], this.columns[0][2]));
+    button.addEventListener("click", () => this.goTo(row, side));
+    const made = element("tr", {}, element("td", {}, element("i", { class: "chip", color: colorOf(side, track) }), button),
+      ...cells.slice(1).map((cell, n) => element("td", {}, textOf(cell, this.columns[n + 1][2]))));
+    return made;
   }
 
   csv() {
-    return [csvLine(this.titles), ...this.lines.map(({ side, track, cells }) => csvLine([
-      side.label(track), ...cells.slice(1).map((cell, n) => textOf(cell, this.digits[n + 1]))]))];
+    return [csvLine(this.columns.map(([title]) => title)),
+      ...this.lines.map(({ cells }) => csvLine(cells.map((cell, n) => textOf(cell, this.columns[n][2]))))];
   }
+}
+
+// [side, track, first row] of each line.
+function linesOf(side) {
+  if (side.tracked) return side.ids.map((_, track) => [side, track, side.rowsOf(track)[0]]);
+  return Array.from(side.array("tracks"), (track, row) => [side, track, row]);
 }
 
 function csvLine(cells) {
@@ -102,7 +125,7 @@ function keypointsCsv(sides) {
     const frames = side.array("frames"), tracks = side.array("tracks");
     for (let row = 0; row < side.rows; row++) {
       const f = side.frameOfRow[row];
-      const head = [...(two ? [side.number ? "after" : "before"] : []), frames[f], +side.times[f].toFixed(6), side.ids[tracks[row]]];
+      const head = [...(two ? [resultOf(side)] : []), frames[f], +side.times[f].toFixed(6), side.ids[tracks[row]]];
       parts.push(side.names.map((name, k) => {
         const [x, y] = side.point(row, k, false) || [null, null], [rx, ry] = side.point(row, k, true) || [null, null];
         return csvLine([...head, name, number(x), number(y), side.score(row, k).toFixed(3), number(rx), number(ry),
@@ -121,7 +144,7 @@ function anglesCsv(sides, angles, view) {
     for (let row = 0; row < side.rows; row++) {
       const f = side.frameOfRow[row];
       const values = corners.map((three) => three && side.angle(row, three, view.layers.raw, view.least)?.toFixed(2));
-      parts.push(csvLine([...(two ? [side.number ? "after" : "before"] : []), frames[f], +side.times[f].toFixed(6),
+      parts.push(csvLine([...(two ? [resultOf(side)] : []), frames[f], +side.times[f].toFixed(6),
         side.ids[tracks[row]], ...values]));
     }
   }
