@@ -22,8 +22,8 @@ from posekit import video
 from posekit.atomic import AtomicFile, check_apart, check_free, explained
 from posekit.errors import InputError, PosekitError, SourceError
 from posekit.estimate import Estimator
-from posekit.mjpeg import MjpegServer
-from posekit.outputs import OutputOptions, Outputs, output_paths
+from posekit.output.mjpeg import MjpegServer
+from posekit.output.outputs import OutputOptions, Outputs, output_paths
 from posekit.types import Frame
 from posekit.version import __version__
 from posekit.write import Header

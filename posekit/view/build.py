@@ -14,7 +14,7 @@ from typing import Any
 
 from posekit.atomic import AtomicFile, explained
 from posekit.errors import InputError
-from posekit.html import escape
+from posekit.output.html import escape
 from posekit.version import __version__
 from posekit.view.events import pair_tracks
 from posekit.view.media import find_media

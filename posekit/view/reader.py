@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from posekit.errors import InputError, SourceError
-from posekit.parsing import JSON_BYTES, number, numbers, parse_json, reason, shown
+from posekit.inputs.parsing import JSON_BYTES, number, numbers, parse_json, reason, shown
 from posekit.types import Boxes, Float32, Skeleton
 from posekit.view.results import Origin, Persons, Results, ResultsBuilder, empty_persons
 
