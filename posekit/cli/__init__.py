@@ -18,7 +18,7 @@ from posekit.cli.use.infer import command as infer
 from posekit.cli.use.inspect import command as inspect
 from posekit.cli.use.models import command as models
 from posekit.cli.use.verify import command as verify
-from posekit.cli.view import command as view
+from posekit.cli.use.view import command as view
 
 app = typer.Typer(
     name="posekit",

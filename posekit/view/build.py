@@ -8,13 +8,13 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from posekit.atomic import AtomicFile, explained
 from posekit.errors import InputError
-from posekit.output.html import escape
 from posekit.version import __version__
 from posekit.view.events import pair_tracks
 from posekit.view.media import find_media
