@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posekit.types import Float32
+from posekit.types import Float32, Int64
 from posekit.view.events import MAX_EVENTS, id_changes
 from posekit.view.results import Results, to_uint8
 
@@ -32,22 +32,22 @@ def pack(results: Results) -> tuple[dict[str, Any], dict[str, str]]:
 
     Coordinates are int16 in steps of `facts["step_px"]`, scores uint8 in steps of 1/255.
     """
-    persons, known = results.persons, np.unique(results.persons.ids)
-    step_px = _step_px(results)
-    has_raw = not np.array_equal(persons.points, persons.raw_points, equal_nan=True)
-    is_calibrated = bool(np.isfinite(persons.confidence).any())
-    changes = id_changes(results)
-    size = results.sizes.max(0).tolist()
-    facts = {
+    known, step_px = np.unique(results.persons.ids), _step_px(results)
+    return _facts(results, known, step_px), _arrays(results, known, step_px)
+
+
+def _facts(results: Results, known: Int64, step_px: float) -> dict[str, Any]:
+    """known: the ids, whose positions are the tracks of the page."""
+    skeleton, changes = results.origin.skeleton, id_changes(results)
+    return {
         "model": results.origin.model,
         "source": results.origin.source,
         "skeleton": {
-            "name": results.origin.skeleton.name,
-            "keypoints": list(results.origin.skeleton.keypoints),
-            "bones": [list(bone) for bone in results.origin.skeleton.bones],
-            "mirror": list(results.origin.skeleton.mirror),
+            "name": skeleton.name,
+            "keypoints": list(skeleton.keypoints),
+            "bones": [list(bone) for bone in skeleton.bones],
         },
-        "size": size,
+        "size": results.sizes.max(0).tolist(),
         "fps": results.origin.fps,
         "files": list(results.files),
         "tracked": results.tracked,
@@ -56,6 +56,10 @@ def pack(results: Results) -> tuple[dict[str, Any], dict[str, str]]:
         "changes": [asdict(each) for each in changes[:MAX_EVENTS]],
         "changes_left_out": max(0, len(changes) - MAX_EVENTS),
     }
+
+
+def _arrays(results: Results, known: Int64, step_px: float) -> dict[str, str]:
+    persons = results.persons
     arrays = {
         "times": _text(results.times_s.astype("<f8")),
         "frames": _text(results.frames.astype("<i4")),
@@ -65,13 +69,13 @@ def pack(results: Results) -> tuple[dict[str, Any], dict[str, str]]:
         "points": _text(_quantized(persons.points, step_px)),
         "scores": _text(to_uint8(persons.scores)),
     }
-    if has_raw:
+    if not np.array_equal(persons.points, persons.raw_points, equal_nan=True):
         arrays["raw"] = _text(_quantized(persons.raw_points, step_px))
-    if is_calibrated:
+    if np.isfinite(persons.confidence).any():
         arrays["confidence"] = _text(to_uint8(persons.confidence))
-    if (results.sizes != size).any():
+    if (results.sizes != results.sizes.max(0)).any():
         arrays["sizes"] = _text(results.sizes.astype("<i4").reshape(-1))
-    return facts, arrays
+    return arrays
 
 
 def _step_px(results: Results) -> float:

@@ -26,7 +26,11 @@ def read_results(path: Path) -> Results:
         with path.open(encoding="utf-8-sig") as file:
             lines = iter(lambda: file.readline(JSON_BYTES), "")
             return _read(((n, line) for n, line in enumerate(lines, 1) if line.strip()), path)
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: is not text; wanted the .jsonl file that `posekit infer` writes, or its folder"
+        ) from error
+    except OSError as error:
         raise SourceError(f"{path}: results cannot be read: {reason(error)}") from error
 
 
@@ -102,28 +106,28 @@ def _persons(persons: Sequence[Any], keypoints: int, where: str) -> Persons:
     if not all(isinstance(each, dict) for each in persons):
         raise InputError(f"{where}: persons: wanted a list of objects, got {shown(persons)}")
     rows = len(persons)
-    points = _array(persons, "points", (rows, keypoints, 2), where)
+    points = _array(persons, "points", (rows, keypoints, 2), where=where)
     confident = all("confidence" in each for each in persons)
-    scores = _array(persons, "scores", (rows, keypoints), where)
+    scores = _array(persons, "scores", (rows, keypoints), where=where)
     return Persons(
         _ids(persons, where),
         points,
-        _array(persons, "raw_points", (rows, keypoints, 2), where)
+        _array(persons, "raw_points", (rows, keypoints, 2), where=where)
         if all("raw_points" in each for each in persons)
         else points,
         scores,
-        _array(persons, "confidence", scores.shape, where)
+        _array(persons, "confidence", scores.shape, where=where)
         if confident
         else np.full_like(scores, np.nan),
         _boxes(persons, where),
-        np.nan_to_num(_array(persons, "box_score", (rows,), where, default=1.0)),
+        np.nan_to_num(_array(persons, "box_score", (rows,), where=where, default=1.0)),
     )
 
 
 def _boxes(persons: Sequence[Mapping[str, Any]], where: str) -> Float32:
     """(N, 4), finite and ordered. Raises InputError."""
     try:
-        return Boxes(_array(persons, "box", (len(persons), 4), where)).xyxy
+        return Boxes(_array(persons, "box", (len(persons), 4), where=where)).xyxy
     except InputError as error:
         text = str(error)
         raise InputError(text if text.startswith(where) else f"{where}: {text}") from error
@@ -140,8 +144,8 @@ def _array(
     persons: Sequence[Mapping[str, Any]],
     key: str,
     shape: tuple[int, ...],
-    where: str,
     *,
+    where: str,
     default: float | None = None,
 ) -> Float32:
     """The values of `key` of all persons; null is NaN. Raises InputError."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from posekit.types import Float32, Int64, Skeleton, UInt8
+from posekit.types import Float32, Frame, Int64, Poses, Skeleton, UInt8
 
 Float64 = NDArray[np.float64]
 
@@ -121,8 +121,24 @@ class ResultsBuilder:
         self._sizes.extend(size or self.origin.size or (0, 0))
         self._files.append(file)
         self._counts.append(len(persons))
-        for name, data in self._rows.items():
-            data += np.ascontiguousarray(getattr(persons, name)).tobytes()
+        for name in self._rows:
+            self._rows[name] += np.ascontiguousarray(getattr(persons, name)).tobytes()
+
+    def add_poses(self, frame: Frame, poses: Poses) -> None:
+        """Append a frame as an estimator gives it."""
+        if len(poses):
+            self.tracked &= poses.ids is not None
+        places = np.arange(len(poses), dtype=np.int64)
+        persons = Persons(
+            places if poses.ids is None else poses.ids,
+            poses.points,
+            poses.points if poses.raw_points is None else poses.raw_points,
+            poses.scores,
+            np.full_like(poses.scores, np.nan) if poses.confidence is None else poses.confidence,
+            poses.boxes.xyxy,
+            poses.boxes.scores,
+        )
+        self.add(frame.index, frame.time_s, persons, size=frame.size, file=frame.name)
 
     @property
     def last_time_s(self) -> float:
@@ -146,15 +162,18 @@ class ResultsBuilder:
 
     def _persons(self) -> Persons:
         k = len(self.origin.skeleton)
-        shapes = {"points": (k, 2), "raw_points": (k, 2), "scores": (k,), "confidence": (k,)}
-        shapes |= {"boxes": (4,), "box_scores": (), "ids": ()}
-        kinds = {name: np.int64 if name == "ids" else np.float32 for name in shapes}
         return Persons(
-            **{
-                name: np.frombuffer(self._rows[name], kinds[name]).reshape(-1, *shape)
-                for name, shape in shapes.items()
-            }
+            np.frombuffer(self._rows["ids"], np.int64),
+            self._floats("points", k, 2),
+            self._floats("raw_points", k, 2),
+            self._floats("scores", k),
+            self._floats("confidence", k),
+            self._floats("boxes", 4),
+            self._floats("box_scores"),
         )
+
+    def _floats(self, name: str, *shape: int) -> Float32:
+        return np.frombuffer(self._rows[name], np.float32).reshape(-1, *shape)
 
 
 def _known(sizes: Int64, persons: Persons) -> Int64:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from posekit.atomic import AtomicFile
 from posekit.types import Frame, Poses
-from posekit.view import Origin, Persons, ResultsBuilder, page_of
-from posekit.write.format import Format, person_ids
+from posekit.view import Origin, ResultsBuilder, page_of
+from posekit.write.format import Format
 from posekit.write.header import Header
 
 
@@ -28,18 +26,7 @@ class Page(Format[AtomicFile]):
 
     def write(self, frame: Frame, poses: Poses) -> None:
         """Keep one frame."""
-        self._results.tracked &= poses.ids is not None or not len(poses)
-        confidence = poses.confidence
-        persons = Persons(
-            np.array(person_ids(poses), np.int64),
-            poses.points,
-            poses.points if poses.raw_points is None else poses.raw_points,
-            poses.scores,
-            np.full_like(poses.scores, np.nan) if confidence is None else confidence,
-            poses.boxes.xyxy,
-            poses.boxes.scores,
-        )
-        self._results.add(frame.index, frame.time_s, persons, size=frame.size, file=frame.name)
+        self._results.add_poses(frame, poses)
 
     def finish(self) -> None:
         """The page."""
