@@ -28,7 +28,7 @@ def read_results(path: Path) -> Results:
             return _read(((n, line) for n, line in enumerate(lines, 1) if line.strip()), path)
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path}: is not text; wanted the .jsonl file that `posekit infer` writes, or its folder"
+            f"{path}: is not text; wanted a .jsonl file that `posekit infer` wrote, or its folder"
         ) from error
     except OSError as error:
         raise SourceError(f"{path}: results cannot be read: {reason(error)}") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 import time
@@ -13,6 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from tests.support import needs
 
@@ -118,7 +121,9 @@ class Browser:
         for domain in ("Page", "Runtime", "Network", "Log"):
             page.send(f"{domain}.enable")
         page.resize(size)
-        page.send("Page.navigate", url=url)
+        reply = page.send("Page.navigate", url=url)
+        if reply.get("errorText"):
+            raise PageError(f"{url}: {reply['errorText']}")
         page.until("document.readyState === 'complete'")
         try:
             yield page
@@ -172,13 +177,22 @@ class Page:
         self.send("Input.dispatchKeyEvent", **shared, **down)
         self.send("Input.dispatchKeyEvent", **shared, type="keyUp")
 
-    def screenshot(self, path: Path | None = None, *, whole: bool = True) -> bytes:
-        """A PNG of the page, also written to `path`."""
-        data = self.send("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
-        png = base64.b64decode(data)
-        if path is not None:
-            path.write_bytes(png)
-        return png
+    def screenshot(self, selector: str = "body") -> NDArray[np.uint8]:
+        """What an element looks like: RGB, uint8 (H, W, 3)."""
+        box = self.run(
+            f"(() => {{const b = document.querySelector({json.dumps(selector)})"
+            ".getBoundingClientRect(); return {x: b.x + scrollX, y: b.y + scrollY, "
+            "width: b.width, height: b.height, scale: 1}})()"
+        )
+        options = {"clip": box, "captureBeyondViewport": True}
+        data = base64.b64decode(self.send("Page.captureScreenshot", **options)["data"])
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert image is not None
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+    def click(self, selector: str) -> None:
+        """Click an element by script, as a person would with the mouse."""
+        self.run(f"document.querySelector({json.dumps(selector)}).click()")
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -214,18 +228,10 @@ class Page:
         return max(0, int(self.run(script)))
 
 
-def find() -> str:
-    """The program; ends the test where there is none."""
-    is_wanted = os.environ.get("POSEKIT_TOOLCHAIN") != ""
-    found = [path for name in PROGRAMS if (path := shutil.which(name))] if is_wanted else []
-    install = "install Debian's package chromium"
-    return needs.tool("Chromium", found[0] if found else None, install=install)
-
-
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser with a profile of its own."""
-    program = find()
+    program = needs.program(*PROGRAMS, title="Chromium", install="install the package chromium")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         browser = Browser(program, Path(profile))
         try:
