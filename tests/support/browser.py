@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,7 +29,13 @@ KEYS = {
     "End": ("End", 35, ""),
     "Tab": ("Tab", 9, ""),
 }
-_START = 'exec "$0" "$@" 3<&"$POSEKIT_TO" 4>&"$POSEKIT_FROM"'  # DevTools wants these numbers
+_START = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(each), fcntl.F_DUPFD, 10) for each in sys.argv[1:3]]
+for end, number in zip(ends, (3, 4)):  # the ones that DevTools uses
+    os.dup2(end, number)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 _FLAGS = (
     "--headless=new",
     "--no-sandbox",  # CI runs as root
@@ -43,6 +50,11 @@ _FLAGS = (
     "--autoplay-policy=no-user-gesture-required",
 )
 TIMEOUT_S = 30.0
+WIDTHS = (1280, 390)
+"""A desk's and a phone's window, CSS px."""
+_WIDEST = """[...document.querySelectorAll("body *")]
+    .filter((each) => each.getBoundingClientRect().right > innerWidth + 1).slice(0, 5)
+    .map((each) => each.tagName + "." + each.className + " " + each.textContent.slice(0, 40))"""
 
 
 class PageError(AssertionError):
@@ -55,11 +67,10 @@ class Browser:
     def __init__(self, program: str, profile: Path) -> None:
         to_read, to_write = os.pipe()
         from_read, from_write = os.pipe()
-        names = {"POSEKIT_TO": str(to_read), "POSEKIT_FROM": str(from_write)}
+        ends = [str(to_read), str(from_write)]
         flags = [*_FLAGS, f"--user-data-dir={profile}", "about:blank"]
         self.process = subprocess.Popen(
-            ["/bin/sh", "-c", _START, program, *flags],
-            env={**os.environ, **names},
+            [sys.executable, "-I", "-c", _START, *ends, program, *flags],
             pass_fds=(to_read, from_write),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -180,12 +191,12 @@ class Page:
     def screenshot(self, selector: str = "body") -> NDArray[np.uint8]:
         """What an element looks like: RGB, uint8 (H, W, 3)."""
         box = self.run(
-            f"(() => {{const b = document.querySelector({json.dumps(selector)})"
-            ".getBoundingClientRect(); return {x: b.x + scrollX, y: b.y + scrollY, "
+            f"(() => {{const e = document.querySelector({json.dumps(selector)});"
+            "e.scrollIntoView({block: 'nearest'}); const b = e.getBoundingClientRect();"
+            "return {x: b.x + scrollX, y: b.y + scrollY, "
             "width: b.width, height: b.height, scale: 1}})()"
         )
-        options = {"clip": box, "captureBeyondViewport": True}
-        data = base64.b64decode(self.send("Page.captureScreenshot", **options)["data"])
+        data = base64.b64decode(self.send("Page.captureScreenshot", clip=box)["data"])
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         assert image is not None
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
@@ -226,6 +237,27 @@ class Page:
         """How far the page is wider than the window."""
         script = "document.documentElement.scrollWidth - window.innerWidth"
         return max(0, int(self.run(script)))
+
+
+def check_page(page: Page, own: str, *, media: bool = True) -> None:
+    """Neither errors nor requests that leave the page, and no sideways scrolling at any width.
+
+    own: what the addresses of all requests begin with.  media: whether every image was loaded.
+    """
+    for width in WIDTHS:
+        page.resize((width, 900))
+        page.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        assert page.overflow_px == 0, f"wider than {width} px: {page.run(_WIDEST)}"
+    assert not page.errors
+    outside = [url for url in page.requests if not url.startswith((own, "data:", "blob:"))]
+    assert not outside
+    if media:
+        assert page.run("[...document.images].every((each) => each.naturalWidth > 0)")
+
+
+def is_drawn(image: NDArray[np.uint8]) -> bool:
+    """Whether an image is more than one even ground."""
+    return bool(image.size) and float(image.astype(np.float64).std()) > 1.0
 
 
 @contextmanager

@@ -65,6 +65,22 @@ class Side {
     return low;
   }
 
+  // The frame that stands for a time on show; -1 where the results have none near it: outside of
+  // them, or where frames were left out. A frame that is shown for long keeps its time.
+  frameNear(time_s) {
+    const at = this.frameAt(time_s), late = time_s - this.times[at];
+    return late < -0.5 * this.usual_s || late > 1.5 * this.usual_s ? -1 : at;
+  }
+
+  // The usual time between two frames, seconds.
+  get usual_s() {
+    if (!this.usual) {
+      const steps = Array.from(this.times.subarray(1), (time, n) => time - this.times[n]).sort((a, b) => a - b);
+      this.usual = steps[steps.length >> 1] || 1 / (this.fps || 25);
+    }
+    return this.usual;
+  }
+
   // How long a frame is shown, seconds.
   duration(frame) {
     const times = this.times;

@@ -4,6 +4,7 @@ const sides = meta.sides.map((facts, number) => new Side(facts, number));
 const lead = sides[sides.length - 1]; // its frames are stepped through
 const view = { hidden: sides.map(() => new Set()), layers: {}, least: 0.2, window_s: 0, version: 0 };
 let frame = 0; // on show, of the lead
+let shown_s = 0; // its time, or that of what is on show where the results have no frame
 let wanted = null; // on its way there
 let player = null;
 let scheduled = false;
@@ -24,6 +25,7 @@ function onFrame(time_s) {
   const at = lead.frameAt(time_s);
   if (at === wanted || player?.playing) wanted = null;
   frame = at;
+  shown_s = lead.frameNear(time_s) < 0 ? time_s : lead.times[at];
   refresh();
 }
 
@@ -35,13 +37,11 @@ function refresh() {
 
 function paint() {
   if (!player || !document.body.clientWidth) return; // not laid out yet
-  const time_s = lead.times[frame];
-  for (const stage of stages) {
-    stage.paint(stage.side === lead ? frame : stage.side.frameAt(time_s + 1e-4), player, view);
-  }
+  const time_s = shown_s, near = lead.frameNear(time_s + 1e-4);
+  for (const stage of stages) stage.paint(stage.side.frameNear(time_s + 1e-4), player, view);
   $("scrub").value = frame;
   $("scrub").setAttribute("aria-valuetext", `frame ${lead.array("frames")[frame]}, ${seconds(time_s)}`);
-  $("clock").value = lead.files.length ? `image ${frame + 1} of ${lead.count} · ${lead.files[frame]}`
+  $("clock").value = near < 0 ? `${seconds(time_s)}: no results here` : lead.files.length ? `image ${frame + 1} of ${lead.count} · ${lead.files[frame]}`
     : `frame ${lead.array("frames")[frame]} · ${seconds(time_s)} of ${seconds(lead.times[lead.count - 1])}`;
   $("play").textContent = player.playing ? "Pause" : "Play";
   $("play").setAttribute("aria-pressed", String(player.playing));
@@ -188,6 +188,7 @@ function open(clips, before = "") {
     if (before) say(`${before}Skeletons are drawn on an empty ground.`);
   }
   player.rate = Number($("rate").value);
+  seek(0);
   onFrame(lead.times[0]);
 }
 

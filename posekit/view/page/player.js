@@ -78,7 +78,9 @@ class VideoPlayer {
     this.shift_s = clip.shift_s;
     this.first_s = 0; // media time of the clip's first frame: some begin later than 0
     this.measured = false;
+    this.pending = null; // a frame to go to as soon as the first one is there
     this.waiting = null;
+    this.still = document.createElement("canvas");
     const video = this.video = element("video", { preload: "auto", tabindex: "-1", "aria-hidden": "true" });
     video.muted = true;
     video.playsInline = true;
@@ -92,13 +94,15 @@ class VideoPlayer {
     video.onloadedmetadata = () => { if (!video.videoWidth) onFail(); };
     if (video.requestVideoFrameCallback) {
       const shown = (now, frame) => {
-        if (!this.measured && !video.seeking && video.currentTime < 0.001) this.first_s = frame.mediaTime;
+        if (!this.measured) this.first_s = frame.mediaTime;
         this.measured = true;
         this.shown(frame.mediaTime);
+        if (this.pending !== null) this.seek(this.pending);
         video.requestVideoFrameCallback(shown);
       };
       video.requestVideoFrameCallback(shown);
     } else {
+      this.measured = true;
       const poll = () => {
         if (!video.seeking && video.readyState > 1 && video.currentTime !== this.polled) {
           this.polled = video.currentTime;
@@ -115,7 +119,23 @@ class VideoPlayer {
   shown(media_s) {
     clearTimeout(this.waiting);
     this.media_s = media_s;
+    this.keep();
+    const last = this.side.count - 1;
+    if (this.playing && this.time_s > this.side.times[last] + 1.5 * this.side.usual_s) { // past the results
+      this.pause();
+      this.seek(last);
+    }
     this.onFrame(this.time_s);
+  }
+
+  // A copy of the frame on show: while the video seeks, it has none to give.
+  keep() {
+    const { video, still } = this;
+    if (video.readyState < 2) return;
+    if (still.width !== video.videoWidth || still.height !== video.videoHeight) {
+      [still.width, still.height] = [video.videoWidth, video.videoHeight];
+    }
+    still.getContext("2d", { alpha: false }).drawImage(video, 0, 0);
   }
 
   // Half a millisecond covers the rounding of media times.
@@ -127,19 +147,24 @@ class VideoPlayer {
 
   set rate(value) { this.video.playbackRate = value; }
 
-  play() { this.video.play().catch(() => this.onFrame(this.time_s)); }
+  play() {
+    if (this.time_s >= this.side.times[this.side.count - 1]) this.seek(0);
+    this.video.play().catch(() => this.onFrame(this.time_s));
+  }
 
   pause() { this.video.pause(); }
 
   // Into the middle of the frame, so that no rounding leads to its neighbor.
   seek(frame) {
+    this.pending = this.measured ? null : frame;
+    if (!this.measured) return;
     const into = Math.min(this.side.duration(frame) / 2, 0.02);
     this.video.currentTime = Math.max(0, this.side.times[frame] - this.shift_s + this.first_s + into);
   }
 
   paint(context, frame, width, height) {
-    if (this.video.readyState < 2) return false;
-    context.drawImage(this.video, 0, 0, width, height);
+    if (this.media_s === undefined) return false;
+    context.drawImage(this.still, 0, 0, width, height);
     return true;
   }
 

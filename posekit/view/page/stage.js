@@ -33,15 +33,17 @@ class Stage {
     }
   }
 
+  // frame: -1 where the results have none for what is on show.
   paint(frame, player, view) {
     const context = this.canvas.getContext("2d"), side = this.side;
-    const [width, height] = side.sizeOf(frame);
+    const [width, height] = side.sizeOf(Math.max(0, frame));
     const scale = Math.min(this.canvas.width / width, this.canvas.height / height);
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.fillStyle = "#14171c";
     context.fillRect(0, 0, this.canvas.width, this.canvas.height);
     context.translate((this.canvas.width - width * scale) / 2, (this.canvas.height - height * scale) / 2);
     if (view.layers.media) player.paint(context, frame, width * scale, height * scale);
+    if (frame < 0) return;
     const starts = side.array("starts"), tracks = side.array("tracks");
     for (let row = starts[frame]; row < starts[frame + 1]; row++) {
       if (view.hidden[side.number].has(tracks[row])) continue;
