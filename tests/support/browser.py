@@ -124,8 +124,10 @@ class Browser:
         return dict(json.loads(line))
 
     @contextmanager
-    def open(self, url: str, *, size: tuple[int, int] = (1280, 900)) -> Iterator[Page]:
-        """A page in a tab of its own, loaded."""
+    def open(
+        self, url: str, *, size: tuple[int, int] = (1280, 900), until: str = "complete"
+    ) -> Iterator[Page]:
+        """A page in a tab of its own.  until: the state of loading that is waited for."""
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         attached = self.send("Target.attachToTarget", targetId=target, flatten=True)
         page = Page(self, attached["sessionId"])
@@ -135,7 +137,7 @@ class Browser:
         reply = page.send("Page.navigate", url=url)
         if reply.get("errorText"):
             raise PageError(f"{url}: {reply['errorText']}")
-        page.until("document.readyState === 'complete'")
+        page.until(f"['{until}', 'complete'].includes(document.readyState)")
         try:
             yield page
         finally:

@@ -22,10 +22,14 @@ function seek(n) {
 }
 
 function onFrame(time_s) {
-  const at = lead.frameAt(time_s);
-  if (at === wanted || player?.playing) wanted = null;
-  frame = at;
-  shown_s = lead.frameNear(time_s) < 0 ? time_s : lead.times[at];
+  const near = lead.frameNear(time_s), last = lead.count - 1;
+  if (near === wanted || player?.playing) wanted = null;
+  frame = lead.frameAt(time_s);
+  shown_s = near < 0 ? time_s : lead.times[frame];
+  if (player?.playing && near < 0 && frame === last) { // the video goes on after the results
+    player.pause();
+    seek(last);
+  }
   refresh();
 }
 
@@ -176,7 +180,7 @@ function open(clips, before = "") {
     });
   } else if (clips.length) {
     const [clip, ...rest] = clips;
-    player = new VideoPlayer(lead, onFrame, clip, () => {
+    player = new VideoPlayer(lead, onFrame, clip, stages[0].stage, () => {
       open(rest, `This browser cannot play ${clip.name}. `);
     });
     if (clip.drawn) {
@@ -188,8 +192,9 @@ function open(clips, before = "") {
     if (before) say(`${before}Skeletons are drawn on an empty ground.`);
   }
   player.rate = Number($("rate").value);
+  shown_s = lead.times[0];
   seek(0);
-  onFrame(lead.times[0]);
+  refresh();
 }
 
 function setLayer(name, on) {

@@ -70,8 +70,8 @@ class ImagePlayer extends ClockPlayer {
 }
 
 class VideoPlayer {
-  // onFail: the browser cannot play the clip.
-  constructor(side, onFrame, clip, onFail) {
+  // stage: the element under whose canvas the video lies.  onFail: the browser cannot play the clip.
+  constructor(side, onFrame, clip, stage, onFail) {
     this.side = side;
     this.onFrame = onFrame;
     this.drawn = clip.drawn;
@@ -80,6 +80,7 @@ class VideoPlayer {
     this.measured = false;
     this.pending = null; // a frame to go to as soon as the first one is there
     this.waiting = null;
+    this.nudges = 0;
     this.still = document.createElement("canvas");
     const video = this.video = element("video", { preload: "auto", tabindex: "-1", "aria-hidden": "true" });
     video.muted = true;
@@ -87,9 +88,9 @@ class VideoPlayer {
     video.onerror = () => onFail();
     video.onended = () => this.onFrame(this.time_s);
     video.onpause = () => this.onFrame(this.time_s);
-    video.onseeked = () => { // a seek within the frame on show brings no new frame
-      clearTimeout(this.waiting);
-      this.waiting = setTimeout(() => this.shown(video.currentTime), 150);
+    video.onseeked = () => {
+      if (this.missed) this.shown(this.media_s);
+      this.settle();
     };
     video.onloadedmetadata = () => { if (!video.videoWidth) onFail(); };
     if (video.requestVideoFrameCallback) {
@@ -113,25 +114,23 @@ class VideoPlayer {
       requestAnimationFrame(poll);
     }
     video.src = clip.href;
-    document.body.append(video);
+    stage.prepend(video);
   }
 
   shown(media_s) {
     clearTimeout(this.waiting);
     this.media_s = media_s;
     this.keep();
-    const last = this.side.count - 1;
-    if (this.playing && this.time_s > this.side.times[last] + 1.5 * this.side.usual_s) { // past the results
-      this.pause();
-      this.seek(last);
-    }
+    if (this.missed) return;
+    this.arrived = true;
     this.onFrame(this.time_s);
   }
 
   // A copy of the frame on show: while the video seeks, it has none to give.
   keep() {
     const { video, still } = this;
-    if (video.readyState < 2) return;
+    this.missed = video.readyState < 2; // the frame is there before the seek has ended
+    if (this.missed) return;
     if (still.width !== video.videoWidth || still.height !== video.videoHeight) {
       [still.width, still.height] = [video.videoWidth, video.videoHeight];
     }
@@ -154,12 +153,35 @@ class VideoPlayer {
 
   pause() { this.video.pause(); }
 
-  // Into the middle of the frame, so that no rounding leads to its neighbor.
+  // Not at once: a seek from within the callback of a frame may never show another one.
   seek(frame) {
-    this.pending = this.measured ? null : frame;
-    if (!this.measured) return;
-    const into = Math.min(this.side.duration(frame) / 2, 0.02);
-    this.video.currentTime = Math.max(0, this.side.times[frame] - this.shift_s + this.first_s + into);
+    this.pending = frame;
+    if (this.measured) setTimeout(() => this.jump(), 0);
+  }
+
+  // Into the middle of the frame, so that no rounding leads to its neighbor.
+  jump() {
+    if (this.pending === null) return;
+    const into = Math.min(this.side.duration(this.pending) / 2, 0.02);
+    this.video.currentTime = Math.max(0, this.side.times[this.pending] - this.shift_s + this.first_s + into);
+    this.pending = null;
+    this.nudges = 0;
+    this.arrived = false;
+  }
+
+  // After a seek that brought no frame: it may be within the one on show, or the browser owes one.
+  settle() {
+    clearTimeout(this.waiting);
+    if (this.arrived) return;
+    this.waiting = setTimeout(() => {
+      if (this.playing) return;
+      if (this.nudges++ < 2) this.video.currentTime += 0.0005;
+      else {
+        this.media_s = this.video.currentTime;
+        this.keep();
+        this.onFrame(this.time_s);
+      }
+    }, 400);
   }
 
   paint(context, frame, width, height) {
