@@ -2,7 +2,7 @@
 
 from posekit.view.build import ViewOptions, page_of, page_path, write_page
 from posekit.view.pages import write_pages
-from posekit.view.reader import read_results
+from posekit.view.reader import read_lines, read_results
 from posekit.view.results import Origin, Persons, Results, ResultsBuilder
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "ViewOptions",
     "page_of",
     "page_path",
+    "read_lines",
     "read_results",
     "write_page",
     "write_pages",

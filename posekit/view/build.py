@@ -81,7 +81,7 @@ def page_of(path: Path, results: Sequence[Results], *, source: Path | None = Non
 def _check_sides(sides: Sequence[Results]) -> None:
     if len(sides) not in (1, 2):
         raise InputError(f"view: wanted one or two results, got {len(sides)}")
-    sizes = {tuple(each.sizes.max(0).tolist()) for each in sides}
+    sizes = {each.size for each in sides}
     if len(sizes) > 1:
         shown = " and ".join(f"{w} x {h}" for w, h in sorted(sizes))
         raise InputError(f"view: frames of {shown} px cannot be of the same clip; wanted one clip")
@@ -98,7 +98,7 @@ def _pairs(sides: Sequence[Results]) -> list[list[int]]:
 
 
 def _notes(sides: Sequence[Results], steps: Sequence[int]) -> list[str]:
-    notes = []
+    notes = [] if all(len(each.frames) for each in sides) else ["The results hold no frame."]
     if not all(each.tracked for each in sides):
         notes.append("Persons were not tracked: they are numbered by their place in each frame.")
     if max(steps) > 1:

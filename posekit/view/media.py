@@ -117,7 +117,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _clip(path: Path, page: Path, *, drawn: bool = False, results: Results | None = None) -> Clip:
-    shift_s = float(results.times_s[0]) if results is not None else 0.0
+    shift_s = float(results.times_s[0]) if results is not None and len(results.frames) else 0.0
     return Clip(_href(path, page), path.name, drawn, shift_s)
 
 

@@ -47,7 +47,7 @@ def _facts(results: Results, known: Int64, step_px: float) -> dict[str, Any]:
             "keypoints": list(skeleton.keypoints),
             "bones": [list(bone) for bone in skeleton.bones],
         },
-        "size": results.sizes.max(0).tolist(),
+        "size": list(results.size),
         "fps": results.origin.fps,
         "files": list(results.files),
         "tracked": results.tracked,
@@ -73,14 +73,14 @@ def _arrays(results: Results, known: Int64, step_px: float) -> dict[str, str]:
         arrays["raw"] = _text(_quantized(persons.raw_points, step_px))
     if np.isfinite(persons.confidence).any():
         arrays["confidence"] = _text(to_uint8(persons.confidence))
-    if (results.sizes != results.sizes.max(0)).any():
+    if (results.sizes != results.size).any():
         arrays["sizes"] = _text(results.sizes.astype("<i4").reshape(-1))
     return arrays
 
 
 def _step_px(results: Results) -> float:
     """A power of two at which twice the frame fits int16 on either side of 0."""
-    reach = 2 * float(results.sizes.max())
+    reach = 2.0 * max(results.size)
     return float(2.0 ** max(-5, math.ceil(math.log2(reach / _LARGEST))))
 
 

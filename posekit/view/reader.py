@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -24,29 +24,33 @@ def read_results(path: Path) -> Results:
     """
     try:
         with path.open(encoding="utf-8-sig") as file:
-            lines = iter(lambda: file.readline(JSON_BYTES), "")
-            return _read(((n, line) for n, line in enumerate(lines, 1) if line.strip()), path)
+            results = replace(read_lines(file, path), file=path)
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: is not text; wanted a .jsonl file that `posekit infer` wrote, or its folder"
         ) from error
     except OSError as error:
         raise SourceError(f"{path}: results cannot be read: {reason(error)}") from error
+    if not len(results.frames):
+        raise InputError(f"{path}: holds no frame after its header, so there is nothing to show")
+    return results
 
 
-def _read(lines: Iterator[tuple[int, str]], path: Path) -> Results:
-    origin = _origin(next(lines, (1, ""))[1], path)
-    builder: ResultsBuilder | None = None
+def read_lines(file: TextIO, path: Path) -> Results:
+    """The poses of an open file of JSON Lines, maybe of no frame.  path: for messages.
+
+    Raises InputError, which names the line; OSError.
+    """
+    texts = iter(lambda: file.readline(JSON_BYTES), "")
+    lines = ((n, text) for n, text in enumerate(texts, 1) if text.strip())
+    builder = ResultsBuilder(_origin(next(lines, (1, ""))[1], path))
     for n, text in lines:
         where = f"{path}, line {n}"
         line = parse_json(text, name=where)
         if not isinstance(line, dict) or not isinstance(line.get("persons"), list):
             raise InputError(f"{where}: wanted a frame with its persons, got {shown(line)}")
-        builder = builder or ResultsBuilder(origin)
         _add(builder, line, where)
-    if builder is None:
-        raise InputError(f"{path}: holds no frame after its header, so there is nothing to show")
-    return replace(builder.build(), file=path)
+    return builder.build()
 
 
 def _origin(text: str, path: Path) -> Origin:

@@ -75,6 +75,14 @@ class Results:
     file: Path | None = None
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(W, H), px, that holds every frame."""
+        if not len(self.sizes):
+            return self.origin.size or (640, 360)
+        width, height = self.sizes.max(0).tolist()
+        return width, height
+
+    @property
     def frame_of_row(self) -> Int64:
         """int64 (R,): position of each row's frame among the frames."""
         return np.repeat(np.arange(len(self.frames)), np.diff(self.starts))

@@ -325,6 +325,13 @@ def test_without_video_time_goes_on_by_itself(browser: Browser, tmp_path: Path) 
         page.until(f"!player.playing && frame === {COUNT - 1}")
 
 
+def test_a_page_of_no_frame_is_a_page(browser: Browser, tmp_path: Path) -> None:
+    write_page(tmp_path / "p.html", [results_of([])])
+    with browser.open((tmp_path / "p.html").as_uri()) as page:
+        check_page(page, tmp_path.as_uri())
+        assert page.run("$('notes').textContent").startswith("The results hold no frame.")
+
+
 def test_images_are_shown_in_their_own_sizes(browser: Browser, tmp_path: Path) -> None:
     import cv2
 

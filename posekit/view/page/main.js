@@ -11,7 +11,7 @@ let scheduled = false;
 
 const stages = sides.map((side, n) => new Stage(side, sides.length > 1 ? ["Before", "After"][n] : ""));
 const goTo = (time_s) => seek(lead.frameAt(time_s));
-const timeline = new Timeline($("timeline"), sides, goTo);
+const timeline = lead.count ? new Timeline($("timeline"), sides, goTo) : null;
 const table = new PersonTable($("table"), sides, (row, side) => goTo(side.times[side.frameOfRow[row]] + 1e-4));
 const angles = jointAngles();
 let charts = [];
@@ -233,7 +233,7 @@ function onKey(event) {
 function describe() {
   $("title").textContent = meta.title;
   const persons = lead.tracked ? `${lead.ids.length} persons` : "persons not tracked";
-  const [width, height] = lead.size, length = lead.times[lead.count - 1] - lead.times[0];
+  const [width, height] = lead.size, length = lead.count ? lead.times[lead.count - 1] - lead.times[0] : 0;
   const count = `${lead.count.toLocaleString("en")} ${lead.files.length ? "images" : "frames"}`;
   $("facts").textContent = [`${width} × ${height} px`, count, ...(lead.files.length ? [] : [seconds(length)]), persons,
     ...new Set(sides.map((side) => side.model))].filter(Boolean).join(" · ");
@@ -294,11 +294,16 @@ function connect() {
   new ResizeObserver(() => { for (const each of stages) each.fit(); changed(); }).observe(document.body);
 }
 
+function start() {
+  connect();
+  listPersons();
+  listAngles();
+  listEvents();
+  for (const each of stages) each.fit();
+  makeCharts();
+  open(meta.media.clips);
+}
+
 describe();
-connect();
-listPersons();
-listAngles();
-listEvents();
-for (const each of stages) each.fit();
-makeCharts();
-open(meta.media.clips);
+if (lead.count) start();
+else document.querySelector("main").hidden = true;
