@@ -78,7 +78,8 @@ class Timeline {
   }
 
   still(context, height, view) {
-    const step = timeStep(this.high - this.low, (this.width - this.left) / 80);
+    const fitting = timeStep(this.high - this.low, (this.width - this.left) / 80);
+    const step = sides[0].files.length ? Math.max(1, fitting) : fitting; // images are a second apart
     context.fillStyle = QUIET;
     context.textAlign = "center";
     context.textBaseline = "middle";
@@ -86,7 +87,7 @@ class Timeline {
       context.fillStyle = FAINT;
       context.fillRect(this.x(at), 18, 1, height - 18);
       context.fillStyle = QUIET;
-      context.fillText(tickText(at, step) + (at === 0 ? " s" : ""), Math.min(this.x(at), this.width - 14), 9);
+      context.fillText(tickText(at, step) + (at === 0 && !sides[0].files.length ? " s" : ""), Math.min(this.x(at), this.width - 14), 9);
     }
     context.textAlign = "left";
     if (!this.lines.length) this.totals(context, height);

@@ -148,6 +148,12 @@ class Side {
 // Colors of persons: dark enough for white ground, bright enough for video with a rim.
 const PALETTE = ["#1f77d0", "#d9620d", "#2a9142", "#9250d8", "#d0347f", "#0b8a9c", "#96690a", "#d8343a"];
 function colorOf(side, track) {
+  side.colors ||= [];
+  return (side.colors[track] ||= newColor(side, track));
+}
+
+// The same for a person in both results.
+function newColor(side, track) {
   const pair = side.number ? meta.pairs.find((each) => each[0] === side.ids[track]) : null;
   const n = pair ? sides[0].ids.indexOf(pair[1]) : track + (side.number ? sides[0].ids.length : 0);
   if (n < PALETTE.length) return PALETTE[n];
