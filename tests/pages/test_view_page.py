@@ -89,14 +89,20 @@ def test_uneven_times_and_a_late_first_frame_are_followed(browser: Browser, tmp_
 
 def test_results_of_a_part_begin_and_end_there(browser: Browser, folder: Path) -> None:
     """As of `infer --start --end --every 3`; between them other frames have no results."""
-    part = results_of([{}] * 6, source=str(folder / "clip.mp4"))
+    part = results_of([{1: box(60)}] * 6, source=str(folder / "clip.mp4"))
     numbers = np.array([10, 13, 16, 19, 34, 37])
     part.frames[:], part.times_s[:] = numbers, numbers / FPS
     write_page(folder / "part.html", [part])
     with browser.open((folder / "part.html").as_uri()) as page:
         page.until("player.video && player.measured")
         page.until(AT_REST)
+        page.run("player.video.currentTime = 1.01")
+        page.until("$('clock').value.includes('no results here')")
         settle(page)
+        drawn = page.screenshot(STAGE)
+        hide_layers(page)
+        assert (page.screenshot(STAGE) == drawn).all()
+        seek(page, 0)
         assert number_of(page.screenshot(STAGE)) == 10
         page.click("#play")
         page.until("$('clock').value.includes('no results here')")
