@@ -408,6 +408,11 @@ def test_ten_minutes_are_there_in_three_seconds(browser: Browser, tmp_path: Path
         page.until("performance.getEntriesByName('posekit-drawn').length")
         ready_ms = page.run("performance.getEntriesByName('posekit-drawn')[0].startTime")
         assert ready_ms < 3000
+        cost_ms = page.run(
+            "(() => {paint(); const t = performance.now(); for (const n of [0, 100, 9000]) "
+            "{shown_s = lead.times[n]; paint();} return (performance.now() - t) / 3})()"
+        )
+        assert cost_ms < 33  # a frame's time; measured: 4 ms
         page.run("seek(17999)")
         page.until(f"{AT_REST} && frame === 17999")
         assert not page.errors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import subprocess
@@ -242,12 +243,14 @@ class Page:
 
 
 def check_page(page: Page, own: str, *, media: bool = True) -> None:
-    """Neither errors nor requests that leave the page, and no sideways scrolling at any width.
+    """Neither errors nor requests that leave the page, and no sideways scrolling at any width,
+    with folded parts closed and then open.
 
     own: what the addresses of all requests begin with.  media: whether every image was loaded.
     """
-    for width in WIDTHS:
+    for width, opened in itertools.product(WIDTHS, ("false", "true")):
         page.resize((width, 900))
+        page.run(f"document.querySelectorAll('details').forEach((e) => {{e.open = {opened}}})")
         page.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         assert page.overflow_px == 0, f"wider than {width} px: {page.run(_WIDEST)}"
     assert not page.errors

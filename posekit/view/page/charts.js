@@ -193,16 +193,34 @@ class Chart {
     [this.low, this.high] = range;
     const [context, width] = prepared(this.canvas, 152);
     this.width = width;
-    this.axes(context);
+    const names = curves.map(([side, track]) => `${side.number} ${track}`);
+    const kind = [range, key, names, this.canvas.width].join(" ");
+    if (this.kept !== kind) this.still(context, curves, key);
+    else {
+      context.save();
+      context.setTransform(1, 0, 0, 1, 0, 0);
+      context.drawImage(this.image, 0, 0);
+      context.restore();
+    }
+    this.kept = kind;
     this.caption.replaceChildren(element("b", {}, this.title));
-    context.save();
-    context.beginPath();
-    context.rect(this.left, 0, width - this.left - 8, 152);
-    context.clip();
-    for (const [side, track] of curves) this.curve(context, side, track, key, time_s, curves.length > 1);
-    context.restore();
+    for (const [side, track] of curves) this.reading(side, track, key, time_s, curves.length > 1);
     context.fillStyle = INK;
     context.fillRect(this.x(time_s) - 0.75, 8, 1.5, 122);
+  }
+
+  // What does not move while the range stands still, kept as an image.
+  still(context, curves, key) {
+    this.axes(context);
+    context.save();
+    context.beginPath();
+    context.rect(this.left, 0, this.width - this.left - 8, 152);
+    context.clip();
+    for (const [side, track] of curves) this.curve(context, side, track, key);
+    context.restore();
+    this.image ||= document.createElement("canvas");
+    [this.image.width, this.image.height] = [this.canvas.width, this.canvas.height];
+    this.image.getContext("2d").drawImage(this.canvas, 0, 0);
   }
 
   axes(context) {
@@ -225,7 +243,7 @@ class Chart {
     context.fillText(this.high >= 60 ? "min:s" : "s", this.width - 8, 143);
   }
 
-  curve(context, side, track, key, time_s, named) {
+  curve(context, side, track, key) {
     const values = this.values(side, track, key), rows = side.rowsOf(track), frames = side.frameOfRow;
     let n = firstAtOrAfter(rows, frames, side.times, this.low) - 1;
     const end = Math.min(rows.length, firstAtOrAfter(rows, frames, side.times, this.high) + 1);
@@ -234,27 +252,31 @@ class Chart {
     context.lineWidth = 1.75;
     context.setLineDash(meta.sides.length > 1 && !side.number ? [5, 3] : []);
     context.beginPath();
+    // More values than pixels: lowest and highest of each few, so that no spike is lost.
     const stride = Math.max(1, Math.floor((end - n) / (2 * this.width)));
     let before = null;
     for (n = Math.max(0, n); n < end; n += stride) {
       const frame = frames[rows[n]];
-      if (Number.isNaN(values[n])) { before = null; continue; }
-      const [x, y] = [this.x(side.times[frame]), this.y(values[n])];
-      if (before !== null && frame - before <= stride) context.lineTo(x, y);
-      else { context.moveTo(x, y); context.lineTo(x + 0.8, y); }
+      const few = values.subarray(n, Math.min(end, n + stride)).filter((value) => !Number.isNaN(value));
+      if (!few.length) { before = null; continue; }
+      const x = this.x(side.times[frame]);
+      const ends = stride > 1 ? [few.reduce((a, b) => Math.min(a, b)), few.reduce((a, b) => Math.max(a, b))] : [few[0]];
+      if (before !== null && frame - before <= stride) context.lineTo(x, this.y(ends[0]));
+      else { context.moveTo(x, this.y(ends[0])); context.lineTo(x + 0.8, this.y(ends[0])); }
+      if (ends.length > 1) context.lineTo(x, this.y(ends[1]));
       before = frame;
     }
     context.stroke();
     context.setLineDash([]);
-    this.reading(side, track, values, rows, color, time_s, named);
   }
 
   // The value at the frame on show, beside the title.
-  reading(side, track, values, rows, color, time_s, named) {
+  reading(side, track, key, time_s, named) {
+    const values = this.values(side, track, key), rows = side.rowsOf(track);
     const frame = side.frameAt(time_s + 1e-4), n = firstAtOrAfter(rows, side.frameOfRow, side.times, side.times[frame]);
     const there = n < rows.length && side.frameOfRow[rows[n]] === frame && !Number.isNaN(values[n]);
     const text = there ? `${values[n].toFixed(this.top > 10 ? 0 : 2)}${this.unit}` : "–";
-    const chip = element("i", { class: "chip", color });
+    const chip = element("i", { class: "chip", color: colorOf(side, track) });
     const which = sides.length > 1 ? `${side.number ? "after" : "before"} ${side.label(track)}` : side.label(track);
     this.caption.append(element("span", {}, chip, named ? `${which}: ${text}` : text));
   }
