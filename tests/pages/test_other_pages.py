@@ -19,8 +19,8 @@ from posekit_finetune.assess.monitor import Monitor
 from posekit_finetune.recipe import Recipe
 from posekit_finetune.report import page as adapt_page
 from posekit_finetune.train.teacher import PseudoLabels
+from tests.pages.browser import Browser, check_page, is_drawn
 from tests.support.assets import ROOT
-from tests.support.browser import Browser, check_page, is_drawn
 from tests.support.clips import numbered
 from tests.support.figures import drawn_model, figures, unsteady
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from posekit.types import Skeleton
-from posekit.view import Results, write_page
-from tests.support.browser import Browser, Page, check_page, is_drawn
-from tests.support.clips import make_clip, number_of, numbered
-from tests.support.results import FPS, box, results_of
+from posekit.view import write_page
+from tests.pages.browser import Browser, Page, check_page, is_drawn
+from tests.pages.results import FPS, box, results_of
+from tests.support.clips import make_clip, number_of
 
 pytestmark = pytest.mark.tools
 
@@ -47,17 +47,13 @@ def page(browser: Browser, folder: Path) -> Iterator[Page]:
 def seek(page: Page, frame: int) -> None:
     page.run(f"seek({frame})")
     page.until(f"{AT_REST} && frame === {frame}")
-    settle(page)
-
-
-def settle(page: Page) -> None:
-    page.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.settle()
 
 
 def hide_layers(page: Page, *names: str) -> None:
     for name in names or ("bones", "points", "ids", "boxes", "confidence"):
         page.run(f"setLayer('{name}', false)")
-    settle(page)
+    page.settle()
 
 
 def test_it_keeps_to_itself_and_fits_every_window(page: Page, folder: Path) -> None:
@@ -98,7 +94,7 @@ def test_results_of_a_part_begin_and_end_there(browser: Browser, folder: Path) -
         page.until(AT_REST)
         page.run("player.video.currentTime = 1.01")
         page.until("$('clock').value.includes('no results here')")
-        settle(page)
+        page.settle()
         drawn = page.screenshot(STAGE)
         hide_layers(page)
         assert (page.screenshot(STAGE) == drawn).all()
@@ -108,7 +104,7 @@ def test_results_of_a_part_begin_and_end_there(browser: Browser, folder: Path) -
         page.until("$('clock').value.includes('no results here')")
         page.until("!player.playing")
         page.until(f"{AT_REST} && frame === 5")
-        settle(page)
+        page.settle()
         assert number_of(page.screenshot(STAGE)) == 37
 
 
@@ -127,10 +123,10 @@ def test_every_switch_changes_what_is_drawn(page: Page, layer: str) -> None:
     seek(page, 10)
     before = page.screenshot(STAGE)
     page.click(f"[data-layer={layer}]")
-    settle(page)
+    page.settle()
     assert (page.screenshot(STAGE) != before).any()
     page.click(f"[data-layer={layer}]")
-    settle(page)
+    page.settle()
     assert (page.screenshot(STAGE) == before).all()
 
 
@@ -139,15 +135,15 @@ def test_persons_and_weak_points_are_switched_off(page: Page) -> None:
     hide_layers(page, "ids")
     both = page.screenshot(STAGE)
     page.click("[data-person='0 1']")
-    settle(page)
+    page.settle()
     changed = np.flatnonzero((page.screenshot(STAGE) != both).any((0, 2)))
     assert changed.min() > both.shape[1] / 2  # person 2 stands on the right
     page.run("$('least').value = 1; $('least').dispatchEvent(new Event('input'))")
     page.click("[data-person='0 1']")
-    settle(page)
+    page.settle()
     weak = page.screenshot(STAGE)
     page.click("#none")
-    settle(page)
+    page.settle()
     assert (page.screenshot(STAGE) == weak).all()
 
 
@@ -274,7 +270,7 @@ def test_charts_follow_the_frame_and_angles_are_chosen(page: Page) -> None:
     page.click("#angle-add")
     assert page.run(count) == shown + 2
     page.run("$('window').value = '3'; $('window').dispatchEvent(new Event('change'))")
-    settle(page)
+    page.settle()
     assert is_drawn(page.screenshot("#charts canvas"))
 
 
@@ -291,128 +287,3 @@ def test_hostile_names_stay_text(browser: Browser, tmp_path: Path) -> None:
         check_page(page, tmp_path.as_uri())
         assert page.run("window.hacked === undefined && document.images.length === 0")
         assert page.run("$('title').textContent") == clip.name
-
-
-def opened_status(browser: Browser, path: Path) -> tuple[str, bool]:
-    """The message of a page, and whether its stage shows anything."""
-    with browser.open(path.as_uri()) as page:
-        page.until("$('status').textContent || $('notes').textContent")
-        page.until("!player.video || player.video.readyState > 1")
-        settle(page)
-        check_page(page, path.parent.as_uri())
-        text = page.run("$('status').textContent + $('notes').textContent")
-        return str(text), is_drawn(page.screenshot(STAGE))
-
-
-def test_what_cannot_be_played_is_named_and_replaced(browser: Browser, tmp_path: Path) -> None:
-    results = results_of(FRAMES, source=str(tmp_path / "cam.avi"))
-    make_clip(tmp_path / "cam.avi", COUNT, codec="mpeg4")
-    write_page(tmp_path / "run.html", [results])
-    text, drawn = opened_status(browser, tmp_path / "run.html")
-    assert "cannot play cam.avi. Skeletons are drawn on an empty ground." in text
-    assert drawn
-    make_clip(tmp_path / "over.mp4", COUNT)
-    write_page(tmp_path / "over.html", [results])
-    text, drawn = opened_status(browser, tmp_path / "over.html")
-    assert "cannot play cam.avi. The overlay over.mp4 is shown" in text
-    assert drawn
-    (tmp_path / "cam.avi").unlink()
-    write_page(tmp_path / "gone.html", [results])
-    text, drawn = opened_status(browser, tmp_path / "gone.html")
-    assert "cam.avi was not found" in text
-    assert drawn
-
-
-def test_without_video_time_goes_on_by_itself(browser: Browser, tmp_path: Path) -> None:
-    write_page(tmp_path / "p.html", [results_of(FRAMES, source="rtsp://camera")])
-    with browser.open((tmp_path / "p.html").as_uri()) as page:
-        page.press(" ")
-        page.until("player.playing && frame > 2")
-        page.until(f"!player.playing && frame === {COUNT - 1}")
-
-
-def test_a_page_of_no_frame_is_a_page(browser: Browser, tmp_path: Path) -> None:
-    write_page(tmp_path / "p.html", [results_of([])])
-    with browser.open((tmp_path / "p.html").as_uri()) as page:
-        check_page(page, tmp_path.as_uri())
-        assert page.run("$('notes').textContent").startswith("The results hold no frame.")
-
-
-def test_images_are_shown_in_their_own_sizes(browser: Browser, tmp_path: Path) -> None:
-    import cv2
-
-    names = ["a#1.png", "b/c.png"]
-    (tmp_path / "b").mkdir()
-    for n, name in enumerate(names):
-        cv2.imwrite(str(tmp_path / name), numbered(n + 5, (160, 96 + 64 * n)))
-    results = results_of([{1: box(5)}, {1: box(5), 2: box(90)}], source=str(tmp_path), files=names)
-    results.sizes[1] = 160, 160
-    write_page(tmp_path / "p.html", [results])
-    with browser.open((tmp_path / "p.html").as_uri()) as page:
-        page.until("[...player.images.values()].every((each) => each.naturalWidth > 0)")
-        check_page(page, tmp_path.as_uri())
-        hide_layers(page)
-        for n, name in enumerate(names):
-            page.run(f"seek({n})")
-            page.until(f"$('clock').value.includes('{name}')")
-            settle(page)
-            assert number_of(page.screenshot(STAGE)) == n + 5
-
-
-def test_before_and_after_show_the_same_frame_side_by_side(browser: Browser, folder: Path) -> None:
-    source = str(folder / "clip.mp4")
-    after = results_of([{7: box(5)}, {7: box(6), 8: box(110)}] * 20, source=source)
-    write_page(folder / "two.html", [results_of(FRAMES, source=source), after])
-    with browser.open((folder / "two.html").as_uri()) as page:
-        page.until("player.video && player.video.readyState > 1 && player.measured")
-        check_page(page, folder.as_uri())
-        page.resize((1280, 900))
-        hide_layers(page)
-        seek(page, 21)
-        for n in (1, 2):
-            assert number_of(page.screenshot(f"#stages figure:nth-child({n}) canvas")) == 21
-        assert page.run("colorOf(sides[1], 0) === colorOf(sides[0], 0)")
-        assert page.run("document.querySelectorAll('#table tbody tr').length") == 5
-
-
-def ten_minutes() -> Results:
-    """18,000 frames of three persons."""
-    count = 600 * 30
-    results = results_of([{1: box(5), 2: box(50), 3: box(100)}] * 3)
-    return _repeated(results, count // 3)
-
-
-def _repeated(results: Results, times: int) -> Results:
-    from dataclasses import replace
-
-    persons = replace(
-        results.persons,
-        **{
-            name: np.concatenate([values] * times) for name, values in vars(results.persons).items()
-        },
-    )
-    count = len(results.frames) * times
-    return replace(
-        results,
-        frames=np.arange(count),
-        times_s=np.arange(count) / 30,
-        sizes=np.repeat(results.sizes[:1], count, 0),
-        starts=np.arange(count + 1) * 3,
-        persons=persons,
-    )
-
-
-def test_ten_minutes_are_there_in_three_seconds(browser: Browser, tmp_path: Path) -> None:
-    write_page(tmp_path / "long.html", [ten_minutes()])
-    with browser.open((tmp_path / "long.html").as_uri()) as page:
-        page.until("performance.getEntriesByName('posekit-drawn').length")
-        ready_ms = page.run("performance.getEntriesByName('posekit-drawn')[0].startTime")
-        assert ready_ms < 3000
-        cost_ms = page.run(
-            "(() => {paint(); const t = performance.now(); for (const n of [0, 100, 9000]) "
-            "{shown_s = lead.times[n]; paint();} return (performance.now() - t) / 3})()"
-        )
-        assert cost_ms < 33  # a frame's time; measured: 4 ms
-        page.run("seek(17999)")
-        page.until(f"{AT_REST} && frame === 17999")
-        assert not page.errors

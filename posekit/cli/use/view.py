@@ -49,8 +49,9 @@ def _compare(
     options: ViewOptions,
 ) -> Path:
     """Run both models, with a bar on a terminal's stderr."""
-    from posekit import api, before_after
+    from posekit import api
     from posekit.cli.progress import counted
+    from posekit.diagnostics import before_after
 
     after = before_after.adapted_model(adapted)
     page = output or before_after.page_beside(after, clip)

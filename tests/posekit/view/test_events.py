@@ -3,7 +3,7 @@
 import itertools
 
 from posekit.view.events import id_changes, pair_tracks
-from tests.support.results import box, results_of
+from tests.pages.results import box, results_of
 
 Kinds = list[tuple[str, int, int, int]]
 

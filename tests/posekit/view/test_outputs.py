@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from posekit.cli import app
 from posekit.view import page_of, read_results
-from tests.support.results import box, results_of, write_jsonl
+from tests.pages.results import box, results_of, write_jsonl
 from tests.support.written import write
 
 

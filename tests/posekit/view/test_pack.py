@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from posekit.view.pack import pack, thinned
-from tests.support.results import box, results_of
+from tests.pages.results import box, results_of
 
 KINDS = {"f8": "<f8", "i4": "<i4", "i2": "<i2", "u1": "u1"}
 

@@ -13,7 +13,7 @@ from posekit.errors import InputError, SourceError
 from posekit.types import Skeleton
 from posekit.view import Results, ViewOptions, page_of, write_page, write_pages
 from posekit.view.media import find_media
-from tests.support.results import box, results_of, write_jsonl
+from tests.pages.results import box, results_of, write_jsonl
 
 FRAMES = [{1: box(10 + n)} for n in range(3)]
 HOSTILE = "</script><img src=x onerror=alert(1)>\u2028{{meta}}"

@@ -8,7 +8,7 @@ import pytest
 
 from posekit.errors import InputError, SourceError
 from posekit.view import read_results
-from tests.support.results import box, results_of, write_jsonl
+from tests.pages.results import box, results_of, write_jsonl
 from tests.support.written import SEQUENCE, write
 
 

@@ -172,6 +172,10 @@ class Page:
             time.sleep(0.02)
         return value
 
+    def settle(self) -> None:
+        """Wait until what was changed is painted."""
+        self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
     def resize(self, size: tuple[int, int]) -> None:
         """Set the viewport, CSS px."""
         self.send(
@@ -251,7 +255,7 @@ def check_page(page: Page, own: str, *, media: bool = True) -> None:
     for width, opened in itertools.product(WIDTHS, ("false", "true")):
         page.resize((width, 900))
         page.run(f"document.querySelectorAll('details').forEach((e) => {{e.open = {opened}}})")
-        page.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        page.settle()
         assert page.overflow_px == 0, f"wider than {width} px: {page.run(_WIDEST)}"
     assert not page.errors
     outside = [url for url in page.requests if not url.startswith((own, "data:", "blob:"))]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from posekit import before_after
 from posekit.bundle import Bundle, embedded
 from posekit.cli import app
+from posekit.diagnostics import before_after
 from posekit.errors import InputError, SourceError
 from tests.support.assets import ROOT
 from tests.support.clips import make_clip
