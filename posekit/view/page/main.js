@@ -48,7 +48,6 @@ function paint() {
   $("clock").value = near < 0 ? `${seconds(time_s)}: no results here` : lead.files.length ? `image ${frame + 1} of ${lead.count} · ${lead.files[frame]}`
     : `frame ${lead.array("frames")[frame]} · ${seconds(time_s)} of ${seconds(lead.times[lead.count - 1])}`;
   $("play").textContent = player.playing ? "Pause" : "Play";
-  $("play").setAttribute("aria-pressed", String(player.playing));
   timeline.paint(time_s, view);
   paintCharts(time_s);
   if (!performance.getEntriesByName("posekit-drawn").length) performance.mark("posekit-drawn");
