@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
+from posekit.errors import InputError
+from posekit.inputs.parsing import read_json
 from posekit.view.results import Results
 
 _LIVE = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "tcp", "srt")
@@ -53,7 +55,7 @@ def find_media(results: Results, page: Path, *, source: Path | None = None) -> M
     """
     if results.files:
         return _images(results, page, source)
-    found = source if source is not None else _locate(results.origin.source, page.parent)
+    found = source if source is not None else _locate(results, page)
     overlays = _overlays(results, page)
     overlays = [each for each in overlays if found is None or not _same(each, found)]
     clips = [_clip(each, page, drawn=True, results=results) for each in overlays]
@@ -73,7 +75,7 @@ def _missing(results: Results) -> str:
 
 def _images(results: Results, page: Path, source: Path | None) -> Media:
     """Images by their names from the folder that they start from."""
-    found = source if source is not None else _locate(results.origin.source, page.parent)
+    found = source if source is not None else _locate(results, page)
     if found is None:
         found = _folder_of_pattern(results, page.parent)
     if found is None:
@@ -93,16 +95,35 @@ def _folder_of_pattern(results: Results, beside: Path) -> Path | None:
     return None
 
 
-def _locate(source: str, beside: Path) -> Path | None:
-    """The source as it was named, from here or from the page's folder, or by its name beside it."""
+def _locate(results: Results, page: Path) -> Path | None:
+    """The source as it was named: from here, from where its run may have been, or beside the page.
+
+    An overlay may have the source's own name: what a summary lists as written is no source.
+    """
+    source, beside = results.origin.source, page.parent
     if not source or "://" in source or "\0" in source:
         return None
-    path = Path(source)
-    places = [path.expanduser(), beside / path, beside / path.name, beside.parent / path.name]
+    path, above = Path(source), beside.parent
+    places = [path.expanduser(), beside / path, beside / path.name]
+    places += [above / path, above.parent / path, above / path.name]
+    written = _written(results.file or page)
     try:
-        return next((each for each in places if each.exists()), None)
+        found = (each for each in places if each.exists() and each.resolve() not in written)
+        return next(found, None)
     except OSError:  # too long for a path
         return None
+
+
+def _written(results_file: Path) -> set[Path]:
+    """What the run that wrote these results says that it wrote; nothing without a summary."""
+    folder, found = results_file.parent, set()
+    for name in (f"{results_file.stem}.summary.json", "summary.json"):
+        try:
+            sources = read_json(folder / name)["sources"]
+            found |= {folder / str(each) for source in sources for each in source["outputs"]}
+        except (InputError, KeyError, TypeError):  # no summary, or not one of posekit's
+            continue
+    return {path.resolve() for path in found}
 
 
 def _overlays(results: Results, page: Path) -> list[Path]:

@@ -74,6 +74,29 @@ def test_the_overlay_is_what_plays_where_the_source_does_not(tmp_path: Path) -> 
     assert "is live and was not kept; the overlay is shown" in live.note
 
 
+@pytest.mark.parametrize("name", ["summary.json", "clip.summary.json"])
+def test_an_overlay_with_the_sources_name_is_not_taken_for_the_source(
+    tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "posekit_output" / "clip"
+    folder.mkdir(parents=True)
+    (folder / "clip.mp4").touch()
+    results = results_of(FRAMES, source="clip.mp4")
+    page = folder / "clip.html"
+    assert not find_media(results, page).clips[0].drawn  # nothing says that it is an overlay
+    summary = {"sources": [{"outputs": ["clip.jsonl", "clip.mp4"]}]}
+    (folder / name).write_text(json.dumps(summary))
+    assert [each.drawn for each in find_media(results, page).clips] == [True]
+    (tmp_path / "clip.mp4").touch()  # where the run was
+    clips = find_media(results, page).clips
+    assert [(each.href, each.drawn) for each in clips] == [
+        ("./../../clip.mp4", False),
+        ("./clip.mp4", True),
+    ]
+    (folder / name).write_text('{"sources": [3]}')
+    assert find_media(results, page).clips
+
+
 def test_a_source_on_a_server_is_never_referred_to(tmp_path: Path) -> None:
     for source in ("https://example.com/a.mp4", "//example.com/a.mp4", "webcam 0", ""):
         media = find_media(results_of(FRAMES, source=source), tmp_path / "p.html")
