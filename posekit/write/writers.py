@@ -26,7 +26,7 @@ SUFFIXES = {
     "coco": ".coco.json",
     "csv": ".csv",
     "parquet": ".parquet",
-    "openpose": "_openpose",
+    "openpose": "_json",
     "labelstudio": ".labelstudio.json",
     "dlc": ".dlc.csv",
     "html": ".html",
