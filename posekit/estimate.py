@@ -37,8 +37,9 @@ class EstimateOptions:
     max_persons: keep the best of each frame, None for all.
     max_boxes: a frame with more boxes is refused: the work grows with their square.
     category: of the persons in a COCO file of boxes, by name or id; None: person, or the only one.
-    views: test-time augmentation with this many rotations and flips, 1, 2, 4, 8 or 16, instead of
-        the flip test, at so many times the cost: gains on unusual poses, not on upright ones.
+    views: test-time augmentation instead of the flip test: 1, 2, 4, 8 or 16 rotations and flips, at
+        so many times the cost, or "aligned" (2: the second turned upright by the first) or
+        "aligned-flip" (4). Gains on unusual poses, little on upright ones.
     track: give ids and follow persons between detections.  smooth: one-euro filter, needs track.
     """
 
@@ -48,7 +49,7 @@ class EstimateOptions:
     max_persons: int | None = None
     max_boxes: int = MAX_BOXES
     category: str | None = None
-    views: int | None = None
+    views: int | str | None = None
     track: bool = True
     smooth: bool = True
 
