@@ -20,7 +20,8 @@ import numpy as np
 
 from posekit import video
 from posekit.atomic import AtomicFile, check_apart, check_free, explained
-from posekit.errors import InputError, PosekitError, SourceError
+from posekit.detect import BoxFile
+from posekit.errors import PosekitError, SourceError
 from posekit.estimate import Estimator
 from posekit.output.mjpeg import MjpegServer
 from posekit.output.outputs import OutputOptions, Outputs, output_paths
@@ -98,7 +99,8 @@ def run(
     hooks = hooks or Hooks()
     started = time.perf_counter()
     found = video.expand(sources)
-    _check_boxes(estimator, found)
+    if isinstance(estimator.find, BoxFile):
+        estimator.find.check_sources(found)
     file = _claimed(estimator, found, options.output)
     summaries = [SourceSummary(source.name) for source in found]
 
@@ -142,16 +144,6 @@ def _claimed(
     check_apart(outputs, [*estimator.files, *files])
     check_free(*outputs, overwrite=options.overwrite)
     return AtomicFile(path, overwrite=options.overwrite)
-
-
-def _check_boxes(estimator: Estimator, sources: Sequence[video.Source]) -> None:
-    """A file of boxes numbers the frames of one video. Raises InputError for several."""
-    videos = [source.name for source in sources if source.kind != "images"]
-    if len(videos) > 1 and getattr(estimator.find, "is_exact", False):
-        raise InputError(
-            f"{estimator.boxes_from}: holds the boxes of one video, and {len(videos)} are given, "
-            f"such as {videos[1]}: run them one by one"
-        )
 
 
 def _serve(jobs: list[_Job], stack: ExitStack) -> None:

@@ -79,7 +79,7 @@ def test_time_that_is_spent_counts() -> None:
 
 def test_a_search_that_takes_too_long_is_stopped_before_its_end() -> None:
     """At a tenth of the images, after a tenth of a search that leaves no time to learn."""
-    limit = 1.3 * whole_s(140, 50, 12)
+    limit = 2.5 * whole_s(140, 50, 12)
     slow = budget(limit, spent_s=0.1 * limit)
     slow.check_search(5, 1000)  # too few images to judge by
     with pytest.raises(InputError, match="after searching 1,000 images"):

@@ -92,6 +92,7 @@ def page(run: Run, *, images: bool = True) -> str:
     title = f"posekit adapt: {run.title}"
     verdict, after = run.verdict, run.after
     parts = [html.heading(title, level=1), _verdict(run)]
+    parts.append(html.bullets(f"note: {note}" for note in run.facts.get("notes", ())))
     if verdict is not None:
         parts.append(html.grid([decision.chart(verdict), html.paragraph(decision.NOTE)]))
     parts += [html.heading("During training"), *_training(run)]

@@ -104,5 +104,7 @@ class AdaptProgress:
         elif not quiet:
             typer.echo(adapted.headline)
             typer.echo(adapted.reason)
+            for note in adapted.summary["facts"]["notes"]:
+                typer.echo(f"note: {note}")
             for path in adapted.outputs:
                 typer.echo(f"wrote {path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -64,19 +65,20 @@ def test_the_verdict_is_printed_first_then_why_then_the_files(
         headline="adapted: 1,400 of 1,400 steps on 900 persons in 24min",
         reason="under mirroring more joints stay in place",
         outputs=("mine.posekit",),
-        summary={"result": 1},
+        summary={"facts": {"notes": ["boxes of 2 images were left out"]}},
     )
     progress = AdaptProgress(silent=False)
     progress.report(adapted, as_json=False, quiet=False)
     assert capsys.readouterr().out.splitlines() == [
         adapted.headline,
         adapted.reason,
+        "note: boxes of 2 images were left out",
         "wrote mine.posekit",
     ]
     progress.report(adapted, as_json=False, quiet=True)
     assert capsys.readouterr().out == ""
     progress.report(adapted, as_json=True, quiet=True)
-    assert capsys.readouterr().out == '{\n "result": 1\n}\n'
+    assert json.loads(capsys.readouterr().out) == adapted.summary
 
 
 @pytest.mark.parametrize(
