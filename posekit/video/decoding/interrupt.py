@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from av.container import core
 
@@ -46,5 +47,9 @@ class _Clock:
             return thread.monotonic()
         return time.monotonic()
 
+    def __getattr__(self, name: str) -> Any:
+        """All else that a version of PyAV may take from the module."""
+        return getattr(time, name)
 
-core.time = _Clock  # type: ignore[attr-defined]
+
+core.time = _Clock()  # type: ignore[attr-defined]
