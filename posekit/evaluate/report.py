@@ -96,7 +96,10 @@ def page(evaluation: Evaluation, report: Mapping[str, Any], skeleton: Skeleton) 
         html.grid(_keypoints(models)),
         html.details("By size of the person, and by visibility of the keypoint", groups),
         html.details("How it was measured", [_provenance(report)]),
-        html.heading(f"The {WORST} people with the lowest OKS"),
+        html.heading(
+            _count(min(WORST, report["figures"]["persons"]), "person", "people")
+            + " with the lowest OKS"
+        ),
         html.paragraph(f"Left: labels. Right: predictions of {next(iter(models))}."),
         html.grid(_worst(evaluation, skeleton)),
     ]
@@ -117,8 +120,9 @@ def _result(report: Mapping[str, Any]) -> tuple[str, list[str]]:
     figures, comparison = report["figures"], report.get("comparison")
     name = report["model"]["name"]
     lines = [
-        f"Measured on {figures['persons']} labeled people ({figures['found']} found) in "
-        f"{figures['images']} images, on {len(figures['keypoints'])} keypoints."
+        f"Measured on {_count(figures['persons'], 'labeled person', 'labeled people')} "
+        f"({figures['found']} found) in {_count(figures['images'], 'image', 'images')}, on "
+        f"{len(figures['keypoints'])} keypoints."
     ]
     unused = ", ".join(figures["unused_keypoints"])
     lines += [f"Not evaluated, since only one side has them: {unused}."] if unused else []
@@ -134,6 +138,9 @@ def _compared_result(report: Mapping[str, Any], comparison: Mapping[str, Any]) -
     if not (known := _known(report)):
         return f"{name} was compared with {other}."
     value, low, high = comparison["difference"][known[0]]
+    if report["figures"]["images"] < 2:
+        apart = f"{known[0]} {value:+.3f}"
+        return f"{name} and {other} differ by {apart} on one image, which decides nothing."
     relation = "better than" if low > 0 else "worse than" if high < 0 else "not clearly apart from"
     shown = f"{known[0]} {value:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}"
     return f"{name} is {relation} {other}: {shown}."
@@ -141,12 +148,18 @@ def _compared_result(report: Mapping[str, Any], comparison: Mapping[str, Any]) -
 
 def _counts(report: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
     """How many of the main figures are significantly better and worse."""
+    if report["figures"]["images"] < 2:
+        return "Intervals are over images: with one image there is none."
     cells = [comparison["difference"][name] for name in _known(report)]
     better, worse = sum(low > 0 for _, low, _ in cells), sum(high < 0 for _, _, high in cells)
     return (
         f"Of {len(cells)} main figures {better} are significantly better and {worse} worse; both "
         "models were measured on the same people."
     )
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
 
 
 def _known(report: Mapping[str, Any]) -> list[str]:

@@ -36,7 +36,8 @@ def section(recipe: Recipe, name: str) -> str:
     """A folded section: what differs from the default recipe, then all numbers by group."""
     values, defaults = dict(flat(recipe.to_dict())), dict(flat(Recipe().to_dict()))
     changed = [field for field, value in values.items() if defaults[field] != value]
-    title = f"Recipe {name}: {len(changed)} of {len(values)} numbers differ from the default recipe"
+    which = f"Recipe {name}".strip()
+    title = f"{which}: {len(changed)} of {len(values)} numbers differ from the default recipe"
     parts = []
     if changed:
         rows = [

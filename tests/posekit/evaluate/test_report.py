@@ -33,9 +33,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     return Run(estimator.runtime, first), Run(estimator.runtime, second)
 
 
-def shown(runs: tuple[Run, ...], **changes: Any) -> str:
+def shown(runs: tuple[Run, ...], images: int = 2, **changes: Any) -> str:
     """The page of the first run, compared with the others; changes: of the difference."""
     result = report(list(runs), boxes="gt", annotations=Path("labels.json"))
+    result["figures"]["images"] = images
     if len(runs) > 1:
         result["comparison"]["model"]["name"] = "other"
         result["comparison"]["difference"] |= changes
@@ -47,9 +48,9 @@ def box(text: str) -> str:
 
 
 def test_the_result_is_a_sentence_with_its_intervals(runs: tuple[Run, Run]) -> None:
-    text = box(shown(runs[:1]))
+    text = box(shown(runs[:1], images=1))
     assert "movenet-lightning: AP 1.000 (1.000 to 1.000)" in text
-    assert "1 labeled people (1 found) in 1 images" in text
+    assert "1 labeled person (1 found) in 1 image," in text
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,12 @@ def test_a_comparison_says_which_model_is_better_only_if_it_is_significant(
     runs: tuple[Run, Run], cell: list[float], words: str
 ) -> None:
     assert words in box(shown(runs, AP=cell))
+
+
+def test_one_image_has_no_interval_and_decides_nothing(runs: tuple[Run, Run]) -> None:
+    text = box(shown(runs, images=1, AP=[0.05, 0.05, 0.05]))
+    assert "differ by AP +0.050 on one image, which decides nothing" in text
+    assert "significant" not in text
 
 
 def test_the_second_model_stands_beside_the_first(runs: tuple[Run, Run]) -> None:
