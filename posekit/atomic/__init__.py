@@ -5,6 +5,7 @@ lock of a killed run no longer holds, and what that run left is removed by the n
 """
 
 from posekit.atomic.checks import check_apart, check_free, explained
+from posekit.atomic.folders import new_folder
 from posekit.atomic.hidden import make_folder, remove_empty
 from posekit.atomic.output import (
     INCOMPLETE,
@@ -25,6 +26,7 @@ __all__ = [
     "discard_all",
     "explained",
     "make_folder",
+    "new_folder",
     "remove_empty",
     "write_atomic",
 ]

@@ -15,7 +15,7 @@ FORMATS = "jsonl, coco, csv, parquet, openpose, labelstudio, dlc"
 def command(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Video, image, folder, glob, webcam index, rtsp:// or http:// URL.")],
     model: Annotated[str, Option("-m", "--model", help="Embedded name, .posekit, exported .onnx or checkpoint.")] = "movenet-thunder",
-    output: Annotated[Path, Option("-o", "--output", help="Folder for the results.")] = Path("posekit_output"),
+    output: Annotated[Path | None, Option("-o", "--output", help="Folder for the results; without it a new one each time: posekit_output/<name of the source>, then -2, -3, ...")] = None,
     formats: Annotated[str, Option("--format", help=f"Comma-separated: {FORMATS}.")] = "jsonl",
     device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto",
     runtime: Annotated[Literal["auto", "native", "ort", "ort-tensorrt"], Option(help="On a GPU: posekit's own kernels and TensorRT, or ONNX Runtime with CUDA or TensorRT.")] = "auto",

@@ -14,7 +14,7 @@ from posekit.cli import infer_summary, signals
 from posekit.parsing import printable
 
 if TYPE_CHECKING:
-    from posekit.infer import SourceSummary
+    from posekit.summary import SourceSummary
 
 
 class Progress:
