@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 
@@ -21,9 +22,11 @@ from posekit.parsing import number
 from posekit.runtime import PoseRuntime
 from posekit.smooth import OneEuro
 from posekit.track import Tracker, strength_of
-from posekit.types import Boxes, Float32, Frame, Poses, UInt8
+from posekit.types import Boxes, Color, Float32, Frame, Poses
+from posekit.video import Still
 
 Finder = Callable[[Frame], Boxes]
+_TOGETHER = 8  # images of a list whose crops run together
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,10 @@ class Estimator:
     """Images and video to keypoints.
 
         estimator = posekit.load("movenet-thunder")
-        poses = estimator(image)                            # uint8 RGB (H, W, 3)
+        poses = estimator("photo.jpg")                      # or an array, or a PIL image
+        first, second = estimator(["a.jpg", "b.jpg"])
         for frame, poses in estimator.stream("video.mp4"): ...
+        poses = estimator.track(image, time.monotonic())    # ids, in a loop of one's own
 
     `find` gives the boxes of persons in a frame of video, `find_still` in an image (the same
     where it is left out), `boxes_from` names their origin, `files` what was read for them. Where
@@ -87,20 +92,87 @@ class Estimator:
         self.files = list(files)
         self.options = options
         self.times: dict[str, deque[float]] = {}
+        self._next: deque[Frame] = deque()
+        self._loop: Iterator[tuple[Frame, Poses]] | None = None
+        self._tracked_count = 0
 
-    def __call__(self, image: UInt8 | Frame, boxes: Boxes | Float32 | None = None) -> Poses:
-        """Keypoints of the persons in one image, uint8 RGB (H, W, 3), in its pixels.
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a str is never a list of images
+        self, image: Still, boxes: Boxes | Float32 | None = None, *, color: Color = "rgb"
+    ) -> Poses: ...
+    @overload
+    def __call__(
+        self,
+        image: Sequence[Still],
+        boxes: Sequence[Boxes | Float32] | None = None,
+        *,
+        color: Color = "rgb",
+    ) -> list[Poses]: ...
+    def __call__(
+        self,
+        image: Any,
+        boxes: Any = None,
+        *,
+        color: Color = "rgb",
+    ) -> Poses | list[Poses]:
+        """Keypoints of the persons in an image, in its pixels; of a list of images a list.
 
-        With `boxes` (N, 4) xyxy there are N persons in their order; else those that are found.
-        Raises InputError, also for more than `posekit.detect.MAX_BOXES` boxes in a frame.
+        image: uint8 (H, W, 3), a path, or a PIL image.  color: the order of an array's channels,
+        "bgr" for OpenCV's.  With `boxes` (N, 4) xyxy, for a list of images one array each, there
+        are N persons in their order; else those that are found.
+        Raises InputError, also above `posekit.detect.MAX_BOXES` boxes a frame, and SourceError.
         """
-        frame = image if isinstance(image, Frame) else Frame(image)
+        if isinstance(image, list | tuple):
+            return self._several(image, boxes, color)
+        plain = isinstance(image, np.ndarray) and color == "rgb"
+        frame = Frame(image) if plain else video.still_frame(image, color)
         given = boxes if boxes is None or isinstance(boxes, Boxes) else Boxes(boxes)
         if given is not None:
             return self._infer([frame], [given])[0]
         with self.timed("detect"):
             found = self.find_still(frame)
         return self._keep(self._infer([frame], [found])[0])
+
+    def _several(
+        self, images: Sequence[Still], boxes: Sequence[Boxes | Float32] | None, color: Color
+    ) -> list[Poses]:
+        """The persons of several images, whose crops run together."""
+        if boxes is not None and len(boxes) != len(images):
+            raise InputError(f"{len(images)} images and {len(boxes)} boxes; wanted as many")
+        results: list[Poses] = []
+        for start in range(0, len(images), _TOGETHER):
+            chunk = images[start : start + _TOGETHER]
+            frames = [
+                video.still_frame(each, color, index=start + n) for n, each in enumerate(chunk)
+            ]
+            if boxes is None:
+                with self.timed("detect"):
+                    found = [self.find_still(frame) for frame in frames]
+                results += map(self._keep, self._infer(frames, found))
+            else:
+                given = boxes[start : start + _TOGETHER]
+                found = [each if isinstance(each, Boxes) else Boxes(each) for each in given]
+                results += self._infer(frames, found)
+        return results
+
+    def track(self, image: Still, time_s: float, *, color: Color = "rgb") -> Poses:
+        """The persons in the next image of a loop of one's own, with their ids, smoothed.
+
+        time_s: when it was taken, on any clock, seconds. A step back in time or a pause of more
+        than a second starts anew; ids are never reused. An estimator follows one camera, in one
+        thread. A person has an id, and is in the result, once it is certain.
+        Raises InputError, SourceError.
+        """
+        if not self.options.track:
+            raise InputError("track: the options say track=False: leave that out")
+        frame = video.still_frame(image, color)
+        frame = Frame(frame.image, self._tracked_count, time_s)
+        self._next.append(frame)
+        loop = self._loop or self.follow(iter(self._next.popleft, None), kind="live")
+        self._loop = None  # stays so where the next line raises
+        _, poses = next(loop)
+        self._loop, self._tracked_count = loop, self._tracked_count + 1
+        return poses
 
     def stream(
         self, source: str | Path | int, options: video.ReadOptions = video.ReadOptions()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
@@ -70,6 +71,16 @@ class Skeleton:
 
     def __len__(self) -> int:
         return len(self.keypoints)
+
+    def index(self, keypoint: str) -> int:
+        """Where a keypoint of this name stands. Raises InputError with the nearest names."""
+        if keypoint in self.keypoints:
+            return self.keypoints.index(keypoint)
+        near = difflib.get_close_matches(str(keypoint), self.keypoints) or self.keypoints[:8]
+        raise InputError(
+            f"skeleton {self.name}: has no keypoint {shown(keypoint)}; did you mean "
+            f"{' or '.join(near)}?"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, for JSON."""
