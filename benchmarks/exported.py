@@ -11,8 +11,8 @@ from torch import nn
 
 from posekit import Bundle, ModelSpec, api, nets
 from posekit.bundle import Weights
-from posekit.model_file import open_model
-from posekit.runtime import Runtime
+from posekit.inference.model_file import open_model
+from posekit.inference.runtime import Runtime
 
 
 def random_network(spec: ModelSpec) -> nn.Module:

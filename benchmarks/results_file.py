@@ -51,7 +51,7 @@ def figures_of(name: str) -> dict[str, Any]:
 
 def machine(threads: int) -> dict[str, Any]:
     """Processor, threads used, Python, package versions and commit."""
-    from posekit.providers import versions
+    from posekit.inference.providers import versions
 
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")

@@ -10,15 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from posekit import bundle, providers
+from posekit import bundle
 from posekit.atomic import AtomicFiles, check_apart
 from posekit.detect import BoxFile, Detector, full_frame
 from posekit.errors import BundleError, DeviceError, EngineError, InputError, MissingExtraError
 from posekit.estimate import EstimateOptions, Estimator, Finder
 from posekit.infer import Hooks, InferOptions, run
-from posekit.model_file import open_model
-from posekit.runtime import PoseRuntime, Runtime
-from posekit.tta import TtaOptions, TtaRuntime
+from posekit.inference import providers
+from posekit.inference.model_file import open_model
+from posekit.inference.runtime import PoseRuntime, Runtime
+from posekit.inference.tta import TtaOptions, TtaRuntime
 
 if TYPE_CHECKING:
     from posekit.checkpoints import Converted, Overrides

@@ -29,10 +29,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posekit.atomic import write_atomic
-from posekit.calibration import Calibration
 from posekit.errors import BundleError, InputError, PosekitError
-from posekit.onnx_scan import check_supplied
-from posekit.parsing import parse_json, printable, reason, shown
+from posekit.inputs.onnx_scan import check_supplied
+from posekit.inputs.parsing import parse_json, printable, reason, shown
+from posekit.stats.calibration import Calibration
 from posekit.types import DetectorSpec, ModelSpec
 
 SCHEMA = 1

@@ -18,10 +18,10 @@ from posekit import video
 from posekit.detect import MAX_BOXES
 from posekit.errors import InputError
 from posekit.geometry import Warp
-from posekit.parsing import number
-from posekit.runtime import PoseRuntime
-from posekit.smooth import OneEuro
-from posekit.track import Tracker, strength_of
+from posekit.inference.runtime import PoseRuntime
+from posekit.inputs.parsing import number
+from posekit.tracking.smooth import OneEuro
+from posekit.tracking.track import Tracker, strength_of
 from posekit.types import Boxes, Color, Float32, Frame, Poses
 from posekit.video import Still
 

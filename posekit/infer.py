@@ -21,8 +21,8 @@ from posekit.estimate import Estimator
 from posekit.job import Hooks as Hooks
 from posekit.job import InferOptions as InferOptions
 from posekit.job import Job, Place, open_reader
-from posekit.mjpeg import MjpegServer
-from posekit.outputs import OutputOptions, output_folder, output_paths
+from posekit.output.mjpeg import MjpegServer
+from posekit.output.outputs import OutputOptions, output_folder, output_paths
 from posekit.summary import SourceSummary as SourceSummary
 from posekit.summary import write_summary
 

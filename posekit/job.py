@@ -15,8 +15,8 @@ from posekit import video
 from posekit.atomic import AtomicFile
 from posekit.errors import SourceError
 from posekit.estimate import Estimator
-from posekit.mjpeg import MjpegServer
-from posekit.outputs import OutputOptions, Outputs, summary_path
+from posekit.output.mjpeg import MjpegServer
+from posekit.output.outputs import OutputOptions, Outputs, summary_path
 from posekit.summary import SourceSummary, sentence, summarize, write_summary
 from posekit.types import Frame
 from posekit.version import __version__

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from posekit.errors import InputError
-from posekit.parsing import numbers, read_json, read_toml, shown
+from posekit.inputs.parsing import numbers, read_json, read_toml, shown
 from posekit.types import Skeleton
 
 _LARGEST = 1 << 20  # bytes of a file

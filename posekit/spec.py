@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posekit.errors import InputError
-from posekit.parsing import number, numbers, shown
+from posekit.inputs.parsing import number, numbers, shown
 
 Color = Literal["rgb", "bgr"]
 Decode = Literal["argmax", "quarter", "quarter-axis", "dark", "udp"]

@@ -1,10 +1,10 @@
-"""How poses are drawn, as data: `posekit.draw` and `Poses.draw` take it."""
+"""How poses are drawn, as data: `posekit.output.draw` and `Poses.draw` take it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from posekit.parsing import number
+from posekit.inputs.parsing import number
 
 
 @dataclass(frozen=True)

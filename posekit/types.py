@@ -270,7 +270,7 @@ class Poses:
 
         color: the order of the image's channels, which the copy has too. Raises InputError.
         """
-        from posekit.draw import draw  # loads OpenCV, which nothing else here needs
+        from posekit.output.draw import draw  # loads OpenCV, which nothing else here needs
 
         return draw(image, self, style=style, color=color)
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests import needs, verification
+from tests.support import needs, verification
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from tests.assets import ROOT
+from tests.support.assets import ROOT
 
 TABLE = ROOT / "tests" / "cases.md"
 
@@ -24,7 +24,7 @@ def test_every_case_has_a_kind_and_tests_that_exist() -> None:
         assert tests, case
         assert len(tests) == cell.count("::"), case
         for file, function in tests:
-            path = ROOT / (file if "/" in file else f"tests/posekit/{file}")
+            path = ROOT / (file if file.startswith("tests/") else f"tests/posekit/{file}")
             defined = {
                 node.name
                 for node in ast.parse(path.read_text("utf-8")).body

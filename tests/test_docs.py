@@ -24,7 +24,7 @@ import pytest
 
 import posekit
 from posekit import errors
-from tests.assets import ROOT, shipped
+from tests.support.assets import ROOT, shipped
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path.stem for path in DOCS.glob("*.md"))

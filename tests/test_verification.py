@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests import verification
-from tests.verification import COLUMNS, PIECES, Record
+from tests.support import verification
+from tests.support.verification import COLUMNS, PIECES, Record
 
 
 def test_tables_show_the_record() -> None:

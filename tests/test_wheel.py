@@ -14,7 +14,7 @@ import pytest
 
 from posekit.version import __version__
 from tests.architecture.tree import ROOT
-from tests.assets import shipped
+from tests.support.assets import shipped
 
 INFO = f"posekit-{__version__}.dist-info"
 

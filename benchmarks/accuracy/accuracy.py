@@ -34,7 +34,7 @@ from benchmarks.accuracy.persons import (
 from benchmarks.results_file import ASSETS, ROOT, command, save
 from posekit import Bundle
 from posekit.bundle import embedded
-from posekit.runtime import Runtime
+from posekit.inference.runtime import Runtime
 
 
 def measure(name: str, assets: Path, *, check: bool) -> dict[str, Any]:

@@ -37,8 +37,8 @@ from benchmarks.exported import exported_runtime
 from benchmarks.results_file import ASSETS, ROOT, command, save
 from posekit import Boxes, Bundle, ModelSpec, Warp
 from posekit.bundle import embedded
+from posekit.inference.runtime import Runtime
 from posekit.nets import build
-from posekit.runtime import Runtime
 from posekit.types import UInt8
 
 MIN_SCORE = 0.4  # of a keypoint that counts

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from posekit import Boxes, Warp
 from posekit.geometry import oks
-from posekit.runtime import PoseRuntime
+from posekit.inference.runtime import PoseRuntime
 from posekit.skeletons import COCO_17
 from posekit.types import UInt8
 

@@ -39,7 +39,7 @@ import posekit
 from benchmarks.accuracy.persons import NAMES
 from benchmarks.results_file import ASSETS, ROOT, command, figures_of, save
 from posekit import Poses
-from posekit.session import usable_threads
+from posekit.inference.session import usable_threads
 
 CLIPS = {"singleperson": 4, "multiperson": 2}
 MIN_SCORE = 0.3

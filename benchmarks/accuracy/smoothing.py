@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import posekit
 from benchmarks.results_file import command, save
 from posekit.skeletons import COCO_17
-from posekit.smooth import OneEuro
+from posekit.tracking.smooth import OneEuro
 from posekit.types import Boxes, Frame, Poses
 
 Array = NDArray[Any]

@@ -26,7 +26,7 @@ from benchmarks.results_file import ASSETS, command, figures_of, save
 from posekit import Boxes, Bundle, Warp
 from posekit.bundle import embedded
 from posekit.geometry import compose
-from posekit.tta import VIEWS, TtaRuntime, View, matrix_of
+from posekit.inference.tta import VIEWS, TtaRuntime, View, matrix_of
 
 NAMES = ("movenet-lightning", "movenet-thunder")
 

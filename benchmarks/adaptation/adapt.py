@@ -41,11 +41,11 @@ from benchmarks.adaptation.verdicts import current_verdict
 from benchmarks.results_file import ASSETS, FOLDER, WORK, command, figures_of, machine, save
 from posekit import AdaptHooks, AdaptOptions, Bundle
 from posekit.atomic import write_atomic
-from posekit.bootstrap import paired_bootstrap
 from posekit.bundle import embedded
 from posekit.errors import CollapsedError, DivergedError
-from posekit.runtime import PoseRuntime, Runtime
-from posekit.tta import TtaRuntime
+from posekit.inference.runtime import PoseRuntime, Runtime
+from posekit.inference.tta import TtaRuntime
+from posekit.stats.bootstrap import paired_bootstrap
 from tests.synthetic.corruptions import CORRUPTIONS, corrupt_folder
 
 

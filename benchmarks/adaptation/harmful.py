@@ -25,7 +25,7 @@ from benchmarks.results_file import ASSETS, command, load, save
 from posekit import Boxes, Bundle, ModelSpec, Warp, codecs
 from posekit.bundle import embedded
 from posekit.evaluate import paired_bootstrap
-from posekit.runtime import Runtime
+from posekit.inference.runtime import Runtime
 from posekit.types import UInt8
 from posekit_finetune.assess.gate import Verdict, judge
 from posekit_finetune.assess.indicators import measure

@@ -26,8 +26,8 @@ from benchmarks.exported import export
 from benchmarks.results_file import ASSETS, command, figures_of, save
 from posekit import codecs
 from posekit.errors import ParityError
-from posekit.parity import HIGH_CONFIDENCE
-from posekit.session import open_session
+from posekit.inference.session import open_session
+from posekit.stats.parity import HIGH_CONFIDENCE
 
 MIN_TURNS = 8  # of timing, however long they take
 MAPS = ("network/heatmaps", "heatmaps")

@@ -18,7 +18,7 @@ from benchmarks.exported import random_network, weights_of
 from benchmarks.results_file import ROOT
 from posekit import Boxes, Bundle, ModelSpec, Warp, nets
 from posekit.bundle import Weights, embedded
-from posekit.runtime import Runtime
+from posekit.inference.runtime import Runtime
 from posekit.skeletons import COCO_17
 from tests.synthetic import networks
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from posekit import codecs
-from posekit.parity import HIGH_CONFIDENCE
+from posekit.stats.parity import HIGH_CONFIDENCE
 from tests.synthetic import networks
 
 

@@ -25,7 +25,7 @@ from benchmarks.runtime.baselines.baseline_steps import (
 )
 from posekit import Boxes, Bundle, ModelSpec, Warp
 from posekit.bundle import embedded
-from posekit.runtime import Runtime
+from posekit.inference.runtime import Runtime
 from posekit.skeletons import COCO_17
 
 SPEC = ModelSpec("none", (192, 256), (48, 64), COCO_17, decode="udp")

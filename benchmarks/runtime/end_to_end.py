@@ -34,9 +34,9 @@ from benchmarks.results_file import ASSETS, ROOT, command, one_thread, save
 from posekit import Boxes, Bundle, EstimateOptions, ModelSpec, Warp
 from posekit.bundle import find
 from posekit.infer import InferOptions, run
-from posekit.outputs import OutputOptions
-from posekit.runtime import Runtime
-from posekit.session import open_session
+from posekit.inference.runtime import Runtime
+from posekit.inference.session import open_session
+from posekit.output.outputs import OutputOptions
 from posekit.skeletons import COCO_17
 
 PYTHON = ROOT / ".baselines" / "bin" / "python"

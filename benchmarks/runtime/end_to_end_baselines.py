@@ -35,8 +35,8 @@ from benchmarks.exported import export, random_network, weights_of
 from benchmarks.results_file import ROOT, command, figures_of, save
 from posekit import Bundle, ModelSpec, video
 from posekit.bundle import Weights, embedded
-from posekit.parity import HIGH_CONFIDENCE
 from posekit.skeletons import COCO_17
+from posekit.stats.parity import HIGH_CONFIDENCE
 
 BASELINES = {
     "rtmlib": ROOT / ".baselines" / "bin" / "python",

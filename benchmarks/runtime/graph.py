@@ -20,7 +20,7 @@ from benchmarks.exported import exported_bytes
 from benchmarks.results_file import command, save
 from posekit import Bundle, ModelSpec
 from posekit.bundle import embedded
-from posekit.session import open_session
+from posekit.inference.session import open_session
 
 MIN_TURNS = 9
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import posekit
 from benchmarks.results_file import ROOT, command, save
 from posekit.infer import Hooks, InferOptions, SourceSummary, run
-from posekit.outputs import OutputOptions
+from posekit.output.outputs import OutputOptions
 
 FORMATS = ("jsonl", "coco", "csv", "parquet", "openpose", "labelstudio", "dlc")
 FPS = 30

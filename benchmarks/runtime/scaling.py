@@ -37,7 +37,7 @@ from benchmarks.results_file import FOLDER, ROOT, command, figures_of, save
 from benchmarks.runtime.memory import repeated, resident_mb
 from posekit import Boxes, Estimator, Frame, video
 from posekit.infer import Hooks, InferOptions, SourceSummary, run
-from posekit.outputs import OutputOptions
+from posekit.output.outputs import OutputOptions
 
 CLIP = ROOT / "examples" / "sports2d_demo.mp4"
 SMALL = (640, 360)

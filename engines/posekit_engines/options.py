@@ -8,7 +8,7 @@ from typing import Literal
 
 from posekit.bundle import SUFFIX
 from posekit.errors import InputError
-from posekit.parsing import number
+from posekit.inputs.parsing import number
 from posekit.types import Decode
 
 Outputs = Literal["points", "heatmaps", "raw"]

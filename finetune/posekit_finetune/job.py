@@ -12,7 +12,7 @@ from typing import Any
 from posekit.atomic import AtomicFiles, explained, make_folder, remove_empty
 from posekit.bundle import Bundle, check_name, find
 from posekit.errors import InputError, PosekitError, RejectedError
-from posekit.session import usable_threads
+from posekit.inference.session import usable_threads
 from posekit_finetune import recipe
 from posekit_finetune.adapt import Outcome, adapt
 from posekit_finetune.assess.checks import Checker

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from posekit.errors import RecipeError
-from posekit.parsing import number, numbers, parse_toml, read_toml, shown
+from posekit.inputs.parsing import number, numbers, parse_toml, read_toml, shown
 from posekit_finetune.views.warps import Strength
 
 RECIPES = Path(__file__).parent / "recipes"

@@ -16,7 +16,7 @@ from posekit import skeletons
 from posekit.checkpoints.files import read_json
 from posekit.checkpoints.resolve import Convention, SpecHints
 from posekit.errors import CheckpointError, InputError
-from posekit.parsing import number
+from posekit.inputs.parsing import number
 from posekit.types import Decode, Skeleton
 
 _KNOWN = {

@@ -19,10 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from posekit import parsing
 from posekit.bundle import check_entries
 from posekit.checkpoints import tfjs
 from posekit.errors import CheckpointError
+from posekit.inputs import parsing
 
 State = dict[str, NDArray[Any]]
 _LARGEST, _MOST = 1 << 27, 1 << 32

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from posekit.errors import CheckpointError, MissingExtraError
-from posekit.parsing import number, shown
+from posekit.inputs.parsing import number, shown
 
 SCHEME = "hf://"
 _ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:/([^@]+))?(?:@([\w./-]+))?")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posekit.errors import CheckpointError
-from posekit.parsing import numbers, parse_json, reason
+from posekit.inputs.parsing import numbers, parse_json, reason
 
 _LARGEST_JSON = 1 << 24
 _STORED = {"float32": np.float32, "int32": np.int32, "bool": np.bool_}

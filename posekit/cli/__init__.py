@@ -5,19 +5,19 @@ from __future__ import annotations
 import typer
 
 from posekit.cli import last_net, signals
-from posekit.cli.adapt import command as adapt
-from posekit.cli.bench import command as bench
-from posekit.cli.build import command as build
-from posekit.cli.calibrate import command as calibrate
-from posekit.cli.convert import command as convert
-from posekit.cli.doctor import command as doctor
-from posekit.cli.eval import command as evaluate
-from posekit.cli.export import command as export
-from posekit.cli.gpu_check import command as gpu_check
-from posekit.cli.infer import command as infer
-from posekit.cli.inspect import command as inspect
-from posekit.cli.models import command as models
-from posekit.cli.verify import command as verify
+from posekit.cli.make.adapt import command as adapt
+from posekit.cli.make.build import command as build
+from posekit.cli.make.convert import command as convert
+from posekit.cli.make.export import command as export
+from posekit.cli.make.gpu_check import command as gpu_check
+from posekit.cli.use.bench import command as bench
+from posekit.cli.use.calibrate import command as calibrate
+from posekit.cli.use.doctor import command as doctor
+from posekit.cli.use.eval import command as evaluate
+from posekit.cli.use.infer import command as infer
+from posekit.cli.use.inspect import command as inspect
+from posekit.cli.use.models import command as models
+from posekit.cli.use.verify import command as verify
 
 app = typer.Typer(
     name="posekit",

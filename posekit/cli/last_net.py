@@ -65,7 +65,7 @@ def _end_around_readers() -> None:
 def _end(error: BaseException, sentence: str, code: int) -> NoReturn:
     if "--debug" in sys.argv and not isinstance(error, KeyboardInterrupt):
         raise error
-    from posekit.parsing import printable  # not before --help
+    from posekit.inputs.parsing import printable  # not before --help
 
     text = "; ".join([sentence, *getattr(error, "__notes__", [])])
     typer.echo(f"posekit: {printable(text)}", err=True)  # names in it may be anything

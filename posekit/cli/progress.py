@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import typer
 
 from posekit.cli import infer_summary, signals
-from posekit.parsing import printable
+from posekit.inputs.parsing import printable
 
 if TYPE_CHECKING:
     from posekit.summary import SourceSummary

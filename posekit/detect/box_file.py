@@ -10,9 +10,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from posekit.coco import Annotation, ImageId, floats, parse_coco
 from posekit.errors import InputError, SourceError
-from posekit.parsing import JSON_BYTES, number, parse_json, reason, shown
+from posekit.inputs.coco import Annotation, ImageId, floats, parse_coco
+from posekit.inputs.parsing import JSON_BYTES, number, parse_json, reason, shown
 from posekit.types import Boxes, Frame
 
 MAX_BOXES = 1000

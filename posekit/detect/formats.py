@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from posekit.bundle import Bundle
 from posekit.errors import BundleError, EngineError
-from posekit.onnx_scan import check_supplied
-from posekit.parsing import reason, shown
-from posekit.session import open_session, session_errors
+from posekit.inference.session import open_session, session_errors
+from posekit.inputs.onnx_scan import check_supplied
+from posekit.inputs.parsing import reason, shown
 from posekit.types import DetectorSpec, Float32, UInt8
 
 if TYPE_CHECKING:

@@ -1,10 +1,10 @@
 """How accurate a model is: labels in, COCO AP, PCK and their kin out, with intervals."""
 
-from posekit.bootstrap import mean_interval, paired_bootstrap
 from posekit.evaluate.annotations import Annotations, read_annotations
 from posekit.evaluate.metrics import auc, calibration_error, errors, nme, pck, reliability
 from posekit.evaluate.predict import Predictions, predict
 from posekit.evaluate.score import Evaluation, compared, score
+from posekit.stats.bootstrap import mean_interval, paired_bootstrap
 
 __all__ = [
     "Annotations",

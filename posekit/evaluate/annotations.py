@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posekit.coco import LARGEST, Annotation, CocoFile, ImageId, floats, parse_coco
 from posekit.errors import InputError, PosekitError, SourceError
 from posekit.evaluate.keypoint_names import MPII, Layout, layout_of
-from posekit.parsing import number, numbers, read_json, shown
+from posekit.inputs.coco import LARGEST, Annotation, CocoFile, ImageId, floats, parse_coco
+from posekit.inputs.parsing import number, numbers, read_json, shown
 from posekit.skeletons import COCO_17, MPII_16, plain
 from posekit.types import Boxes, Float32, Int64, Skeleton, UInt8
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from posekit.coco import ImageId
 from posekit.errors import MissingExtraError
+from posekit.inputs.coco import ImageId
 from posekit.types import Int64
 
 Float64 = NDArray[np.float64]

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from posekit.bundle import Bundle
-from posekit.calibration import TOLERANCE, Calibration
 from posekit.errors import DataError
 from posekit.evaluate.annotations import Annotations
 from posekit.evaluate.metrics import calibration_error, reliability
 from posekit.evaluate.score import Evaluation
+from posekit.stats.calibration import TOLERANCE, Calibration
 
 Float64 = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from typing import Any
 from posekit.atomic import write_atomic
 from posekit.evaluate.report import page, reliability_page
 from posekit.evaluate.score import Evaluation, compared
-from posekit.runtime import PoseRuntime
+from posekit.inference.runtime import PoseRuntime
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posekit.bootstrap import draws, interval, mean_interval, paired_bootstrap
 from posekit.errors import InputError
 from posekit.evaluate import metrics
 from posekit.evaluate.annotations import Annotations
@@ -19,6 +18,7 @@ from posekit.evaluate.keypoint_names import shared_keypoints
 from posekit.evaluate.predict import Predictions, match_persons, oks_nms, rescore
 from posekit.geometry import oks
 from posekit.skeletons import plain
+from posekit.stats.bootstrap import draws, interval, mean_interval, paired_bootstrap
 from posekit.types import Float32, Int64, ModelSpec
 
 Float64 = NDArray[np.float64]

@@ -4,12 +4,12 @@
 """
 
 from posekit.video.channel import QUEUE_BYTES
+from posekit.video.decoding.surface import Coded, Surface, SurfaceDecoder, SurfaceDecoders, rgb_of
 from posekit.video.encode import Codec, WriteOptions, suffix_of
 from posekit.video.options import ReadOptions
 from posekit.video.read import Reader, read
 from posekit.video.sources import Source, expand, is_live
 from posekit.video.still import Still, still_frame
-from posekit.video.surface import Coded, Surface, SurfaceDecoder, SurfaceDecoders, rgb_of
 from posekit.video.write import VideoWriter
 
 __all__ = [

@@ -10,13 +10,13 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 
 from posekit.errors import SourceError
-from posekit.video.container import open_input, video_stream
-from posekit.video.convert import Decoded
-from posekit.video.decode import Decoding, use_threads
+from posekit.video.decoding.container import open_input, video_stream
+from posekit.video.decoding.convert import Decoded
+from posekit.video.decoding.decode import Decoding, use_threads
+from posekit.video.decoding.packets import frame_rate, tick_of, timeline_of
+from posekit.video.decoding.streams import pixel_aspect, stream_notes
 from posekit.video.options import Info, ReadOptions
-from posekit.video.packets import frame_rate, tick_of, timeline_of
 from posekit.video.sources import Source
-from posekit.video.streams import pixel_aspect, stream_notes
 from posekit.video.timeline import LiveClock
 
 _UNTIMED = {"mpjpeg", "mjpeg", "h264", "hevc"}  # these carry no times; FFmpeg would invent some

@@ -16,15 +16,15 @@ from typing import Self
 from posekit.errors import InputError, SourceError
 from posekit.types import Frame
 from posekit.video.channel import Channel
-from posekit.video.container import no_response, open_input, time_limit_s
-from posekit.video.convert import Converter, Decoded
-from posekit.video.decode import video_frames
+from posekit.video.decoding.container import no_response, open_input, time_limit_s
+from posekit.video.decoding.convert import Converter, Decoded
+from posekit.video.decoding.decode import video_frames
+from posekit.video.decoding.pool import Pool
+from posekit.video.decoding.surface import SurfaceDecoders
 from posekit.video.images import image_frames
 from posekit.video.live import Live
 from posekit.video.options import Info, Kind, ReadOptions
-from posekit.video.pool import Pool
 from posekit.video.sources import Source, resolve
-from posekit.video.surface import SurfaceDecoders
 
 _WAKE_S = 0.1
 _GRACE_S = 0.5  # FFmpeg's own time-out comes first and knows more

@@ -19,7 +19,7 @@ HEAVY = {
     "onnx",
     "onnxruntime",
     "pandas",
-    "posekit.runtime",
+    "posekit.inference.runtime",
     "posekit_engines",
     "posekit_finetune",
     "safetensors",

@@ -37,10 +37,14 @@ def test_contracts_are_kept() -> None:
 @pytest.mark.parametrize(
     ("module", "line", "contract"),
     [
-        ("posekit/types.py", "import posekit.runtime", "posekit's layers"),
-        ("posekit/smooth.py", "import posekit.track", "posekit's layers"),
+        ("posekit/types.py", "import posekit.inference.runtime", "posekit's layers"),
+        ("posekit/tracking/smooth.py", "import posekit.tracking.track", "posekit's layers"),
         ("posekit/geometry.py", "import cv2", "the arithmetic needs nothing heavy"),
-        ("posekit/runtime.py", "import torch", "running a bundle needs neither torch nor onnx"),
+        (
+            "posekit/inference/runtime.py",
+            "import torch",
+            "running a bundle needs neither torch nor onnx",
+        ),
         ("posekit/infer.py", "import posekit_engines", "only posekit.api reaches the makers"),
         (
             "engines/posekit_engines/graphs/nodes.py",

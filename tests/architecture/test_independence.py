@@ -60,7 +60,7 @@ def test_folders_of_benchmarks_are_small() -> None:
     [
         "import benchmarks.report",
         "from benchmarks import results_file",
-        "from tests.posekit.test_runtime import run",
+        "from tests.posekit.inference.test_runtime import run",
         "from tests.posekit import test_runtime",
     ],
 )

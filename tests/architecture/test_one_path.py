@@ -9,7 +9,7 @@ from types import CodeType, FrameType
 import posekit
 from posekit import estimate, video
 from tests.architecture.tree import ROOT, Module, functions
-from tests.assets import shipped
+from tests.support.assets import shipped
 
 
 def test_one_image_runs_little_code() -> None:

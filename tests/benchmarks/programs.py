@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.assets import ROOT
+from tests.support.assets import ROOT
 
 
 def command(program: str, *arguments: str) -> list[str]:

@@ -6,8 +6,8 @@ import re
 import subprocess
 import sys
 
-from tests.assets import ROOT
 from tests.benchmarks.programs import environment, run
+from tests.support.assets import ROOT
 
 PROGRAM = re.compile(r"benchmarks/[a-z_/]+\.py")
 EVERY_HELP = """

@@ -5,8 +5,8 @@ import re
 import subprocess
 from pathlib import Path
 
-from tests.assets import ROOT
 from tests.benchmarks.programs import copied, run
+from tests.support.assets import ROOT
 
 FORMER = re.compile(r"python benchmarks/\w+\.py")
 """Commands that results of earlier commits recorded."""

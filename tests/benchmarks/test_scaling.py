@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.benchmarks.programs import command, copied, environment, run
-from tests.processes import wait_until
+from tests.support.processes import wait_until
 
 DONE = {"ms_a_frame": 1.0}
 MISSING = ("persons 1", "persons 2")

@@ -16,10 +16,10 @@ from torch import nn
 
 from posekit import Bundle
 from posekit.bundle import find
-from posekit.session import open_cpu_session, session_options
+from posekit.inference.session import open_cpu_session, session_options
 from posekit.types import ModelSpec
 from posekit_engines.graphs.weights import inline_weights
-from tests.states import joints as joints_skeleton
+from tests.support.states import joints as joints_skeleton
 
 _FLOAT = onnx.TensorProto.FLOAT
 

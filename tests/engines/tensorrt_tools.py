@@ -20,7 +20,7 @@ from posekit.bundle import Bundle
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
 from posekit_engines.graphs.weights import bundle_weights, load_weights
-from tests import needs
+from tests.support import needs
 
 TURING = ("SM75",)  # not among the default capabilities
 

@@ -24,15 +24,15 @@ from posekit.errors import (
     SourceError,
 )
 from posekit.geometry import Warp
-from posekit.parity import HIGH_CONFIDENCE
-from posekit.runtime import Runtime
-from posekit.session import open_cpu_session
+from posekit.inference.runtime import Runtime
+from posekit.inference.session import open_cpu_session
+from posekit.stats.parity import HIGH_CONFIDENCE
 from posekit_engines import onnx_file
 from posekit_engines.export import export
 from posekit_engines.options import BUDGETS, ExportOptions
 from posekit_engines.parity.crops import embedded_crops
-from tests import needs
-from tests.full_disk import full_disk
+from tests.support import needs
+from tests.support.full_disk import full_disk
 
 PLAIN = ExportOptions(flip=False)
 

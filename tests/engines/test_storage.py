@@ -20,8 +20,8 @@ from posekit.bundle import Bundle
 from posekit.checkpoints import Overrides
 from posekit.cli import app
 from posekit.errors import CheckpointError
+from posekit.inference.session import open_session
 from posekit.nets import build
-from posekit.session import open_session
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
 from posekit_engines.bundles.assemble import assemble_bundle, pack
@@ -29,7 +29,7 @@ from posekit_engines.convert import convert, read_checkpoint
 from posekit_engines.export import export
 from posekit_engines.options import ExportOptions
 from posekit_engines.parity.source import normalize, source_maps
-from tests.states import FLAT, MMPOSE_0, State, renamed, saved
+from tests.support.states import FLAT, MMPOSE_0, State, renamed, saved
 
 SIZE = (64, 96)
 

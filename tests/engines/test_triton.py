@@ -12,7 +12,7 @@ import pytest
 from posekit import bundle
 from posekit.bundle import Bundle
 from posekit.errors import InputError, SourceError
-from posekit.session import open_cpu_session
+from posekit.inference.session import open_cpu_session
 from posekit.types import ModelSpec
 from posekit_engines.export import export
 from posekit_engines.options import ExportOptions
@@ -20,7 +20,7 @@ from posekit_engines.triton import config, describe, matching_plans, model_name
 from posekit_engines.trt import cache
 from posekit_engines.trt.cache import with_plans
 from posekit_engines.trt.plan import PlanFile, graph_hash
-from tests import needs
+from tests.support import needs
 
 AFFINE = ExportOptions(to="triton", flip=False, affine=True)
 

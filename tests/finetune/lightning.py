@@ -9,7 +9,7 @@ from posekit.bundle import Bundle, find
 from posekit.geometry import Warp
 from posekit.types import Boxes
 from posekit_finetune.data.persons import Persons, cut_patches, offset_of
-from tests.assets import shipped
+from tests.support.assets import shipped
 
 
 @cache

@@ -15,9 +15,9 @@ import pytest
 import posekit
 from posekit import Bundle
 from posekit.bundle import find
+from posekit.diagnostics.verify import verify
 from posekit.errors import DataError, InputError, ParityError, RecipeError, SourceError
 from posekit.skeletons import COCO_17
-from posekit.verify import verify
 from posekit_engines.bundles.refresh import refresh_bundle
 from tests.finetune.media import figure
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import posekit
 from posekit.bundle import Bundle
 from posekit.cli import app
-from posekit.verify import verify
+from posekit.diagnostics.verify import verify
 from posekit_finetune import recipe
 from posekit_finetune.assess.monitor import MonitorReading
 

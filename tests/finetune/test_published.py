@@ -20,8 +20,8 @@ from posekit.nets import build
 from posekit.skeletons import COCO_17, MPII_16
 from posekit.types import ModelSpec, Skeleton
 from posekit_engines.bundles.assemble import assemble_bundle
-from tests.assets import shared
 from tests.finetune.media import blobs, write_blobs
+from tests.support.assets import shared
 
 SHORT = ("steps=3", "watch_every=3", "batch=4", "labelled_batch=4", "ensemble_views=1")
 

@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 from typing import TextIO
 
-from posekit.bench import peak_memory_mb
+from posekit.diagnostics.bench import peak_memory_mb
 from tests.fuzz import kinds
 
 LIMIT = 2 << 30

@@ -12,8 +12,8 @@ from typing import Any
 
 import cv2
 
-from tests.clips import make_clip
 from tests.fuzz import formats, mutations, seeds
+from tests.support.clips import make_clip
 
 KINDS = ("bundles", "texts", "media", "checkpoints")
 _CHANGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
@@ -119,7 +119,7 @@ def short_clip(folder: Path) -> Path:
 @functools.cache
 def _runtime(folder: Path) -> Any:
     from posekit.bundle import Bundle
-    from posekit.runtime import Runtime
+    from posekit.inference.runtime import Runtime
 
     seeds.make("bundles", folder / "seeds-bundles")
     return Runtime(Bundle.open(folder / "seeds-bundles" / "tiny.posekit"), device="cpu", threads=1)
@@ -130,7 +130,7 @@ def _infer(runtime: Any, source: Path, folder: Path, find: Any = None) -> None:
     from posekit.detect import full_frame
     from posekit.estimate import EstimateOptions, Estimator
     from posekit.infer import InferOptions, run
-    from posekit.outputs import OutputOptions
+    from posekit.output.outputs import OutputOptions
     from posekit.video import ReadOptions
 
     options = EstimateOptions(detect_every=1, min_score=0)
@@ -142,8 +142,8 @@ def _infer(runtime: Any, source: Path, folder: Path, find: Any = None) -> None:
 def _bundle(path: Path, folder: Path) -> None:
     from posekit.bundle import Bundle
     from posekit.detect import Detector
-    from posekit.runtime import Runtime
-    from posekit.verify import measure
+    from posekit.diagnostics.verify import measure
+    from posekit.inference.runtime import Runtime
 
     with _refusing():
         bundle = Bundle.open(path)

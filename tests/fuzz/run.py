@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.assets import ROOT
 from tests.fuzz import kinds, seeds
-from tests.processes import SOURCES
-from tests.processes import run as posekit
+from tests.support.assets import ROOT
+from tests.support.processes import SOURCES
+from tests.support.processes import run as posekit
 
 PROGRAM = ["-m", "tests.fuzz.child"]
 DEADLINE_S = 20.0

@@ -14,9 +14,9 @@ from onnx import TensorProto, helper
 from posekit.bundle import Bundle
 from posekit.skeletons import COCO_17
 from posekit.types import DetectorSpec
-from tests.assets import shipped
-from tests.clips import make_clip, numbered
-from tests.graphs import as_model
+from tests.support.assets import shipped
+from tests.support.clips import make_clip, numbered
+from tests.support.graphs import as_model
 
 SIZE = (64, 48)
 _BITEXACT = {"fflags": "+bitexact"}
@@ -145,7 +145,7 @@ def _checkpoints(folder: Path) -> None:
     import torch
     from safetensors.numpy import save_file
 
-    from tests.states import FLAT, blank, renamed, wrapped
+    from tests.support.states import FLAT, blank, renamed, wrapped
 
     state = blank("simple-baseline-r18")
     torch.save(renamed(state, FLAT), folder / "plain.pth")

@@ -12,7 +12,7 @@ from posekit.detect import MAX_BOXES, BoxFile
 from posekit.errors import BundleError, InputError
 from posekit.types import Boxes, Frame, Poses, UInt8
 from posekit.video import ReadOptions, read
-from tests.assets import shipped
+from tests.support.assets import shipped
 
 CLIP = "examples/sports2d_demo.mp4"
 

@@ -20,8 +20,8 @@ from posekit.detect import BoxFile
 from posekit.skeletons import COCO_17
 from posekit.types import Boxes, Frame, Poses
 from posekit.write import Header, open_writers
-from tests.assets import ROOT, shipped
-from tests.written import strict
+from tests.support.assets import ROOT, shipped
+from tests.support.written import strict
 
 IMAGE = np.zeros((300, 400, 3), np.uint8)
 FAST = ("-m", "movenet-lightning", "--no-flip", "--threads", "1", "--no-video")

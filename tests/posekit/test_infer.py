@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.assets import ROOT, shipped
-from tests.processes import run as posekit
-from tests.processes import start, wait_until
+from tests.support.assets import ROOT, shipped
+from tests.support.processes import run as posekit
+from tests.support.processes import start, wait_until
 
 CLIP = "examples/sports2d_demo.mp4"
 FAST = ("-m", "movenet-lightning", "--no-flip", "--threads", "2")

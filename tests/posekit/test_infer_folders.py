@@ -10,9 +10,9 @@ import pytest
 
 from posekit.atomic import new_folder
 from posekit.errors import SourceError
-from tests.assets import shipped
-from tests.clips import make_clip
-from tests.processes import run, start
+from tests.support.assets import shipped
+from tests.support.clips import make_clip
+from tests.support.processes import run, start
 
 FAST = ("-m", "movenet-lightning", "--no-flip", "--threads", "1", "--no-video")
 OUTPUTS = ["clip.jsonl", "clip.summary.json"]

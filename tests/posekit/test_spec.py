@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from posekit.bundle import Bundle
-from posekit.calibration import Calibration
 from posekit.errors import BundleError, InputError
 from posekit.skeletons import COCO_17
 from posekit.spec import DetectorSpec, ModelSpec, Skeleton
+from posekit.stats.calibration import Calibration
 
 SPEC = ModelSpec("hrnet-w32", (192, 256), (48, 64), COCO_17)
 WILD = [math.nan, math.inf, -math.inf, 10**400, "1", None, [1], {}]

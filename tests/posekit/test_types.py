@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from posekit.errors import InputError
 from posekit.skeletons import COCO_17
 from posekit.types import Boxes, DetectorSpec, Frame, ModelSpec, Poses, Skeleton
-from tests import needs
+from tests.support import needs
 
 COUNT = len(COCO_17)
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from posekit import codecs
 from posekit.bundle import Bundle
-from posekit.tta import VIEWS, Reader, fuse, matrix_of
+from posekit.inference.tta import VIEWS, Reader, fuse, matrix_of
 from posekit.types import Float32, ModelSpec, UInt8
 from posekit_finetune.assess.predict import Predict, of_bundle, of_network
 from posekit_finetune.train import losses

@@ -23,7 +23,7 @@ from torch import nn
 
 from posekit.nets import build
 from posekit.types import ModelSpec, Skeleton
-from tests.assets import ROOT
+from tests.support.assets import ROOT
 
 FOLDER = ROOT / "build" / "figures"
 SIZE = (64, 96)  # of a crop, px

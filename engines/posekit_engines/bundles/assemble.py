@@ -19,9 +19,9 @@ from torch import nn
 from posekit.bundle import Bundle, Weights
 from posekit.checkpoints import Converted
 from posekit.errors import ExportError
+from posekit.inference.session import open_session
 from posekit.nets import build
-from posekit.parity import compare
-from posekit.session import open_session
+from posekit.stats.parity import compare
 from posekit.types import ModelSpec
 from posekit.version import __version__
 from posekit_engines.graphs.network import network_graph

@@ -10,10 +10,10 @@ from safetensors.numpy import save
 
 from posekit.bundle import Bundle
 from posekit.errors import ParityError
+from posekit.inference.session import open_session
+from posekit.inputs.onnx_scan import external_initializers
 from posekit.nets import build
-from posekit.onnx_scan import external_initializers
-from posekit.parity import Parity, compare
-from posekit.session import open_session
+from posekit.stats.parity import Parity, compare
 from posekit.types import Float32
 from posekit_engines.bundles.assemble import assemble_bundle
 from posekit_engines.graphs.weights import load_weights

@@ -20,7 +20,7 @@ import numpy as np
 from posekit.atomic import write_atomic
 from posekit.bundle import Bundle
 from posekit.errors import DeviceError, InputError, MissingExtraError, ParityError, PosekitError
-from posekit.providers import versions
+from posekit.inference.providers import versions
 from posekit.version import __version__
 from posekit_engines.cuda import nvrtc
 from posekit_engines.cuda.device import Device

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from posekit.bundle import Bundle
 from posekit.errors import BundleError, InputError
 from posekit.geometry import Warp
-from posekit.parity import compare
-from posekit.parsing import number, parse_json
+from posekit.inputs.parsing import number, parse_json
+from posekit.stats.parity import compare
 from posekit.types import Float32, UInt8
 from posekit_engines.cuda.device import Device
 from posekit_engines.gpu_check.plans import PlanSource, open_gpu_runtime, plan_summary

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from posekit.bundle import Bundle
-from posekit.tta import TtaOptions
+from posekit.inference.tta import TtaOptions
 from posekit_engines.cuda.device import Device
 from posekit_engines.runtime.open import find_plan, runtime_of_plan
 from posekit_engines.runtime.runtime import GpuRuntime

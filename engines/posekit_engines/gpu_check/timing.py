@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from posekit.geometry import Warp
+from posekit.inference.tta import VIEWS
 from posekit.skeletons import COCO_17
-from posekit.tta import VIEWS
 from posekit.types import Boxes, ModelSpec, UInt8
 from posekit_engines.cuda.device import Buffer, Device, Stream
 from posekit_engines.ops.crop_normalize import Crops, Frames, crop_normalize, frame_table

@@ -2,7 +2,7 @@
 
 One file per kernel, documented in its header comment; `posekit_engines.ops` launches them,
 `posekit_engines.ops.reference` computes the same in numpy. Constants have one place: the thresholds
-of `posekit.codecs` and `posekit.tta` are passed to the compiler as definitions.
+of `posekit.codecs` and `posekit.inference.tta` are passed to the compiler as definitions.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from posekit import codecs, tta
+from posekit import codecs
+from posekit.inference import tta
 
 THREADS = 128
 """Threads per block of every kernel: 16 such blocks fill a multiprocessor."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from posekit.errors import InputError
-from posekit.tta import View, cells_of
+from posekit.inference.tta import View, cells_of
 from posekit.types import ModelSpec
 from posekit_engines.cuda.device import Buffer, Device, Stream
 from posekit_engines.cuda.driver import Launch

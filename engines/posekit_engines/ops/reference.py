@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from posekit import codecs, tta
+from posekit import codecs
 from posekit.geometry import Warp
+from posekit.inference import tta
 from posekit.types import Float32, ModelSpec, UInt8
 from posekit_engines.ops.crop_normalize import ColorMatrix
 

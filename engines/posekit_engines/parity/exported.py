@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 
 from posekit import codecs
-from posekit.session import open_cpu_session
+from posekit.inference.session import open_cpu_session
 from posekit.types import Float32, ModelSpec
 from posekit_engines.graphs.edit import HEATMAPS
 from posekit_engines.options import ExportOptions

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posekit import geometry
-from posekit.parity import HIGH_CONFIDENCE, Parity, compare, deviations_px
+from posekit.stats.parity import HIGH_CONFIDENCE, Parity, compare, deviations_px
 from posekit.types import Float32, ModelSpec
 from posekit_engines.parity.crops import MIN_CROPS, CheckCrops
 from posekit_engines.parity.outputs import TIMED_RUNS, ExportOutputs, SourceOutputs

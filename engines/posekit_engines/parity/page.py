@@ -8,8 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from posekit import html
-from posekit.parity import HIGH_CONFIDENCE
+from posekit.output import html
+from posekit.stats.parity import HIGH_CONFIDENCE
 from posekit.types import Float32, UInt8
 from posekit_engines.parity.crops import CheckCrops
 from posekit_engines.parity.outputs import ExportOutputs, SourceOutputs

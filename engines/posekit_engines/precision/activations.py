@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from posekit.errors import InputError
-from posekit.session import open_cpu_session, session_options
+from posekit.inference.session import open_cpu_session, session_options
 from posekit_engines.graphs.edit import Arrays, copy_model
 
 Feed = Mapping[str, NDArray[Any]]

@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from posekit import codecs
-from posekit.parity import deviations_px
+from posekit.stats.parity import deviations_px
 from posekit.types import Float32, ModelSpec
 from posekit_engines.graphs.edit import heatmaps_name
 from posekit_engines.precision.activations import Feed, record_activations

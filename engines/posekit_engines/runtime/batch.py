@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from posekit.errors import DeviceError, EngineError
-from posekit.tta import TtaOptions, View
+from posekit.inference.tta import TtaOptions, View
 from posekit.types import Float32, ModelSpec
 from posekit_engines.cuda.device import Device, Graph, Stream
 from posekit_engines.ops.crop_normalize import Crops, Frames, crop_normalize

@@ -8,7 +8,7 @@ import numpy as np
 
 from posekit.bundle import Bundle
 from posekit.errors import EngineError
-from posekit.tta import TtaOptions
+from posekit.inference.tta import TtaOptions
 from posekit_engines.cuda.device import Device
 from posekit_engines.cuda.open import open_device
 from posekit_engines.runtime.runtime import GpuRuntime

@@ -1,4 +1,4 @@
-"""posekit's runtime on an NVIDIA GPU: the same methods and units as `posekit.runtime.Runtime`.
+"""posekit's runtime on an NVIDIA GPU: the same methods and units as `posekit.inference.runtime.Runtime`.
 
 Whole frames are uploaded; kernels, with the network between them, compute the points; 12 bytes per
 keypoint are downloaded.
@@ -13,8 +13,8 @@ import numpy as np
 from posekit.bundle import Bundle
 from posekit.errors import InputError
 from posekit.geometry import Warp
-from posekit.session import usable_threads
-from posekit.tta import TtaOptions, matrix_of
+from posekit.inference.session import usable_threads
+from posekit.inference.tta import TtaOptions, matrix_of
 from posekit.types import Float32, Frame, ModelSpec, UInt8
 from posekit.video import SurfaceDecoders, rgb_of
 from posekit_engines.cuda.device import Device
@@ -36,10 +36,10 @@ class PendingPoses:
 
 
 class GpuRuntime:
-    """A pose model on a GPU: `crops`, then `infer`, as in `posekit.runtime.Runtime`.
+    """A pose model on a GPU: `crops`, then `infer`, as in `posekit.inference.runtime.Runtime`.
 
     engine: the bundle's network on `device`.  tta: flip test or several views, as in
-    `posekit.tta.TtaRuntime`.  max_persons: in one batch.  graphs: replay batches as CUDA graphs.
+    `posekit.inference.tta.TtaRuntime`.  max_persons: in one batch.  graphs: replay batches as CUDA graphs.
     provider: the library that runs it.  notes: what differs from the request, a sentence each.
     decoders: the GPU's video decoder, or None.  Thread-safe.
     Raises BundleError, EngineError, DeviceError.

@@ -15,7 +15,7 @@ from typing import Any
 from posekit.atomic import write_atomic
 from posekit.bundle import Bundle
 from posekit.errors import SourceError
-from posekit.parsing import read_json
+from posekit.inputs.parsing import read_json
 from posekit_engines.cuda import nvrtc
 from posekit_engines.trt.library import Gpu, check_supported, is_rtx, library
 from posekit_engines.trt.plan import (

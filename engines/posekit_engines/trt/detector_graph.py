@@ -15,7 +15,7 @@ from onnx import helper
 from posekit import bundle
 from posekit.bundle import Bundle
 from posekit.errors import BundleError, ParityError
-from posekit.session import open_cpu_session, open_session, session_options
+from posekit.inference.session import open_cpu_session, open_session, session_options
 from posekit.types import DetectorSpec, UInt8
 from posekit_engines.graphs.edit import rename_tensors, set_nodes
 from posekit_engines.graphs.weights import inline_weights

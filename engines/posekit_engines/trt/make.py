@@ -20,8 +20,8 @@ import onnx
 from posekit import codecs
 from posekit.bundle import Bundle
 from posekit.errors import ExportError
-from posekit.parity import Parity, compare
-from posekit.session import open_cpu_session
+from posekit.inference.session import open_cpu_session
+from posekit.stats.parity import Parity, compare
 from posekit.types import Float32
 from posekit.version import __version__
 from posekit_engines.graphs.contents import dtype_summary

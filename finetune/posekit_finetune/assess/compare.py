@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from posekit.bootstrap import draws, interval
 from posekit.errors import InputError
+from posekit.stats.bootstrap import draws, interval
 from posekit.types import Int64
 from posekit_finetune.assess.indicators import (
     MEASURES,

@@ -10,7 +10,7 @@ from torch import nn
 
 from posekit.bundle import Bundle, Weights
 from posekit.errors import BundleError
-from posekit.session import open_session
+from posekit.inference.session import open_session
 from posekit.types import Float32, ModelSpec, UInt8
 from posekit_finetune.train.networks import network_output
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posekit.atomic import AtomicFolder
-from posekit.coco import Annotation, ImageId
 from posekit.errors import DataError, InputError, SourceError
 from posekit.evaluate.annotations import LabelFile, find_image, read_label_file
 from posekit.geometry import Warp
+from posekit.inputs.coco import Annotation, ImageId
 from posekit.skeletons import parse
 from posekit.types import Boxes, ModelSpec, Skeleton, UInt8
 from posekit.video.images import read_image

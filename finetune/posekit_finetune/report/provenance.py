@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from posekit.bench import peak_memory_mb
 from posekit.bundle import Bundle
+from posekit.diagnostics.bench import peak_memory_mb
 from posekit.version import __version__
 from posekit_finetune.assess.gate import Verdict
 from posekit_finetune.data.persons import Persons

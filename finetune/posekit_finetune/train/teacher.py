@@ -13,7 +13,7 @@ from posekit import codecs
 from posekit.atomic import AtomicFile, explained
 from posekit.bundle import Bundle
 from posekit.geometry import Warp
-from posekit.tta import TtaRuntime
+from posekit.inference.tta import TtaRuntime
 from posekit.types import Float32, Int64, UInt8
 from posekit_finetune.data.persons import Persons
 

@@ -17,21 +17,21 @@ from posekit import api
 from posekit.bundle import Bundle
 from posekit.checkpoints import Overrides
 from posekit.cli import app
+from posekit.diagnostics.verify import verify
 from posekit.errors import ExportError, InputError, SourceError
+from posekit.inference.runtime import Runtime
+from posekit.inference.session import open_session
 from posekit.nets import build
-from posekit.runtime import Runtime
-from posekit.session import open_session
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
-from posekit.verify import verify
 from posekit_engines.bundles.assemble import assemble_bundle
 from posekit_engines.convert import convert, read_checkpoint
 from posekit_engines.export import export
 from posekit_engines.graphs.weights import load_weights
 from posekit_engines.options import ExportOptions
 from posekit_engines.parity.source import source_maps, source_points
-from tests.full_disk import full_disk
-from tests.states import FLAT, blank, renamed, saved
+from tests.support.full_disk import full_disk
+from tests.support.states import FLAT, blank, renamed, saved
 
 
 @pytest.mark.parametrize("color", ["bgr", pytest.param("rgb", marks=pytest.mark.slow)])

@@ -11,9 +11,9 @@ import pytest
 
 from posekit import Bundle, api
 from posekit.bundle import find
+from posekit.diagnostics.verify import verify
 from posekit.errors import BundleError, InputError
-from posekit.runtime import Runtime
-from posekit.verify import verify
+from posekit.inference.runtime import Runtime
 from posekit_engines.export import export
 from posekit_engines.graphs.contents import dtype_summary
 from posekit_engines.options import ExportOptions

@@ -13,10 +13,10 @@ import pytest
 import posekit
 from posekit import Bundle
 from posekit.bundle import find
+from posekit.diagnostics.verify import verify
+from posekit.inference.runtime import Runtime
 from posekit.nets import build
-from posekit.parity import deviations_px
-from posekit.runtime import Runtime
-from posekit.verify import verify
+from posekit.stats.parity import deviations_px
 from posekit_engines.bundles.refresh import refresh_bundle
 from posekit_engines.export import export
 from posekit_engines.graphs.weights import load_weights

@@ -21,8 +21,8 @@ from posekit_engines.cuda import nvrtc
 from posekit_engines.ops.crop_normalize import CROP_NORMALIZE
 from posekit_engines.ops.decode_flip import DECODE_FLIP
 from posekit_engines.ops.fuse_views import FUSE_VIEWS
-from tests.assets import ROOT
 from tests.engines.cuda_emulation import resources, tools
+from tests.support.assets import ROOT
 
 ALL = [
     pytest.param(name, marks=pytest.mark.verifies(f"{name}.cu", "compiled"))

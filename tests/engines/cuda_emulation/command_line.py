@@ -15,9 +15,9 @@ from posekit import bundle
 from posekit.bundle import Bundle
 from posekit_engines.trt import cache
 from posekit_engines.trt.plan import DETECT, PlanFile, PlanOptions, key_of, requirements
-from tests.assets import shipped
 from tests.engines.cuda_emulation import tensorrt_stand_in as trt
 from tests.engines.cuda_emulation.stand_ins import environment, run_python
+from tests.support.assets import shipped
 
 MODEL, DETECTOR = "planned.posekit", "detector.posekit"
 """Bundles in the folder of `write_stand_ins`."""

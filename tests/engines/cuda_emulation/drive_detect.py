@@ -21,8 +21,8 @@ from posekit.errors import PosekitError
 from posekit.types import Frame
 from posekit_engines.cuda.open import open_device
 from posekit_engines.trt.detector_engine import TensorRTDetector
-from tests.assets import shipped
 from tests.engines.cuda_emulation import tensorrt_stand_in as trt
+from tests.support.assets import shipped
 
 IMAGES = ("tests/data/coco_000000234748.jpg", "tests/data/coco_000000397133.jpg")
 

@@ -18,15 +18,15 @@ from posekit import bundle, video
 from posekit.bundle import Bundle
 from posekit.errors import PosekitError
 from posekit.geometry import Warp
-from posekit.runtime import Runtime
+from posekit.inference.runtime import Runtime
 from posekit.types import Boxes
 from posekit.video import Coded
 from posekit_engines.ops import reference
 from posekit_engines.runtime import nvdec
 from posekit_engines.runtime.buffers import Layout
 from posekit_engines.runtime.runtime import GpuRuntime
-from tests.assets import shipped
 from tests.engines.cuda_emulation import drive_runtime, nvdec_stand_in
+from tests.support.assets import shipped
 
 CLIP = "examples/sports2d_demo.mp4"
 FRAMES = 8

@@ -18,16 +18,16 @@ from posekit import bundle, video
 from posekit.bundle import Bundle
 from posekit.errors import PosekitError
 from posekit.geometry import Warp, compose
-from posekit.parity import compare
-from posekit.runtime import Runtime
-from posekit.tta import TtaOptions, TtaRuntime, View, matrix_of
+from posekit.inference.runtime import Runtime
+from posekit.inference.tta import TtaOptions, TtaRuntime, View, matrix_of
+from posekit.stats.parity import compare
 from posekit.types import Boxes, Float32, UInt8
 from posekit_engines.cuda.open import open_device
 from posekit_engines.ops import reference
 from posekit_engines.runtime.runtime import GpuRuntime
 from posekit_engines.trt.engine import TensorRTEngine
-from tests.assets import shipped
 from tests.engines.cuda_emulation import tensorrt_stand_in as trt
+from tests.support.assets import shipped
 
 PERSONS = {  # xyxy of people in the images, as found by the embedded detector
     "tests/data/coco_000000234748.jpg": [[273, 128, 414, 383]],

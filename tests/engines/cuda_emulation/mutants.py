@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from posekit_engines import kernels
-from tests.assets import ROOT
 from tests.engines.cuda_emulation import tools
+from tests.support.assets import ROOT
 
 TESTS = {
     "decode_flip.cu": "tests/engines/kernels/test_decode_flip.py",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.chip import Chip
+from tests.support.chip import Chip
 
 __version__ = "0.0.1"
 OPENED: list[dict[str, Any]] = []

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests import needs
-from tests.assets import ROOT
 from tests.engines.cuda_emulation import tools
+from tests.support import needs
+from tests.support.assets import ROOT
 
 DRIVERS = ["cuda-bindings", pytest.param("pycuda", marks=pytest.mark.slow)]
 """Both driver packages, as parameters of a test."""

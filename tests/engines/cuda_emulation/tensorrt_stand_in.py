@@ -18,7 +18,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from posekit.bundle import Bundle
-from posekit.session import open_session
+from posekit.inference.session import open_session
 from posekit_engines.trt.detector_graph import detector_of
 
 __version__ = "0.0.1"

@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 
 from posekit_engines import kernels
-from tests import needs
-from tests.assets import ROOT
+from tests.support import needs
+from tests.support.assets import ROOT
 
 HERE = Path(__file__).parent
 SITE = "lib/python*/site-packages"  # of the toolchain

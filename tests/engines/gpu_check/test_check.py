@@ -21,10 +21,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from posekit import api, bundle, providers
+from posekit import api, bundle
 from posekit.bundle import Bundle
 from posekit.cli import app
 from posekit.errors import InputError, MissingExtraError, ParityError
+from posekit.inference import providers
 from posekit_engines import kernels
 from posekit_engines.cuda import nvrtc
 from posekit_engines.cuda.device import Device
@@ -32,11 +33,11 @@ from posekit_engines.gpu_check import baselines, check, sanitizer, targets, timi
 from posekit_engines.gpu_check.cases import run as cases_run
 from posekit_engines.gpu_check.check import GpuCheckOptions
 from posekit_engines.ops import reference
-from tests import needs
-from tests.assets import ROOT
 from tests.engines.cuda_emulation import tools
 from tests.engines.cuda_emulation.emulated import emulated_device
 from tests.engines.cuda_emulation.stand_ins import environment, result_of, run_python
+from tests.support import needs
+from tests.support.assets import ROOT
 
 DRIVE = tools.HERE / "drive_check.py"
 MODEL = "movenet-lightning"

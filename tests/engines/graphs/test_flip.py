@@ -12,9 +12,9 @@ import pytest
 
 from posekit import bundle, codecs
 from posekit.bundle import Bundle
+from posekit.inference.session import open_session
 from posekit.nets import build
-from posekit.parity import deviations_px
-from posekit.session import open_session
+from posekit.stats.parity import deviations_px
 from posekit.types import ModelSpec
 from posekit_engines.graphs.network import network_graph
 from posekit_engines.graphs.points import points_graph

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from posekit.errors import ExportError
+from posekit.inference.session import open_cpu_session, open_session
 from posekit.nets import build
 from posekit.nets.nanodet import NanoDet
-from posekit.session import open_cpu_session, open_session
 from posekit.skeletons import COCO_17
 from posekit.types import DetectorSpec, ModelSpec
 from posekit_engines.graphs.network import detector_graph, network_graph

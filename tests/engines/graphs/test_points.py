@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 
 from posekit import codecs
 from posekit.errors import ExportError
-from posekit.session import open_cpu_session
+from posekit.inference.session import open_cpu_session
 from posekit.types import Decode, ModelSpec, Skeleton
 from posekit_engines.graphs.points import points_graph
 

@@ -15,8 +15,8 @@ from posekit_engines.gpu_check.cases.crop import SPEC, noise_image, run
 from posekit_engines.gpu_check.cases.run import examine
 from posekit_engines.ops import reference
 from posekit_engines.ops.crop_normalize import BT601
-from tests.assets import shipped
 from tests.engines.cuda_emulation.emulated import emulated_device
+from tests.support.assets import shipped
 
 emulated = pytest.mark.verifies("crop_normalize.cu", "emulated")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from posekit.errors import InputError
-from posekit.tta import VIEWS, View
+from posekit.inference.tta import VIEWS, View
 from posekit_engines.gpu_check.cases.case import Case
 from posekit_engines.gpu_check.cases.fuse import brief, cases, conventions, hard_views, run
 from posekit_engines.gpu_check.cases.run import examine

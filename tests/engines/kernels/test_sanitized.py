@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from posekit_engines import kernels
-from tests import needs
 from tests.engines.cuda_emulation import tools
+from tests.support import needs
 
 pytestmark = [pytest.mark.slow, pytest.mark.tools]
 

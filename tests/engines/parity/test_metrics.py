@@ -12,8 +12,8 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from posekit.bundle import Bundle
-from posekit.parity import HIGH_CONFIDENCE, compare
 from posekit.skeletons import COCO_17
+from posekit.stats.parity import HIGH_CONFIDENCE, compare
 from posekit.types import ModelSpec
 from posekit_engines.graphs.points import points_graph
 from posekit_engines.options import ExportOptions
@@ -191,7 +191,7 @@ def test_the_slowest_network_is_still_compared_on_eight(
 
 
 def test_one_parity_serves_reports_and_bundles() -> None:
-    """The report's mean, p99 and max are those of `posekit.parity`, of the same keypoints."""
+    """The report's mean, p99 and max are those of `posekit.stats.parity`, of the same keypoints."""
     random = np.random.default_rng(0)
     spec = ModelSpec("x", (48, 64), (12, 16), COCO_17)
     checks = embedded_crops(spec).first(3)

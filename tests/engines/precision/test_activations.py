@@ -11,7 +11,7 @@ from onnx import helper
 from posekit import Bundle, codecs
 from posekit.bundle import find
 from posekit.errors import InputError
-from posekit.parity import HIGH_CONFIDENCE
+from posekit.stats.parity import HIGH_CONFIDENCE
 from posekit_engines.precision.activations import record_activations, split_feeds
 from posekit_engines.precision.int8_error import TrialOutputs, int8_error, trial_outputs
 from tests.engines.plain_graphs import (

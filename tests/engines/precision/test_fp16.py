@@ -10,8 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from posekit.nets import build
-from posekit.parity import compare
 from posekit.skeletons import COCO_17
+from posekit.stats.parity import compare
 from posekit.types import ModelSpec
 from posekit_engines.graphs.contents import dtype_summary
 from posekit_engines.graphs.edit import network_nodes

@@ -12,7 +12,7 @@ import torch
 from onnx import helper
 from torch import nn
 
-from posekit.session import open_cpu_session, session_options
+from posekit.inference.session import open_cpu_session, session_options
 from posekit_engines.graphs.contents import dtype_summary
 from posekit_engines.graphs.edit import initializers
 from posekit_engines.graphs.fold import fold_network, replace_deconvolutions

@@ -13,13 +13,13 @@ import pytest
 
 from posekit import bundle
 from posekit.bundle import Bundle
-from posekit.parity import HIGH_CONFIDENCE
+from posekit.stats.parity import HIGH_CONFIDENCE
 from posekit.video import Coded
 from posekit_engines.ops.crop_normalize import BT601, BT709, ColorMatrix
 from posekit_engines.runtime.buffers import Layout
-from tests.clips import make_clip
 from tests.engines.cuda_emulation import command_line, nvdec_stand_in, tools
 from tests.engines.cuda_emulation.stand_ins import DRIVERS, environment, run_python, run_traced
+from tests.support.clips import make_clip
 
 DRIVE = tools.HERE / "drive_nvdec.py"
 MODEL = "movenet-lightning"

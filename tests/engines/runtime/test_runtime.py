@@ -17,7 +17,7 @@ import pytest
 
 from posekit import bundle
 from posekit.bundle import Bundle
-from posekit.parity import HIGH_CONFIDENCE
+from posekit.stats.parity import HIGH_CONFIDENCE
 from posekit.types import ModelSpec
 from posekit_engines.kernels import THREADS
 from tests.engines.cuda_emulation import command_line, tools

@@ -27,9 +27,9 @@ from posekit_engines.graphs.points import points_graph
 from posekit_engines.trt import builder, inspect, library
 from posekit_engines.trt.builder import BuilderSettings, build_engine
 from posekit_engines.trt.graph import for_tensorrt, network_of
-from tests import needs
 from tests.engines import tensorrt_tools
 from tests.engines.tensorrt_tools import TURING, rtx, saved
+from tests.support import needs
 
 # each of these must be refused when it is read or built, else the other tests prove nothing
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT

@@ -23,8 +23,8 @@ from posekit_engines.trt.build import plan_for
 from posekit_engines.trt.cache import find, find_matching, with_plans
 from posekit_engines.trt.library import RTX_CAPABILITIES, library
 from posekit_engines.trt.plan import PlanFile, PlanOptions, key_of, mismatch, requirements
-from tests.assets import ROOT
 from tests.engines import tensorrt_tools
+from tests.support.assets import ROOT
 
 
 @dataclasses.dataclass(frozen=True)

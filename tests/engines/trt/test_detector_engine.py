@@ -16,7 +16,7 @@ import pytest
 from posekit import bundle
 from posekit.bundle import Bundle
 from posekit.errors import BundleError, ParityError
-from posekit.session import open_session
+from posekit.inference.session import open_session
 from posekit_engines.build import BuildOptions
 from posekit_engines.trt import cache, detector_graph
 from posekit_engines.trt.build import plan_for

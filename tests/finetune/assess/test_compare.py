@@ -3,12 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from posekit.bootstrap import paired_bootstrap
 from posekit.errors import InputError
+from posekit.stats.bootstrap import paired_bootstrap
 from posekit_finetune.assess.compare import MetricChange, compare, difference
 from posekit_finetune.assess.indicators import Measure, measure
 from posekit_finetune.assess.probe_views import PROBE_VIEWS
-from tests.figures import drawn_model, figures, unsteady
+from tests.support.figures import drawn_model, figures, unsteady
 
 HITS = Measure("hits", "of something", 1)
 

@@ -13,8 +13,8 @@ from posekit_finetune.assess.predict import of_bundle
 from posekit_finetune.data.find import FindOptions, find_persons
 from posekit_finetune.train.networks import load_network
 from posekit_finetune.train.teacher import PseudoLabels, predict_pseudo_labels
-from tests.assets import shared, shipped
-from tests.figures import SKELETON, SPEC, drawn_model, figures, unsteady
+from tests.support.assets import shared, shipped
+from tests.support.figures import SKELETON, SPEC, drawn_model, figures, unsteady
 from tests.synthetic import harmful_models
 
 COUNT = 40

@@ -10,7 +10,7 @@ from posekit_finetune.assess import indicators
 from posekit_finetune.assess.indicators import NAMES, body_keypoints, body_pairs, measure
 from posekit_finetune.assess.probe_views import PROBE_VIEWS
 from posekit_finetune.train.teacher import PseudoLabels
-from tests.figures import SKELETON, SPEC, drawn_model, figures, unsteady
+from tests.support.figures import SKELETON, SPEC, drawn_model, figures, unsteady
 
 COUNT = 32
 ROWS = np.arange(COUNT)

@@ -8,7 +8,7 @@ from posekit.errors import CollapsedError, DivergedError
 from posekit_finetune.assess.indicators import NAMES, measure
 from posekit_finetune.assess.monitor import Monitor, MonitorReading
 from posekit_finetune.train.teacher import PseudoLabels
-from tests.figures import drawn_model, figures, unsteady
+from tests.support.figures import drawn_model, figures, unsteady
 
 ROWS = np.arange(24)
 FINE = {"consistency": 0.1}

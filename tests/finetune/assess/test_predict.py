@@ -8,7 +8,7 @@ from posekit.bundle import Bundle
 from posekit.errors import BundleError
 from posekit_finetune.assess.predict import of_bundle, of_network
 from posekit_finetune.train.networks import load_network
-from tests.assets import shipped
+from tests.support.assets import shipped
 
 
 @pytest.fixture(scope="module")

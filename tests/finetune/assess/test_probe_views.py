@@ -4,7 +4,7 @@ import pytest
 from posekit_finetune.assess import probe_views
 from posekit_finetune.assess.probe_views import PROBE_VIEWS, UNTRAINED
 from posekit_finetune.views import warps
-from tests.figures import SPEC, drawn_model, figures
+from tests.support.figures import SPEC, drawn_model, figures
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from posekit.skeletons import AIC_14, COCO_17, MPII_16
 from posekit.types import Boxes
 from posekit_finetune.data.annotations import UNION_24, read_labeled
 from posekit_finetune.data.labeled import LabeledPersons
-from tests.assets import shared
 from tests.finetune.media import SPEC, blobs
+from tests.support.assets import shared
 
 Data = dict[str, Any]
 

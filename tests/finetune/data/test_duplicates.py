@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from posekit_finetune.data.duplicates import DuplicateFilter, correlation, thumbnail
-from tests.assets import shared, shipped
 from tests.finetune.media import blobs
+from tests.support.assets import shared, shipped
 
 
 def photo() -> np.ndarray:

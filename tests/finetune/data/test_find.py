@@ -20,9 +20,9 @@ from posekit_finetune.data import patch_store
 from posekit_finetune.data.find import FindOptions, FrameLinks, PersonCollector, find_persons
 from posekit_finetune.data.persons import Persons, split
 from posekit_finetune.data.pictures import MediaFrame
-from tests.assets import shared
-from tests.clips import make_clip
 from tests.finetune.media import SPEC, blobs, write_blobs
+from tests.support.assets import shared
+from tests.support.clips import make_clip
 
 FULL = FindOptions(boxes="full")
 

@@ -23,7 +23,7 @@ from posekit_finetune.data.persons import (
     patch_size,
     split,
 )
-from tests.assets import shipped
+from tests.support.assets import shipped
 
 PLAIN = ModelSpec("any", (48, 64), (12, 16), COCO_17)
 UDP = dataclasses.replace(PLAIN, crop_shrink=1.0, crop_center=0.5)

@@ -11,8 +11,8 @@ import pytest
 from posekit import video
 from posekit.errors import InputError
 from posekit_finetune.data.pictures import Clip, MediaFiles, media_files
-from tests.clips import make_clip
 from tests.finetune.media import blobs, write_blobs
+from tests.support.clips import make_clip
 
 
 def groups_of(folder: Path, limit: int = 1000) -> list[int]:

@@ -10,8 +10,8 @@ from posekit.errors import DataError
 from posekit.types import UInt8
 from posekit_finetune.data.find import FindOptions, find_persons
 from posekit_finetune.data.shuffled_tiles import GRIDS, TileDetector, seam_ratios
-from tests.assets import shared, shipped
 from tests.finetune.media import SPEC, blobs
+from tests.support.assets import shared, shipped
 
 
 def shuffled(image: UInt8, count: int, seed: int = 0) -> UInt8:

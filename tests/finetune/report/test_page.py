@@ -13,7 +13,7 @@ from posekit_finetune.assess.monitor import Monitor
 from posekit_finetune.recipe import Recipe
 from posekit_finetune.report.page import SHOWN, Run, notes_of, page, write
 from posekit_finetune.train.teacher import PseudoLabels
-from tests.figures import drawn_model, figures, unsteady
+from tests.support.figures import drawn_model, figures, unsteady
 
 COUNT = 16
 FACTS = {

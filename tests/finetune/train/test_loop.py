@@ -18,7 +18,6 @@ from posekit.errors import DivergedError, InputError
 from posekit_finetune.assess.ensemble import predict_members
 from posekit_finetune.train.loop import Loop, epoch_rows
 from posekit_finetune.train.networks import Start, start_networks
-from tests.assets import ROOT
 from tests.finetune.training import (
     PERSONS,
     final_weights,
@@ -29,6 +28,7 @@ from tests.finetune.training import (
     start,
     training_data,
 )
+from tests.support.assets import ROOT
 from tests.synthetic.people import SPEC, SmallNet, people
 
 

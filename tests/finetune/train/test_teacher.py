@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from posekit.tta import TtaRuntime
+from posekit.inference.tta import TtaRuntime
 from posekit_finetune.train.teacher import predict_pseudo_labels, save_maps
 from tests.finetune.lightning import lightning, persons
 

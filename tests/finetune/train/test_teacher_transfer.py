@@ -12,16 +12,16 @@ from posekit import codecs
 from posekit.bundle import Bundle, find
 from posekit.errors import DataError, InputError
 from posekit.geometry import Warp
+from posekit.inference.tta import TtaRuntime
 from posekit.skeletons import AIC_14, COCO_17, MPII_16
-from posekit.tta import TtaRuntime
 from posekit.types import Boxes, Frame, ModelSpec
 from posekit_finetune.data.find import FindOptions, find_persons
 from posekit_finetune.data.persons import Persons, cut_patches, offset_of
 from posekit_finetune.train import teacher_transfer
 from posekit_finetune.train.teacher import PseudoLabels, predict_pseudo_labels
-from tests.assets import shipped
 from tests.finetune.lightning import lightning
 from tests.finetune.media import SPEC, blobs
+from tests.support.assets import shipped
 
 TEACHER = ModelSpec("hrnet-w32", (96, 128), (24, 32), MPII_16)  # SPEC: 64 x 64 px, COCO, padding 1
 OPTIONS = FindOptions(boxes="full")

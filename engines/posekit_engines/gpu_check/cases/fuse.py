@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posekit import codecs
-from posekit.tta import VIEWS, View, matrix_of
+from posekit.inference.tta import VIEWS, View, matrix_of
 from posekit.types import Float32, ModelSpec
 from posekit_engines.cuda.device import Buffer, Device
 from posekit_engines.gpu_check.cases.case import Case

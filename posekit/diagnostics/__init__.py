@@ -1,0 +1,1 @@
+"""What a model and this machine can do, measured."""

@@ -1,0 +1,1 @@
+"""A model file on this machine: sessions, devices, crops in and points out."""

@@ -1,0 +1,1 @@
+"""What a run leaves: the files of a source, images drawn on, pages."""

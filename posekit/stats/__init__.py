@@ -1,0 +1,1 @@
+"""Figures on points and scores: intervals, calibrated confidence, parity."""

@@ -1,0 +1,1 @@
+"""One coded stream: its packets, times, decoders and pixels."""

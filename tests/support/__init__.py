@@ -1,0 +1,1 @@
+"""What tests share: inputs, figures, processes, and what they need."""
