@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 import posekit
-from posekit.output.draw import draw
+from posekit.drawing.draw import draw
 
 HERE = Path(__file__).resolve().parent
 FRAMES = (0, 23, 46, 69, 92, 115)

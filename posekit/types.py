@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from posekit.drawing.style import DrawStyle
 from posekit.errors import InputError, MissingExtraError
 from posekit.spec import Color, Decode, DetectorSpec, ModelSpec, Skeleton
-from posekit.style import DrawStyle
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -270,7 +270,7 @@ class Poses:
 
         color: the order of the image's channels, which the copy has too. Raises InputError.
         """
-        from posekit.output.draw import draw  # loads OpenCV, which nothing else here needs
+        from posekit.drawing.draw import draw  # loads OpenCV, which nothing else here needs
 
         return draw(image, self, style=style, color=color)
 

@@ -26,17 +26,21 @@ from benchmarks.adaptation.collapse_plan import (
 from benchmarks.results_file import WORK
 from posekit import codecs
 from posekit.atomic import write_atomic
-from posekit_finetune import recipe
-from posekit_finetune.assess.ensemble import Member, predict_members
-from posekit_finetune.assess.predict import of_network
-from posekit_finetune.data.labeled import LabeledPersons
-from posekit_finetune.data.persons import Persons
-from posekit_finetune.train import networks
-from posekit_finetune.train.loop import Loop, Snapshot
-from posekit_finetune.train.networks import Start
-from posekit_finetune.train.state import TrainingData
-from posekit_finetune.train.teacher import PseudoLabels
-from posekit_finetune.views import warps
+from posekit_finetune import (
+    LabeledPersons,
+    Loop,
+    Member,
+    Persons,
+    PseudoLabels,
+    Snapshot,
+    Start,
+    TrainingData,
+    of_network,
+    predict_members,
+    recipe,
+    unwrap,
+    warps,
+)
 from tests.synthetic.people import SPEC, new_network, people
 
 NEAR_PX = 3.2  # 5 % of the crop's height
@@ -164,7 +168,7 @@ def measure(
     nets: Sequence[torch.nn.Module], persons: Persons, test: LabeledPersons, probe: int
 ) -> dict[str, dict[str, float]]:
     """PCK on the test persons and response on unlabeled ones, each network and the ensemble."""
-    bare = [networks.unwrap(net) for net in nets]
+    bare = [unwrap(net) for net in nets]
     probed = predict_members(bare, persons, np.arange(probe))
     return {
         tested.name: {"pck": round(pck(tested, test), 4), "response": round(each.response, 4)}

@@ -27,12 +27,18 @@ from posekit.bundle import embedded
 from posekit.evaluate import paired_bootstrap
 from posekit.inference.runtime import Runtime
 from posekit.types import UInt8
-from posekit_finetune.assess.gate import Verdict, judge
-from posekit_finetune.assess.indicators import measure
-from posekit_finetune.assess.predict import Predict, of_bundle
-from posekit_finetune.data.find import FindOptions, find_persons
-from posekit_finetune.train.networks import load_network
-from posekit_finetune.train.teacher import predict_pseudo_labels, with_rotated_views
+from posekit_finetune import (
+    FindOptions,
+    Predict,
+    Verdict,
+    find_persons,
+    judge,
+    load_network,
+    measure,
+    of_bundle,
+    predict_pseudo_labels,
+    with_rotated_views,
+)
 from tests.synthetic.harmful_models import all_harmful, cached, ensemble
 
 NAME = "harmful"

@@ -22,16 +22,18 @@ import torch
 from benchmarks.results_file import command, save
 from posekit import Bundle
 from posekit.bundle import embedded
-from posekit_finetune import recipe
-from posekit_finetune.data.persons import offset_of
-from posekit_finetune.train.networks import (
+from posekit_finetune import (
+    Batch,
+    Networks,
+    RelativeAdam,
+    Step,
     frozen_copy,
     load_network,
+    offset_of,
+    recipe,
     set_train_mode,
     trainable_parameters,
 )
-from posekit_finetune.train.optimizer import RelativeAdam
-from posekit_finetune.train.step import Batch, Networks, Step
 
 BASE = "channels last"
 FAR = 5.0

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from posekit_finetune.assess.compare import MetricChange
-from posekit_finetune.assess.gate import decide
+from posekit_finetune import MetricChange, decide
 
 
 def current_verdict(findings: list[dict[str, Any]]) -> tuple[bool, list[str]]:

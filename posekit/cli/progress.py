@@ -14,7 +14,7 @@ from posekit.cli import infer_summary, signals
 from posekit.inputs.parsing import printable
 
 if TYPE_CHECKING:
-    from posekit.summary import SourceSummary
+    from posekit.infer.summary import SourceSummary
 
 
 class Progress:

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 
 from posekit import video
+from posekit.drawing.draw import draw
 from posekit.errors import InputError
 from posekit.estimate import Estimator
 from posekit.geometry import Warp
 from posekit.inference import providers
 from posekit.inference.session import open_session, usable_threads
 from posekit.inputs.parsing import number
-from posekit.output.draw import draw
 from posekit.tracking.smooth import OneEuro
 from posekit.tracking.track import Tracker
 from posekit.types import Boxes, Float32, Frame, Poses, UInt8

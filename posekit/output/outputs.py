@@ -15,9 +15,9 @@ import cv2
 
 from posekit import video, write
 from posekit.atomic import AtomicFile, AtomicFolder, check_free, explained, new_folder
+from posekit.drawing.draw import draw
 from posekit.errors import SourceError
 from posekit.inputs.parsing import number
-from posekit.output.draw import draw
 from posekit.output.mjpeg import MjpegServer
 from posekit.types import Frame, Poses
 from posekit.write import Header, Writers

@@ -38,7 +38,7 @@ def test_contracts_are_kept() -> None:
     ("module", "line", "contract"),
     [
         ("posekit/types.py", "import posekit.inference.runtime", "posekit's layers"),
-        ("posekit/tracking/smooth.py", "import posekit.tracking.track", "posekit's layers"),
+        ("posekit/tracking/smooth.py", "import posekit.detect", "posekit's layers"),
         ("posekit/geometry.py", "import cv2", "the arithmetic needs nothing heavy"),
         (
             "posekit/inference/runtime.py",

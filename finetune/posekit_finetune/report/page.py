@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from posekit.atomic import write_atomic
+from posekit.drawing.draw import DrawStyle, draw
 from posekit.output import html
-from posekit.output.draw import DrawStyle, draw
 from posekit.types import Boxes, Poses, UInt8
 from posekit_finetune.assess.compare import MetricChange
 from posekit_finetune.assess.gate import Verdict

@@ -59,7 +59,8 @@ def test_missing_onnxruntime_names_the_extras() -> None:
     """An interpreter that sees numpy alone, and posekit from the source tree."""
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from posekit import doctor, providers\n"
+        "from posekit.diagnostics import doctor\n"
+        "from posekit.inference import providers\n"
         "from posekit.errors import MissingExtraError\n"
         "try:\n    providers.check_onnxruntime()\n"
         "except MissingExtraError as error:\n    print(error)\n"

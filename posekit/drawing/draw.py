@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from posekit.drawing.style import DrawStyle as DrawStyle
 from posekit.errors import InputError
 from posekit.spec import Color as ChannelOrder
 from posekit.spec import Skeleton
-from posekit.style import DrawStyle as DrawStyle
 
 Color = tuple[int, int, int]
 UInt8 = NDArray[np.uint8]

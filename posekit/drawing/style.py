@@ -1,4 +1,4 @@
-"""How poses are drawn, as data: `posekit.output.draw` and `Poses.draw` take it."""
+"""How poses are drawn, as data: `posekit.drawing.draw` and `Poses.draw` take it."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from posekit.drawing.draw import LEFT, MIDDLE, RIGHT, DrawStyle, color_of, draw
 from posekit.errors import InputError
-from posekit.output.draw import LEFT, MIDDLE, RIGHT, DrawStyle, color_of, draw
 from posekit.skeletons import COCO_17
 from posekit.types import Boxes, Poses, Skeleton
 

@@ -15,9 +15,9 @@ from posekit import video
 from posekit.atomic import AtomicFile
 from posekit.errors import SourceError
 from posekit.estimate import Estimator
+from posekit.infer.summary import SourceSummary, sentence, summarize, write_summary
 from posekit.output.mjpeg import MjpegServer
 from posekit.output.outputs import OutputOptions, Outputs, summary_path
-from posekit.summary import SourceSummary, sentence, summarize, write_summary
 from posekit.types import Frame
 from posekit.version import __version__
 from posekit.write import Header
@@ -71,7 +71,7 @@ class Place:
     def summarize(
         self, estimator: Estimator, summaries: list[SourceSummary], *, stages: bool = True
     ) -> dict[str, Any]:
-        """The summary of these sources until now; see `posekit.summary.summarize`."""
+        """The summary of these sources until now; see `posekit.infer.summary.summarize`."""
         seconds = time.perf_counter() - self.started
         report = summarize(estimator, summaries, seconds, stages=stages)
         return report | {"output": str(self.folder), "interrupted": self.hooks.stop.is_set()}

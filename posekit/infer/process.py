@@ -1,4 +1,4 @@
-"""The job that `posekit infer` runs: sources in; keypoint files, overlays and a summary out.
+"""The run over all sources: files one after another, live ones side by side.
 
 Decoding, inference, writing and encoding run at the same time with bounded queues: the reader
 and the video encoder have threads of their own, writing and drawing share one more.
@@ -18,13 +18,10 @@ from posekit import video
 from posekit.atomic import AtomicFile, check_apart, check_free
 from posekit.errors import InputError, SourceError
 from posekit.estimate import Estimator
-from posekit.job import Hooks as Hooks
-from posekit.job import InferOptions as InferOptions
-from posekit.job import Job, Place, open_reader
+from posekit.infer.job import Hooks, InferOptions, Job, Place, open_reader
+from posekit.infer.summary import write_summary
 from posekit.output.mjpeg import MjpegServer
 from posekit.output.outputs import OutputOptions, output_folder, output_paths
-from posekit.summary import SourceSummary as SourceSummary
-from posekit.summary import write_summary
 
 TOTAL = "summary.json"
 """Of several sources."""
