@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from posekit_finetune.options import AdaptOptions as AdaptOptions
     from posekit_finetune.run_options import AdaptHooks as AdaptHooks
 
-DETECTOR = "nanodet-person"
-
 _OPTIONS = {
     "AdaptHooks": "posekit_finetune.run_options",
     "AdaptOptions": "posekit_finetune.options",
@@ -62,7 +60,7 @@ def load(
     threads: int | None = None,
     *,
     flip: bool = True,
-    boxes: str | Path | Finder = DETECTOR,
+    boxes: str | Path | Finder = "nanodet-person",
     options: EstimateOptions = EstimateOptions(),
     runtime: providers.Choice = "auto",
 ) -> Estimator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,12 +22,13 @@ from posekit.geometry import Warp
 from posekit.inference.runtime import PoseRuntime
 from posekit.inputs.parsing import number
 from posekit.tracking.smooth import OneEuro
-from posekit.tracking.track import Tracker, strength_of
+from posekit.tracking.track import Tracker, TrackOptions, strength_of
 from posekit.types import Boxes, Color, Float32, Frame, Poses
 from posekit.video import Still
 
 Finder = Callable[[Frame], Boxes]
 _TOGETHER = 8  # images of a list whose crops run together
+_PAUSE_S = TrackOptions().max_age_s  # no track goes on after a longer one
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class Estimator:
         self.times: dict[str, deque[float]] = {}
         self._next: deque[Frame] = deque()
         self._loop: Iterator[tuple[Frame, Poses]] | None = None
+        self._tracker = Tracker(runtime.spec.skeleton)
         self._tracked_count = 0
 
     @overload
@@ -165,10 +168,10 @@ class Estimator:
         """
         if not self.options.track:
             raise InputError("track: the options say track=False: leave that out")
+        number(time_s, name="time_s")
         frame = video.still_frame(image, color)
-        frame = Frame(frame.image, self._tracked_count, time_s)
-        self._next.append(frame)
-        loop = self._loop or self.follow(iter(self._next.popleft, None), kind="live")
+        self._next.append(Frame(frame.image, self._tracked_count, time_s))
+        loop = self._loop or self._tracked(iter(self._next.popleft, None), 1, self._tracker)
         self._loop = None  # stays so where the next line raises
         _, poses = next(loop)
         self._loop, self._tracked_count = loop, self._tracked_count + 1
@@ -190,7 +193,8 @@ class Estimator:
             return self._each(frames, self.find_still)
         if not self.options.track:
             return self._each(frames, self.find)
-        return self._tracked(frames, 1 if kind == "live" else self.options.frames_per_batch)
+        size = 1 if kind == "live" else self.options.frames_per_batch
+        return self._tracked(frames, size, Tracker(self.runtime.spec.skeleton))
 
     def _each(self, frames: Iterable[Frame], find: Finder) -> Iterator[tuple[Frame, Poses]]:
         for batch in _batches(frames, self.options.frames_per_batch):
@@ -199,8 +203,9 @@ class Estimator:
             for frame, poses in zip(batch, self._infer(batch, found), strict=True):
                 yield frame, self._keep(poses)
 
-    def _tracked(self, frames: Iterable[Frame], size: int) -> Iterator[tuple[Frame, Poses]]:
-        tracker = Tracker(self.runtime.spec.skeleton)
+    def _tracked(
+        self, frames: Iterable[Frame], size: int, tracker: Tracker
+    ) -> Iterator[tuple[Frame, Poses]]:
         smooth = OneEuro()
         exact = getattr(self.find, "is_exact", False)
         batches = self._exact(frames, size) if exact else self._predicted(frames, size, tracker)
@@ -242,15 +247,17 @@ class Estimator:
     ) -> Iterator[tuple[list[Frame], Boxes | None]]:
         """Batches, each with its first frame's detections where they are due, else None.
 
+        They are due at the latest where no track goes on: after a pause, or a step back in time.
         In files, detection runs one batch ahead, beside the network; live frames do not wait.
         """
         ahead = 0 if size == 1 else 1
-        next_detection, frame_size = 0, None
+        next_detection, frame_size, last_s = 0, None, -math.inf
         waiting: deque[tuple[list[Frame], Future[Boxes] | None]] = deque()
         with ThreadPoolExecutor(1, "posekit-detect") as pool:
-            for count, batch in enumerate(_batches(frames, size)):
-                due = count * size >= next_detection or batch[0].size != frame_size
-                frame_size = batch[0].size
+            for count, batch in enumerate(_batches(frames, size, _PAUSE_S)):
+                goes_on = batch[0].size == frame_size and 0 <= batch[0].time_s - last_s <= _PAUSE_S
+                due = count * size >= next_detection or not goes_on
+                frame_size, last_s = batch[0].size, batch[-1].time_s
                 if due:
                     next_detection = count * size + self.options.detect_every
                 self.runtime.prefetch([frame.pixels for frame in batch])
@@ -318,11 +325,14 @@ def _with_result(
     return batch, None if detected is None else detected.result()
 
 
-def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    """Runs of up to `size` frames that are equally large."""
+def _batches(
+    frames: Iterable[Frame], size: int, pause_s: float = math.inf
+) -> Iterator[list[Frame]]:
+    """Runs of up to `size` frames that are equally large, without a pause longer than `pause_s`."""
     batch: list[Frame] = []
     for frame in frames:
-        if batch and frame.size != batch[0].size:
+        ends = batch and frame.time_s - batch[-1].time_s > pause_s
+        if batch and (ends or frame.size != batch[0].size):
             yield batch
             batch = []
         batch.append(frame)

@@ -165,3 +165,13 @@ def test_boxes_of_a_frame_are_limited(lightning: Estimator, frames: list[Frame])
     many = np.tile(np.float32([[0, 0, 9, 9]]), (MAX_BOXES + 1, 1))
     with pytest.raises(InputError, match="at most 1,000"):
         lightning(frames[0].image, many)
+
+
+@pytest.mark.parametrize("kind", ["video", "live"])
+def test_persons_are_found_after_every_pause(
+    lightning: Estimator, frames: list[Frame], kind: str
+) -> None:
+    """Frames two seconds apart: no track goes on, so each needs a detection of its own."""
+    apart = [Frame(frame.image, n, 2.0 * n) for n, frame in enumerate(frames[:6])]
+    counts = [len(poses) for _, poses in lightning.follow(apart, kind)]
+    assert min(counts) >= 1, counts
