@@ -33,8 +33,9 @@ _FAR = 30_000  # px; a point beyond it is not drawn, since fixed-point numbers e
 _WIDTH = 0.011  # of a bone, as a share of the person's larger extent
 _THINNEST = 1.0  # px; thinner lines break up
 _WIDEST = 0.0045  # of a bone, as a share of the image's diagonal
-_RIM = 0.22  # width of the rim, as a share of the bone's
-_RIMMED = 2.0  # px; thinner bones have no rim: it would hide a small person
+_RIM = 0.22  # width of the rim, as a share of the bone's; 1 px at least where it is whole
+_BARE = 1.2  # px; thinner bones have no rim, which would hide a small person
+_FADE = 1.25  # px of rim that a bone may have for each px of width above that
 _DELICATE = 0.75  # bones of less than this share of the full width have no rim
 _TAG = 1 / 300  # size of letters, in OpenCV's units, by the person's extent, px
 _ANGLES = np.arange(12) * np.pi / 6
@@ -172,7 +173,7 @@ def _draw_skeletons(canvas: UInt8, poses: Drawable, style: DrawStyle) -> None:
     shown = near & (poses.scores >= style.min_score)
     points = np.where(shown[:, :, None], poses.points, 0).astype(np.float64)
     width = _widths(canvas, poses, shown, line_width=style.line_width)
-    rim = np.where(width < _RIMMED, 0.0, np.maximum(1.0, width * _RIM))
+    rim = np.clip(_FADE * (width - _BARE), 0.0, np.maximum(1.0, width * _RIM))
     halves = width[:, None] * shapes.weights / 2
     start, end = points[:, shapes.bones[:, 0]], points[:, shapes.bones[:, 1]]
     drawn = shown[:, shapes.bones[:, 0]] & shown[:, shapes.bones[:, 1]]

@@ -16,6 +16,7 @@ import cv2
 from posekit import video, write
 from posekit.atomic import AtomicFile, AtomicFolder, check_free, explained, new_folder
 from posekit.drawing.draw import draw
+from posekit.drawing.style import DrawStyle
 from posekit.errors import SourceError
 from posekit.inputs.parsing import number
 from posekit.output.mjpeg import MjpegServer
@@ -36,7 +37,7 @@ class OutputOptions:
 
     folder: made where it is missing; None: `posekit_output/<stem of the first source>`, a new one
         numbered on (`<stem>-2`) where that exists, or with `overwrite` that one.
-    formats: of posekit.write.  overlay: also draw.
+    formats: of posekit.write.  overlay: also draw, in this `style`.
     codec: h264, vp9 or av1.  overwrite: replace what is there.
     segment_s: live output is cut into `<stem>_000`, `<stem>_001`, … this long, seconds.
     """
@@ -44,6 +45,7 @@ class OutputOptions:
     folder: Path | None = None
     formats: tuple[str, ...] = ("jsonl",)
     overlay: bool = True
+    style: DrawStyle = DrawStyle()
     codec: video.Codec = "h264"
     overwrite: bool = False
     segment_s: float = 600.0
@@ -200,7 +202,7 @@ class Outputs:
 
     def _draw(self, frame: Frame, poses: Poses) -> None:
         with self._timed("draw"):
-            image = draw(frame.image, poses)
+            image = draw(frame.image, poses, style=self._options.style)
         if self._server is not None:
             self._server.push(image)
         if self._overlay is not None:

@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from posekit.atomic import new_folder
@@ -137,3 +139,28 @@ def test_a_new_folder_goes_around_whatever_has_the_name(tmp_path: Path) -> None:
         new_folder(tmp_path / "file" / "run"),
     ):
         pass
+
+
+def test_the_overlay_is_drawn_as_requested(tmp_path: Path) -> None:
+    """Without boxes, ids and points that score enough the overlay is the photo itself."""
+    photo = shipped("tests/data/coco_000000397133.jpg")
+    nothing = ("--no-draw-boxes", "--no-ids", "--draw-threshold", "9")
+    drawn = {}
+    for name, options in {
+        "plain": (),
+        "nothing": nothing,
+        "boxes": ("--draw-threshold", "9"),
+        "thick": ("--line-width", "12"),
+        "labels": ("--labels",),
+    }.items():
+        out = tmp_path / name
+        code, _, err = run("infer", photo, *FAST[:-1], *options, "-o", out)
+        assert code == 0, err
+        drawn[name] = cv2.imread(str(out / f"{photo.stem}_overlay.jpg")).astype(int)
+    changes = {
+        name: (np.abs(image - cv2.imread(str(photo))).max(2) > 60).mean()
+        for name, image in drawn.items()
+    }
+    assert changes["nothing"] < 1e-4  # what JPEG loses
+    assert changes["nothing"] < changes["boxes"] < changes["plain"] < changes["thick"]
+    assert changes["plain"] < changes["labels"]

@@ -34,6 +34,11 @@ def command(
     track: Annotated[bool, Option(help="Give persons ids and follow them.")] = True,
     smooth: Annotated[bool, Option(help="Smooth tracks; raw points stay in the output.")] = True,
     video: Annotated[bool, Option(help="Write the overlay.")] = True,
+    line_width: Annotated[float | None, Option(min=0.25, max=1000, help="Of bones in the overlay, px; by the person's size without it.")] = None,
+    draw_boxes: Annotated[bool, Option(help="Draw the persons' boxes.")] = True,
+    ids: Annotated[bool, Option(help="Draw the numbers of tracks.")] = True,
+    labels: Annotated[bool, Option(help="Write the names of keypoints beside them.")] = False,
+    draw_threshold: Annotated[float, Option(help="Draw keypoints of this score or more; files have all.")] = 0.2,
     codec: Annotated[Literal["h264", "vp9", "av1"], Option(help="Of the overlay.")] = "h264",
     live: Annotated[Literal["latest", "all"], Option(help="Live sources: newest frame, or every frame.")] = "latest",
     segment: Annotated[float, Option(min=1, help="Cut live output into pieces of this many seconds.")] = 600.0,
@@ -48,10 +53,12 @@ def command(
     from posekit.cli.progress import Progress
     from posekit.estimate import EstimateOptions
     from posekit.output.outputs import OutputOptions
+    from posekit.types import DrawStyle
     from posekit.video import ReadOptions
 
     follow = EstimateOptions(detect_every=1 if boxes else detect_every, min_score=min_score, max_persons=max_persons, views=int(views) if views else None, track=track, smooth=smooth)
-    files = OutputOptions(output, tuple(formats.split(",")), overlay=video, codec=codec, overwrite=overwrite, segment_s=segment)
+    style = DrawStyle(line_width, draw_threshold, boxes=draw_boxes, ids=ids, labels=labels)
+    files = OutputOptions(output, tuple(formats.split(",")), overlay=video, style=style, codec=codec, overwrite=overwrite, segment_s=segment)
     options = infer.InferOptions(files, ReadOptions(every=every, start_s=start, end_s=end, live=live, max_pixels=max_pixels), show=show)
     estimator = api.load(model, device, threads, flip=flip, boxes=boxes or detector, options=follow, runtime=runtime)
     if views and not quiet:
