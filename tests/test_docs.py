@@ -80,8 +80,10 @@ def pages_with(kind: str) -> list[str]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the pages take for given: a short video, photos, labels and frames of one's own."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """What the pages take for given: a short video, photos, labels, frames and a network."""
+    if request.node.callspec.params["page"] == "skeletons":
+        _write_network(tmp_path / "horse.pth", keypoints=7)
     clip = shipped("examples/sports2d_demo.mp4")
     _shorten(clip, tmp_path / "video.mp4")
     (tmp_path / "photos").mkdir()
@@ -97,6 +99,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, _sources())))
     return tmp_path
+
+
+def _write_network(path: Path, keypoints: int) -> None:
+    """A checkpoint in SimpleBaseline's own layout with random weights."""
+    import torch
+
+    from posekit.nets import build
+    from posekit.types import ModelSpec
+    from tests.support.states import FLAT, joints, renamed, saved
+
+    torch.manual_seed(11)
+    net = build(ModelSpec("simple-baseline-r18", (256, 256), (64, 64), joints(keypoints)))
+    saved(renamed(dict(net.state_dict()), FLAT), path)
 
 
 def _sources() -> list[Path]:

@@ -144,7 +144,7 @@ def _shapes(skeleton: Skeleton) -> _Shapes:
 
 def _color(skeleton: Skeleton, k: int) -> Color:
     """By name; else the earlier one of a mirror pair is left, as in COCO."""
-    name, pair = skeleton.keypoints[k].lower(), skeleton.mirror[k]
+    name, pair = skeleton.keypoints[k].lower(), skeleton.mirror[k] if skeleton.mirror else k
     if pair == k:
         return MIDDLE
     if name.startswith(("left", "l_")) or name.endswith(("left", "_l")):

@@ -44,7 +44,7 @@ def command(
     from posekit.checkpoints import Overrides
 
     chosen = skeletons.find(skeleton) if skeleton else None
-    overrides = Overrides(input_size=_size(input_size), skeleton=chosen, color=color, convention=convention, decode=decode, sigma=sigma, blur=blur, flip_shift=flip_shift, padding=padding, weights=weights, network=network, head=head, experts=experts, architecture=architecture, config=config)
+    overrides = Overrides(input_size=_size(input_size), skeleton=chosen, skeleton_stated=skeletons.stated(skeleton) if skeleton else None, color=color, convention=convention, decode=decode, sigma=sigma, blur=blur, flip_shift=flip_shift, padding=padding, weights=weights, network=network, head=head, experts=experts, architecture=architecture, config=config)
     _print(api.convert(file, output, overrides, storage=storage, overwrite=overwrite), output, as_json=as_json)
 # fmt: on
 

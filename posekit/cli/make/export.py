@@ -67,6 +67,8 @@ def _print(report: dict[str, Any], output: Path) -> None:
     console.print(table)
     if "plan" in report:
         typer.echo(f"parity by {report['runtime']}")
+    for note in report.get("notes", []):
+        typer.echo(f"note: {note}")
     if report["forced"]:
         typer.echo("posekit: over its budget; written because of --force", err=True)
     typer.echo(f"{output}: written, with {output.name}.parity.json and .parity.html")
