@@ -25,6 +25,7 @@ def command(
     rebuild: Annotated[bool, Option("--rebuild", help="Even where an engine that fits is there.")] = False,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing output.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print what was built as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """Build a model's TensorRT engines on the machine that will run them, and keep them."""
@@ -33,7 +34,7 @@ def command(
     plans = api.build(model, output, options=api.BuildOptions(kind=kind, precision=precision, persons=persons, flip=flip, library=library, refit=refit, version_compatible=version_compatible, rebuild=rebuild), device=device, overwrite=overwrite)
     if as_json:
         typer.echo(json.dumps(plans, indent=1))
-    else:
+    elif not quiet:
         _print(plans, output)
 # fmt: on
 

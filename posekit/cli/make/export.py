@@ -31,6 +31,7 @@ def command(
     version_compatible: Annotated[bool, Option("--version-compatible", help="An engine for later TensorRT of the same major version too.")] = False,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing output.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the parity report as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """Write a model for deployment and measure how far it deviates from its source."""
@@ -39,7 +40,7 @@ def command(
     report = api.export(model, output, options=api.ExportOptions(to=to, outputs=outputs, flip=flip, decode=decode, affine=affine, batch=batch, precision=precision, calibrate=calibrate, check=check, budget_px=budget, force=force, profile=_three(profile), library=library, refit=refit, version_compatible=version_compatible, overwrite=overwrite))
     if as_json:
         typer.echo(json.dumps(report, indent=1))
-    else:
+    elif not quiet:
         _print(report, output)
 # fmt: on
 

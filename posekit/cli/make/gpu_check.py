@@ -21,6 +21,7 @@ def command(
     seconds: Annotated[float, Option(help="For each figure.")] = 1.0,
     json_to: Annotated[str, Option("--json", metavar="FILE|-", help="Where the result is written; - prints it instead of the tables.")] = "gpu-check.json",
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing output.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """Check kernels and engines on this NVIDIA GPU, then time them; a few minutes, one JSON file."""
@@ -28,8 +29,11 @@ def command(
 
     json_file = None if json_to == "-" else Path(json_to)
     names = tuple(each for each in only.split(",") if each)
-    result = api.gpu_check(model, options=api.GpuCheckOptions(driver=driver, only=names, persons=_counts(persons), seconds=seconds), device=device, json_file=json_file, overwrite=overwrite, on_part=lambda line: typer.echo(line, err=True))
-    typer.echo(json.dumps(result, indent=1)) if json_file is None else _print(result, json_file)
+    result = api.gpu_check(model, options=api.GpuCheckOptions(driver=driver, only=names, persons=_counts(persons), seconds=seconds), device=device, json_file=json_file, overwrite=overwrite, on_part=lambda line: None if quiet else typer.echo(line, err=True))
+    if json_file is None:
+        typer.echo(json.dumps(result, indent=1))
+    elif not quiet:
+        _print(result, json_file)
     api.gpu_verdict(result)
 # fmt: on
 

@@ -28,6 +28,7 @@ def command(
     html_file: Annotated[Path | None, Option("--html", metavar="FILE", help="Write the reliability diagrams.")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace existing outputs.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the report as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """Calibrate confidence to probabilities, P(nearer than 0.1 of the person size), by keypoint."""
@@ -40,17 +41,20 @@ def command(
     source, labels = bundle.Bundle.open(path), read_annotations(annotations, images)
     views = [name for name in ("flip", "plain") if name in source.graphs]
     with AtomicFiles([output, html_file], overwrite=overwrite) as files:
-        data = {name: _samples(api.load(model, device, threads, flip=name == "flip", boxes="full"), labels) for name in views}
+        data = {name: _samples(api.load(model, device, threads, flip=name == "flip", boxes="full"), labels, silent=quiet) for name in views}
         found = calibrate.calibrate(data, seed)
         calibrate.calibrated(source, found.curves, calibrate.fingerprint(labels, annotations)).save(files.place(output))
         outcome.save_reliability(found.report, files.optional(html_file), title=f"{source.name}, calibrated on {annotations.name}")
-    for note in labels.notes:
-        typer.echo(f"posekit: {note}", err=True)
-    typer.echo(json.dumps(found.report, indent=1)) if as_json else _print(found.report, output)
+    if not quiet:
+        typer.echo("".join(f"posekit: {note}\n" for note in labels.notes), err=True, nl=False)
+    if as_json:
+        typer.echo(json.dumps(found.report, indent=1))
+    elif not quiet:
+        _print(found.report, output)
 # fmt: on
 
 
-def _samples(estimator: Estimator, labels: Annotations) -> Samples:
+def _samples(estimator: Estimator, labels: Annotations, *, silent: bool) -> Samples:
     """Predictions in the labeled boxes and whether they are right, with a bar on a terminal."""
     from posekit.cli.progress import counted
     from posekit.evaluate import predict, score
@@ -58,7 +62,7 @@ def _samples(estimator: Estimator, labels: Annotations) -> Samples:
 
     runtime = estimator.runtime
     title = f"{runtime.bundle.name}, flip {'on' if runtime.flip else 'off'}"
-    with counted(title, len(labels.images)) as on_image:
+    with counted(title, len(labels.images), silent=silent) as on_image:
         found = predict(estimator, labels, skeleton=runtime.spec.skeleton, on_image=on_image)
     return samples(score(found, labels, runtime.spec), len(runtime.spec.skeleton))
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Embedded name or .posekit file.")],
     as_json: Annotated[bool, Option("--json", help="Print everything as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """Print a bundle's spec, parts, licenses and provenance."""
@@ -26,7 +27,7 @@ def command(
     data = _describe(bundle.Bundle.open(path), path)
     if as_json:
         typer.echo(json.dumps(data, indent=1, ensure_ascii=False))
-    else:
+    elif not quiet:
         _print_text(data)
 # fmt: on
 

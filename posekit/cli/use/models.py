@@ -13,6 +13,7 @@ from typer import Option
 # fmt: off
 def command(
     as_json: Annotated[bool, Option("--json", help="Print the list as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """List the embedded models: size, license and measured accuracy."""
@@ -22,7 +23,7 @@ def command(
     rows = [_row(path, measured.get(name, {})) for name, path in bundle.embedded().items()]
     if as_json:
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
-    else:
+    elif not quiet:
         _print_table(rows)
 # fmt: on
 
@@ -51,29 +52,30 @@ def _row(path: Path, measured: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("model", "kind", "size", "input", "license", "measured", box=None)
+    """A line a model, within 80 columns; `--json` has all figures."""
+    cells = [("model", "MB", "input", "license", "measured")]
     for row in rows:
         width, height = row["input_size"]
         license_ = row["licences"].get("weights", "not stated").partition(";")[0]
-        size = f"{row['bytes'] / 1e6:.1f} MB"
-        figures = _figures(row["accuracy"])
-        table.add_row(row["name"], row["kind"], size, f"{width}x{height}", license_, figures)
-    Console().print(table)
+        license_ = license_.partition(" (")[0]
+        size = f"{row['bytes'] / 1e6:.1f}"
+        cells.append((row["name"], size, f"{width}x{height}", license_, _figures(row["accuracy"])))
+    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
+    for each in cells:
+        padded = [cell.ljust(width) for cell, width in zip(each, widths, strict=True)]
+        typer.echo("  ".join(padded).rstrip())
 
 
 def _figures(measured: dict[str, Any]) -> str:
-    """A line a view: `flip: coco AR 0.531 AR50 0.734, lspet PCK@0.2 0.779`."""
-    if not measured:
-        return "not measured"
-    views = measured if {"flip", "plain"} <= set(measured) else {"": measured}
-    lines = []
-    for view, groups in views.items():
-        parts = [
-            f"{group} {' '.join(f'{key} {value}' for key, value in values.items())}"
-            for group, values in groups.items()
-        ]
-        lines.append(f"{view}: {', '.join(parts)}".removeprefix(": "))
-    return "\n".join(lines)
+    """The first figure of each group of images: `COCO AR 0.531, LSPET PCK@0.2 0.779`."""
+    groups = measured.get("flip", measured)  # what runs by default
+    found = {
+        group: next(iter(values.items()))
+        for group, values in groups.items()
+        if isinstance(values, dict) and "large" not in group
+    }
+    texts = [
+        f"{group.upper().replace('_', ' ')} {name} {value:.3f}"
+        for group, (name, value) in found.items()
+    ]
+    return ", ".join(texts) or "not measured"
