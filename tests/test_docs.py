@@ -25,6 +25,7 @@ import pytest
 import posekit
 from posekit import errors
 from tests.support.assets import ROOT, shipped
+from tests.support.labels import one_person
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path.stem for path in DOCS.glob("*.md"))
@@ -91,7 +92,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
         shutil.copy(path, tmp_path / "photos")
     photo = shipped("tests/data/coco_000000397133.jpg")
     shutil.copy(photo, tmp_path / "photo.jpg")
-    (tmp_path / "labels.json").write_text(json.dumps(_labels(photo.name)))
+    (tmp_path / "labels.json").write_text(json.dumps(one_person(photo.name)))
     shutil.copytree(tmp_path / "photos", tmp_path / "my_frames")  # the clip alone has 48 persons
     shutil.copy(clip, tmp_path / "my_frames")
     here = Path(sys.executable).parent
@@ -130,19 +131,6 @@ def _shorten(clip: Path, target: Path) -> None:
             plain = av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")
             out.mux(stream.encode(plain))
         out.mux(stream.encode())
-
-
-def _labels(name: str) -> dict[str, Any]:
-    """One person in COCO's form; made up, so no figure of a page may come from it."""
-    from posekit.skeletons import COCO_17
-
-    box = [388.7, 70.0, 109.4, 276.7]
-    flat = [v for n in range(17) for v in (400.0 + 5 * n, 90.0 + 14 * n, 2)]
-    person = {"id": 1, "image_id": 1, "category_id": 1, "bbox": box, "area": 16000.0}
-    person |= {"iscrowd": 0, "num_keypoints": 17, "keypoints": flat}
-    category = {"id": 1, "name": "person", "keypoints": list(COCO_17.keypoints)}
-    image = {"id": 1, "file_name": name, "width": 640, "height": 427}
-    return {"images": [image], "annotations": [person], "categories": [category]}
 
 
 def run(block: Block, folder: Path) -> None:
