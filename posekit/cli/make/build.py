@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from typer import Option
+
+from posekit.cli.printing import show
 
 
 # fmt: off
@@ -32,10 +33,7 @@ def command(
     from posekit import api
 
     plans = api.build(model, output, options=api.BuildOptions(kind=kind, precision=precision, persons=persons, flip=flip, library=library, refit=refit, version_compatible=version_compatible, rebuild=rebuild), device=device, overwrite=overwrite)
-    if as_json:
-        typer.echo(json.dumps(plans, indent=1))
-    elif not quiet:
-        _print(plans, output)
+    show(plans, lambda: _print(plans, output), as_json=as_json, quiet=quiet)
 # fmt: on
 
 

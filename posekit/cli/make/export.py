@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from typer import Option
+
+from posekit.cli.printing import show
 
 
 # fmt: off
@@ -38,10 +39,7 @@ def command(
     from posekit import api
 
     report = api.export(model, output, options=api.ExportOptions(to=to, outputs=outputs, flip=flip, decode=decode, affine=affine, batch=batch, precision=precision, calibrate=calibrate, check=check, budget_px=budget, force=force, profile=_three(profile), library=library, refit=refit, version_compatible=version_compatible, overwrite=overwrite))
-    if as_json:
-        typer.echo(json.dumps(report, indent=1))
-    elif not quiet:
-        _print(report, output)
+    show(report, lambda: _print(report, output), as_json=as_json, quiet=quiet)
 # fmt: on
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from typer import Option
+
+from posekit.cli.printing import show
 
 
 # fmt: off
@@ -30,10 +31,7 @@ def command(
     json_file = None if json_to == "-" else Path(json_to)
     names = tuple(each for each in only.split(",") if each)
     result = api.gpu_check(model, options=api.GpuCheckOptions(driver=driver, only=names, persons=_counts(persons), seconds=seconds), device=device, json_file=json_file, overwrite=overwrite, on_part=lambda line: None if quiet else typer.echo(line, err=True))
-    if json_file is None:
-        typer.echo(json.dumps(result, indent=1))
-    elif not quiet:
-        _print(result, json_file)
+    show(result, lambda: _print(result, json_to), as_json=json_to == "-", quiet=quiet)
     api.gpu_verdict(result)
 # fmt: on
 
@@ -45,7 +43,7 @@ def _counts(text: str) -> tuple[int, ...]:
         raise typer.BadParameter(f"--persons {text}: wanted numbers, as in 1,8,32,64") from error
 
 
-def _print(result: Mapping[str, Any], path: Path) -> None:
+def _print(result: Mapping[str, Any], path: str) -> None:
     from rich.console import Console
     from rich.table import Table
 

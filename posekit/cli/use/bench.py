@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer import Option
+
+from posekit.cli.printing import show
 
 
 # fmt: off
@@ -42,10 +43,7 @@ def command(
         if old is not None:
             result["ratios"] = bench.ratios(result, old)
         outcome.save_json(result, files.optional(json_file))
-    if json_to == "-":
-        typer.echo(json.dumps(result, indent=1))
-    elif not quiet:
-        _print(result)
+    show(result, lambda: _print(result), as_json=json_to == "-", quiet=quiet)
 # fmt: on
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
+
+from posekit.cli.printing import show
 
 if TYPE_CHECKING:
     from posekit.estimate import Estimator
@@ -45,12 +46,8 @@ def command(
         found = calibrate.calibrate(data, seed)
         calibrate.calibrated(source, found.curves, calibrate.fingerprint(labels, annotations)).save(files.place(output))
         outcome.save_reliability(found.report, files.optional(html_file), title=f"{source.name}, calibrated on {annotations.name}")
-    if not quiet:
-        typer.echo("".join(f"posekit: {note}\n" for note in labels.notes), err=True, nl=False)
-    if as_json:
-        typer.echo(json.dumps(found.report, indent=1))
-    elif not quiet:
-        _print(found.report, output)
+    _echo_notes([] if quiet else labels.notes)
+    show(found.report, lambda: _print(found.report, output), as_json=as_json, quiet=quiet)
 # fmt: on
 
 
@@ -65,6 +62,11 @@ def _samples(estimator: Estimator, labels: Annotations, *, silent: bool) -> Samp
     with counted(title, len(labels.images), silent=silent) as on_image:
         found = predict(estimator, labels, skeleton=runtime.spec.skeleton, on_image=on_image)
     return samples(score(found, labels, runtime.spec), len(runtime.spec.skeleton))
+
+
+def _echo_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        typer.echo(f"posekit: {note}", err=True)
 
 
 def _print(report: Mapping[str, Any], output: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Option
+
+from posekit.cli.printing import show
 
 if TYPE_CHECKING:
     from posekit.estimate import Estimator
@@ -55,10 +56,7 @@ def command(
         runs = [_run(api.load(each, device, threads, flip=flip, boxes=source, options=options), labels, given=boxes == "gt", seed=seed, silent=quiet) for each in (model, compare) if each]
         result = outcome.report(runs, boxes=boxes, annotations=annotations)
         outcome.save(result, runs[0], json_file=files.optional(json_file), html_file=files.optional(html_file))
-    if json_to == "-":
-        typer.echo(json.dumps(result, indent=1))
-    elif not quiet:
-        _print(result)
+    show(result, lambda: _print(result), as_json=json_to == "-", quiet=quiet)
 # fmt: on
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
+from posekit.cli.printing import show
+
 if TYPE_CHECKING:
     from posekit.bundle import Bundle
 
@@ -25,10 +27,7 @@ def command(
 
     path = bundle.find(model)
     data = _describe(bundle.Bundle.open(path), path)
-    if as_json:
-        typer.echo(json.dumps(data, indent=1, ensure_ascii=False))
-    elif not quiet:
-        _print_text(data)
+    show(data, lambda: _print_text(data), as_json=as_json, quiet=quiet)
 # fmt: on
 
 

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
+from posekit.cli.printing import show
+
 
 # fmt: off
 def command(
@@ -21,10 +23,7 @@ def command(
 
     measured = _accuracy(bundle.MODELS / "accuracy.json")
     rows = [_row(path, measured.get(name, {})) for name, path in bundle.embedded().items()]
-    if as_json:
-        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
-    elif not quiet:
-        _print_table(rows)
+    show(rows, lambda: _print_table(rows), as_json=as_json, quiet=quiet)
 # fmt: on
 
 
