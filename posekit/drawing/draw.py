@@ -37,6 +37,7 @@ _RIM = 0.22  # width of the rim, as a share of the bone's; 1 px at least where i
 _BARE = 1.2  # px; thinner bones have no rim, which would hide a small person
 _FADE = 1.25  # px of rim that a bone may have for each px of width above that
 _DELICATE = 0.75  # bones of less than this share of the full width have no rim
+_AROUND = ((-1, 0), (1, 0), (0, -1), (0, 1))
 _TAG = 1 / 300  # size of letters, in OpenCV's units, by the person's extent, px
 _ANGLES = np.arange(12) * np.pi / 6
 _ROUND = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1)
@@ -261,12 +262,13 @@ def _draw_labels(canvas: UInt8, poses: Drawable, min_score: float) -> None:
     """The name of each drawn keypoint, right of it, in its color on a dark edge."""
     colors, names = _shapes(poses.skeleton).point_colors, poses.skeleton.keypoints
     shown = (np.abs(poses.points).max(2) < _FAR) & (poses.scores >= min_score)
-    scales = np.clip(_extents(poses, shown) / 1200, 0.3, 1.0)
+    scales = np.clip(_extents(poses, shown) / 900, 0.35, 1.0)
     for n, k in np.argwhere(shown).tolist():
         scale = float(scales[n])
-        x, y = np.rint(poses.points[n, k] + (8 * scale, 4 * scale)).astype(int).tolist()
-        for color, bold in ((_EDGE, 3), (colors[k], 1)):
-            _put_text(canvas, names[k], (x, y), color=color, scale=scale, bold=bold)
+        x, y = np.rint(poses.points[n, k] + (4 + 10 * scale, 10 * scale)).astype(int).tolist()
+        # the edge is the text itself, moved: a bolder one is wider in OpenCV 5
+        for dx, dy, color in (*((*step, _EDGE) for step in _AROUND), (0, 0, colors[k])):
+            _put_text(canvas, names[k], (x + dx, y + dy), color=color, scale=scale, bold=1)
 
 
 def _draw_tag(canvas: UInt8, text: str, box: Float32, *, color: Color) -> None:

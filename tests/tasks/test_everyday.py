@@ -35,7 +35,9 @@ class Task:
 
 TASKS = [
     Task(*found)
-    for found in re.findall(r"^## ([^\n]+)\n\n```(python|console)\n(.*?)^```$", TEXT, re.M | re.DOTALL)
+    for found in re.findall(
+        r"^## ([^\n]+)\n\n```(python|console)\n(.*?)^```$", TEXT, re.M | re.DOTALL
+    )
 ]
 
 

@@ -59,7 +59,11 @@ def test_a_list_gives_each_image_its_persons(estimator: posekit.Estimator) -> No
     """More images than run together, of different sizes, as if one by one."""
     images: list[object] = [shipped(PHOTOS[n % 2]) for n in range(9)]
     images[4] = np.zeros((60, 90, 3), np.uint8)
+    runs = len(estimator.times["network"])
     together = estimator(images)
+    assert (
+        len(estimator.times["network"]) == runs + 2
+    )  # eight images at a time, whatever their size
     assert [len(each) for each in together[:2]] == [len(estimator(image)) for image in images[:2]]
     for n, poses in enumerate(together):
         np.testing.assert_allclose(poses.points, estimator(images[n]).points, atol=1e-2)
