@@ -1,9 +1,10 @@
-"""A folder of its own for each run: numbered on where the name is taken."""
+"""A folder or file of its own for each run: numbered on where the name is taken."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,17 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield made[0]
     finally:
         remove_empty(made)
+
+
+def free_name(path: Path) -> Path:
+    """`path`, or the first of `stem-2.suffix`, `stem-3.suffix`, … that is free; makes nothing."""
+    return next(each for each in _numbered(path) if not os.path.lexists(each))
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    yield path
+    for number in itertools.count(2):
+        yield path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
 def _made(path: Path) -> list[Path]:

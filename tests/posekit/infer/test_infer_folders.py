@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from posekit.atomic import new_folder
+from posekit.atomic import free_name, new_folder
 from posekit.errors import SourceError
 from tests.support.assets import shipped
 from tests.support.clips import make_clip
@@ -126,6 +126,14 @@ def test_a_new_folder_that_stays_empty_is_removed(tmp_path: Path) -> None:
             (second / "kept").write_text("")
         assert first.is_dir()
     assert names(tmp_path / "deep") == ["run-2"]
+
+
+def test_a_free_name_is_the_first_that_nothing_has(tmp_path: Path) -> None:
+    file = tmp_path / "check.json"
+    assert free_name(file) == file
+    file.write_text("")
+    (tmp_path / "check-2.json").symlink_to(tmp_path / "nothing")
+    assert free_name(file).name == "check-3.json"
 
 
 def test_a_new_folder_goes_around_whatever_has_the_name(tmp_path: Path) -> None:
