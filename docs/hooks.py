@@ -1,9 +1,10 @@
-"""What the site takes from the source when it is built: every message that posekit can raise."""
+"""What the site takes from the source: every message that posekit can raise, and its repository."""
 
 from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,14 @@ def page() -> str:
 
 def _escaped(text: str) -> str:
     return "``" + text.replace("\n", " ").replace("`", "'") + "``"
+
+
+def on_config(config: Any) -> Any:
+    """MkDocs calls this first: the link to the repository, once pyproject.toml states one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    if url := project.get("urls", {}).get("Repository"):
+        config.repo_url, config.repo_name = url, project["name"]
+    return config
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

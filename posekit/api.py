@@ -17,6 +17,7 @@ from posekit.errors import BundleError, DeviceError, EngineError, InputError, Mi
 from posekit.estimate import EstimateOptions, Estimator, Finder
 from posekit.infer import Hooks, InferOptions, run
 from posekit.inference import providers
+from posekit.inference.aligned import AlignedRuntime
 from posekit.inference.model_file import open_model
 from posekit.inference.runtime import PoseRuntime, Runtime
 from posekit.inference.tta import TtaOptions, TtaRuntime
@@ -142,7 +143,12 @@ def _runtime(
     Raises DeviceError, EngineError, MissingExtraError, BundleError, InputError.
     """
     on, notes = providers.Device.of(device), []
-    if runtime in ("auto", "native") and on.kind != "cpu" and not providers.lacking_gpu():
+    if tta.is_aligned and runtime == "native":
+        raise InputError(f"views {tta.views}: not on --runtime native yet; choose ort, or a number")
+    own = runtime in ("auto", "native") and on.kind != "cpu" and not providers.lacking_gpu()
+    if own and tta.is_aligned:
+        notes.append(f"not posekit's own path on the GPU, which has no {tta.views} views yet")
+    elif own:
         from posekit_engines.runtime.open import open_runtime
 
         try:
@@ -173,6 +179,8 @@ def _by_onnxruntime(
             f"--views {tta.views} runs natively or on ONNX Runtime's own CUDA provider: leave out "
             "--runtime ort-tensorrt"
         )
+    if isinstance(tta.views, str):
+        return AlignedRuntime(pose, views=tta.views, device=device, threads=threads)
     return TtaRuntime(pose, views=tta.views, device=device, threads=threads)
 
 

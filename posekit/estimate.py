@@ -40,8 +40,9 @@ class EstimateOptions:
     min_score: a person whose better half of keypoints scores less on average is dropped (not
         with boxes passed to a call).
     max_persons: keep the best of each frame, None for all.
-    views: test-time augmentation with this many rotations and flips, 1, 2, 4, 8 or 16, instead of
-        the flip test, at so many times the cost: gains on unusual poses, not on upright ones.
+    views: test-time augmentation instead of the flip test: 1, 2, 4, 8 or 16 rotations and flips, at
+        so many times the cost, or "aligned" (2: the second turned upright by the first) or
+        "aligned-flip" (4). Gains on unusual poses, little on upright ones.
     track: give ids and follow persons between detections.  smooth: one-euro filter, needs track.
     """
 
@@ -49,7 +50,7 @@ class EstimateOptions:
     frames_per_batch: int = 2
     min_score: float = 0.25
     max_persons: int | None = None
-    views: int | None = None
+    views: int | str | None = None
     track: bool = True
     smooth: bool = True
 

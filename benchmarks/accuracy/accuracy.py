@@ -5,6 +5,9 @@ With boxes given, through posekit's own runtime, with and without the flip test:
 - COCO: 256 persons of 90 images of COCO 2017, boxes = ground truth. AR = the mean share of persons
   with an OKS above 0.50:0.05:0.95 (not the official protocol), AR50 = at 0.50. "Large" are the
   135 persons with 8 keypoints or more and an area above 48² px.
+- COCO AP and AR of the same persons as `posekit eval` computes them (pycocotools' matching, score =
+  mean keypoint score above 0.2, OKS-NMS): the protocol's arithmetic, but on these 90 images and
+  with the labeled boxes, so no figure of the official validation set.
 - LSPET check: 250 images of Leeds Sports Pose Extended. Box = the tight box of the labeled joints
   enlarged by 10 % of its longer side on each side. PCK = the share of the 12 limb joints within
   0.2 x max(the two shoulder-hip diagonals, 10 px). Never used to choose anything.
@@ -20,6 +23,7 @@ from typing import Any
 
 import cv2
 
+import posekit
 from benchmarks.accuracy.persons import (
     NAMES,
     coco_persons,
@@ -34,6 +38,7 @@ from benchmarks.accuracy.persons import (
 from benchmarks.results_file import ASSETS, ROOT, command, save
 from posekit import Bundle
 from posekit.bundle import embedded
+from posekit.evaluate import predict, read_annotations, score
 from posekit.inference.runtime import Runtime
 
 
@@ -45,12 +50,27 @@ def measure(name: str, assets: Path, *, check: bool) -> dict[str, Any]:
         bundle = Bundle.open(embedded()[name])
         runtime = Runtime(bundle, device="cpu", threads=1, flip=flip)
         values = similarity(estimate(runtime, coco, coco.boxes), coco)
-        row = {"coco": recall(values), "coco_large": recall(values[large(coco)])}
+        row = {
+            "coco": recall(values),
+            "coco_large": recall(values[large(coco)]),
+            "coco_protocol": average_precision(name, assets, flip=flip),
+        }
         if check:
             points = estimate(runtime, lspet, tight_boxes(lspet.joints))
             row["lspet"] = {"PCK@0.2": round(correct(points, lspet.joints), 3)}
         figures[view] = row
     return figures
+
+
+def average_precision(name: str, assets: Path, *, flip: bool) -> dict[str, float]:
+    """AP, AP50 and AR of `posekit eval` in the labeled boxes, rounded to three digits."""
+    folder = assets / "coco_kpts"
+    labels = read_annotations(folder / "person_keypoints.json", folder / "images")
+    estimator = posekit.load(name, "cpu", 1, flip=flip, boxes="full")
+    spec = estimator.runtime.spec
+    found = predict(estimator, labels, skeleton=spec.skeleton)
+    table = score(found, labels, spec).matched.figures()
+    return {key: round(table[key], 3) for key in ("AP", "AP50", "AR")}
 
 
 def line(name: str, view: str, row: dict[str, Any]) -> str:
@@ -67,7 +87,7 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(1)
     figures = {}
-    print(f"{'':26}COCO AR  AR50  large AR AR50  LSPET PCK@0.2")
+    print(f"{'':26}COCO AR  AR50  large AR AR50  AP  AP50  AR  LSPET PCK@0.2")
     for name in NAMES:
         figures[name] = measure(name, options.assets, check=not options.no_check)
         for view, row in figures[name].items():

@@ -1,1 +1,1 @@
-"""README's figures and docs/benchmarks.html, made of the results."""
+"""README's tables, docs/measured.md and docs/benchmarks.html, made of the results."""

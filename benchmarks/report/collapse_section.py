@@ -149,5 +149,6 @@ def _curves(kept: dict[str, dict[str, Rows]]) -> list[Piece]:
     pieces: list[Piece] = []
     for what, column in (("Mean peak", 2), ("PCK", 1)):
         curves = {arm: [(step[0], step[column]) for step in each] for arm, each in recorded.items()}
-        pieces += [Lines(f"{what} over steps, {CURVES}, one seed", curves)] if curves else []
+        title = f"{what} over training steps, {CURVES}, one seed"
+        pieces += [Lines(title, curves, ("step", what))] if curves else []
     return pieces

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from benchmarks.report.pieces import Aside, Piece, Table
+from benchmarks.report.pieces import Aside, Piece, Table, formatted
 
 Figures = Any
 KINDS = {"found": "found", "smoothed": "smoothed", "aimed": "found, cameras aimed"}
@@ -47,7 +48,7 @@ def reprojection(figures: Figures) -> list[Piece]:
 def end_to_end_baselines(figures: Figures) -> list[Piece]:
     rows = [
         [
-            key,
+            re.sub(r"\b1 (person|thread)s", r"1 \1", key),
             name,
             f"{row['frames_a_s']:.2f}",
             f"{row['cpu_ms_a_person']:.1f}",
@@ -85,3 +86,36 @@ def _apart(figures: Figures) -> str:
         f"apart in the median, 90 % within {figures['p90_px']:.4f}, 99 % within "
         f"{figures['p99_px']:.2f}, all within {figures['largest_px']:.1f} px of the frame."
     )
+
+
+READERS = {
+    "pose2sim": "Pose2Sim: calibration, association of persons and triangulation of four cameras",
+    "label-studio-sdk": "label-studio-sdk: predictions checked against a labeling interface",
+    "deeplabcut": "DeepLabCut: `load_analyzed_data`, after pandas saved the table as .h5",
+    "movement": "movement: `load_dataset`, as a file of DeepLabCut",
+}
+FOUND = {
+    "reprojection_px": "mean reprojection error {} px",
+    "reprojection_mm": "about {} mm",
+}
+
+
+def readers(figures: Figures) -> list[Piece]:
+    rows = [
+        [
+            READERS.get(name, name),
+            row["version"],
+            f"`{row['format']}`",
+            ", ".join(
+                FOUND.get(key, f"{{}} {key}").format(formatted(value))
+                for key, value in row.items()
+                if key not in ("version", "format")
+            ),
+        ]
+        for name, row in figures.items()
+    ]
+    return [
+        "posekit's files, read by the code of the packages that they are for. Packages not "
+        "in the table were not tried.",
+        Table(["package, and what of it", "version", "`--format`", "what it found"], rows),
+    ]

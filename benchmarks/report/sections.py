@@ -8,46 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from benchmarks.report.accuracy_sections import accuracy, cost, detector, gate, views
+from benchmarks.report.adapt_section import adapt
 from benchmarks.report.collapse_section import collapse
-from benchmarks.report.external_sections import end_to_end_baselines, reprojection
-from benchmarks.report.pieces import Aside, Bars, Lines, Piece, Table, formatted
+from benchmarks.report.external_sections import end_to_end_baselines, readers, reprojection
+from benchmarks.report.pieces import Bars, Lines, Piece, Table, formatted
 
 Figures = Any
-
-
-def accuracy(figures: Figures) -> list[Piece]:
-    rows = [
-        [
-            model,
-            "yes" if view == "flip" else "no",
-            f"{row['coco']['AR']:.3f} / {row['coco']['AR50']:.3f}",
-            f"{row['coco_large']['AR']:.3f} / {row['coco_large']['AR50']:.3f}",
-            f"{row['lspet']['PCK@0.2']:.3f}",
-        ]
-        for model, views in figures.items()
-        for view, row in views.items()
-    ]
-    bars = [(f"{row[0]}{', flip' if row[1] == 'yes' else ''}", float(row[4])) for row in rows]
-    return [
-        "Accuracy of the embedded models, boxes given. COCO: 256 persons of 90 images (mean share "
-        "of persons above OKS 0.50:0.05:0.95, not the official protocol), and the 135 large ones; "
-        "LSPET: 250 images of athletes (PCK at 0.2 of the torso), measured once, at the end. The "
-        "gate, padding and refinement were chosen on the COCO persons: those columns are "
-        "optimistic.",
-        Table(["model", "flip test", "COCO AR / AR50", "COCO large AR / AR50", "LSPET PCK"], rows),
-        Bars("PCK on LSPET", bars),
-    ]
-
-
-def detector(figures: Figures) -> list[Piece]:
-    one, photos = figures["coco_val_one_look"], figures["one_person_fills_photo"]
-    return [
-        f"Person detector: AP50 {one['ap50']:.3f} on {one['persons']} persons of "
-        f"{one['images']} COCO val images; one person who fills the photo is found in "
-        f"{photos['found']} of {photos['photos']} street photos; "
-        f"{figures['ms_one_thread']['call_1080p']:.0f} ms a 1080p frame. Its thresholds were "
-        "chosen on these images."
-    ]
 
 
 def end_to_end(figures: Figures) -> list[Piece]:
@@ -94,12 +61,12 @@ def _against_rtmlib(baseline: dict[str, Any]) -> list[Piece]:
 
 
 def crop(figures: Figures) -> list[Piece]:
-    return _baselines(figures, "Cropping persons from a frame, microseconds per person:")
+    return _baselines(figures, "Cropping persons from a frame, microseconds per person")
 
 
 def decode(figures: Figures) -> list[Piece]:
     persons = f"{figures.get('persons', '?')} persons"
-    return _baselines({persons: figures}, "Decoding heatmaps, microseconds per person:")
+    return _baselines({persons: figures}, "Decoding heatmaps, microseconds per person")
 
 
 def _baselines(columns: dict[str, Any], title: str) -> list[Piece]:
@@ -113,7 +80,8 @@ def _baselines(columns: dict[str, Any], title: str) -> list[Piece]:
                     rows.append([column, shown, row["us_a_person"], times])
     bars = [(f"{name}, {column}", us) for column, name, us, _ in rows]
     cells = [[c, n, f"{us:.0f}", f"{t:.1f}" if t else ""] for c, n, us, t in rows]
-    return [title, Table(["", "what", "us", "times posekit's"], cells), Bars(title, bars)]
+    head = ["", "what", "us", "times posekit's"]
+    return [f"{title}:", Table(head, cells), Bars(title, bars)]
 
 
 def graph(figures: Figures) -> list[Piece]:
@@ -160,85 +128,6 @@ def memory(figures: Figures) -> list[Piece]:
     ]
 
 
-def adapt(figures: Figures) -> list[Piece]:
-    runs = {name: row for name, row in figures.items() if name != "views"}
-    views = {f"8 views of {name}": row for name, row in figures.get("views", {}).items()}
-    shifts = {f"shift: {name}": row for name, row in runs.items() if row.get("shift")}
-    rest = {name: row for name, row in runs.items() if not row.get("shift")}
-    paper = {name: row for name, row in rest.items() if row["recipe"] != "default"}
-    default = {n: row for n, row in rest.items() if n not in paper and not row["settings"]}
-    others = {n: row for n, row in rest.items() if n not in paper and row["settings"]}
-    head = ["run", "PCK before", "after", "difference", "COCO AR before", "after", "gate"]
-    named = default | views | shifts | paper
-    return [
-        "Adaptation to LSPET's 1,500 images of athletes, no label used, measured on 250 labeled "
-        "ones (PCK at 0.2 of the torso, paired 95 % interval over images) and on the 256 COCO "
-        "persons (catastrophic forgetting), plain crops, no flip test. Rows of a shift learn from "
-        "the images with a synthetic corruption (800 persons, 350 steps) and are measured on "
-        "images with the same one. Test-time augmentation of the unadapted model (8 views) learns "
-        "nothing and takes eight times the time.",
-        Table(head, [_adapted(name, row) for name, row in named.items()]),
-        *_cost(default),
-        Aside(
-            "Former defaults (of these the evaluation with the highest score was kept, not the "
-            "last one that does not differ from it), and the default with one change, 150 steps:",
-            Table(head, [_adapted(name, row) for name, row in others.items()]),
-        ),
-        *_differences(named | others),
-    ]
-
-
-def _cost(runs: Figures) -> list[Piece]:
-    """Time and memory of the runs that reused nothing from another."""
-    costs = [
-        f"{name}: {row['persons']} persons, {row['steps']} steps on {row['threads']} "
-        f"thread{'s' if row['threads'] > 1 else ''} of {row['cpu']}, "
-        f"{row['seconds'] / 60:.0f} minutes, {row['learning_s'] / 60:.0f} of them learning, "
-        f"{row['peak_memory_mb']} MB"
-        for name, row in runs.items()
-        if row.get("whole")
-    ]
-    return ["Time from images to verdict: " + "; ".join(costs) + "."] if costs else []
-
-
-def _adapted(name: str, row: dict[str, Any]) -> list[str]:
-    if "pck" not in row:
-        return [name, "", "", _ended(row), "", "", "stopped"]
-    pck, coco = row["pck"], row["coco"]
-    gate = {
-        True: "passed",
-        False: "refused",
-        None: "",
-    }  # there is no verdict where nothing was learned
-    return [
-        name,
-        f"{pck['before']:.3f}",
-        f"{pck['after']:.3f}",
-        f"{pck['difference']:+.3f} ({pck['low']:+.3f} to {pck['high']:+.3f})",
-        f"{coco['before']:.3f}",
-        f"{coco['after']:.3f}",
-        gate[row.get("verdict", {}).get("passed")],
-    ]
-
-
-def _differences(rows: Figures) -> list[Piece]:
-    """Bars of the measured rows."""
-    found = {name: row["pck"] for name, row in rows.items() if "pck" in row}
-    bars = [(name, pck["difference"]) for name, pck in found.items()]
-    whiskers = [(pck["low"], pck["high"]) for pck in found.values()]
-    title = "Difference in PCK on LSPET, 95 % intervals"
-    return [Bars(title, bars, whiskers)] if bars else []
-
-
-def _ended(row: dict[str, Any]) -> str:
-    """How a run that was not measured ended."""
-    ending = str(row.get("stopped") or row.get("reason") or "not measured")
-    if not row.get("history"):
-        return ending
-    end = row["history"][-1]
-    return f"{ending} at step {end['step']}: mean peak {end['values']['response']:.3f}"
-
-
 def calibration(figures: Figures) -> list[Piece]:
     made = {
         f"{name} ({graph})": row
@@ -259,7 +148,12 @@ def calibration(figures: Figures) -> list[Piece]:
     return [
         "Expected calibration error on held-out COCO persons, from the raw score to "
         f"`confidence`: {changes}.",
-        Lines("Share of correct keypoints over predicted probability", curves, diagonal=True),
+        Lines(
+            "Share of correct keypoints over predicted probability",
+            curves,
+            ("predicted probability", "share correct"),
+            diagonal=True,
+        ),
     ]
 
 
@@ -310,7 +204,8 @@ def scaling(figures: Figures) -> list[Piece]:
         for name, row in figures.items()
         if name.startswith("persons ") and "ms_a_frame" in row
     ]
-    plot = [Lines("CPU ms per frame over persons", {"one thread": persons})] if persons[1:] else []
+    title, axes = "CPU ms per frame over persons", ("persons in the frame", "CPU ms per frame")
+    plot = [Lines(title, {"one thread": persons}, axes)] if persons[1:] else []
     return [
         "Cost of more persons, larger frames, more streams and longer videos; Lightning without "
         "the flip test, one thread. Missing rows were not run.",
@@ -342,20 +237,54 @@ def _leaves(data: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
 
 SECTIONS: dict[str, Callable[[Figures], list[Piece]]] = {
     "accuracy": accuracy,
+    "cost": cost,
+    "views": views,
     "detector": detector,
     "end_to_end": end_to_end,
+    "end_to_end_rivals": end_to_end_baselines,
     "graph-cpu": graph,
+    "precision": precision,
+    "adapt": adapt,
+    "gate": gate,
+    "collapse": collapse,
+    "calibration": calibration,
     "smoothing": smoothing,
     "memory": memory,
-    "adapt": adapt,
-    "calibration": calibration,
-    "collapse": collapse,
-    "precision": precision,
+    "readers": readers,
     "precision-without-vnni": precision,
     "reprojection": reprojection,
-    "end_to_end_rivals": end_to_end_baselines,
     "scaling": scaling,
     "crop-cpu": crop,
     "decode-cpu": decode,
 }
 """In the page's order; files that are not named here follow as plain figures."""
+
+TITLES = {
+    "accuracy": "Accuracy of the embedded models",
+    "cost": "Size and time of the embedded models",
+    "views": "Test-time augmentation: what it gains and costs",
+    "detector": "The person detector",
+    "end_to_end": "Overhead of a whole run",
+    "end_to_end_rivals": "Beside rtmlib, VitPose and MediaPipe",
+    "graph-cpu": "Overhead of the exported graph",
+    "precision": "Float16 and int8, CPU with VNNI",
+    "adapt": "Adaptation without labels",
+    "gate": "Decisions of the gate",
+    "collapse": "Collapse of consistency training, at small scale",
+    "calibration": "Calibrated confidence",
+    "smoothing": "Smoothing",
+    "memory": "Memory over a long video",
+    "readers": "Files read by other packages",
+    "precision-without-vnni": "Float16 and int8, CPU without VNNI",
+    "reprojection": "Bias against calibrated cameras",
+    "scaling": "More persons, larger frames, more streams",
+    "crop-cpu": "Cropping persons",
+    "decode-cpu": "Decoding heatmaps",
+    "conventions": "Conventions of crop and decode",
+    "export": "Size and time of exports",
+    "harmful": "Models made worse on purpose, for the gate",
+    "step": "Time of a training step",
+    "turned": "Persons who are not upright",
+    "gpu": "GPU",
+}
+"""Of results files, in words; others are called by their name."""

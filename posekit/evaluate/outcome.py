@@ -18,13 +18,13 @@ from posekit.inference.runtime import PoseRuntime
 class Run:
     """A model and its evaluation.
 
-    views: how many rotations and flips were averaged, None for the runtime's own test-time
-    augmentation.  notes: what was assumed or left out of labels and boxes.
+    views: as in EstimateOptions, None: the runtime's own.
+    notes: what was assumed or left out of labels and boxes.
     """
 
     runtime: PoseRuntime
     evaluation: Evaluation
-    views: int | None = None
+    views: int | str | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -49,20 +49,44 @@ VIEWS = {
 bias."""
 
 
+COUNTS = {"aligned": 2, "aligned-flip": 4}
+"""How many views those are that a person's own prediction chooses."""
+
+
+def parse_views(text: str | None) -> int | str | None:
+    """`--views`: a number where it is one."""
+    return int(text) if text and text.isdecimal() else text
+
+
+def describe_views(views: str) -> str:
+    """What they cost, in a sentence."""
+    count = COUNTS.get(views, views)
+    return f"posekit: {count} views a person, {count} times the network's time"
+
+
 class TtaOptions(NamedTuple):
-    """Test-time augmentation: `flip`, the mirrored crop too, or a number of `views`."""
+    """Test-time augmentation: `flip`, the mirrored crop too, or several `views`: a number of fixed
+    ones, or aligned ones (posekit.inference.aligned).
+    """
 
     flip: bool = True
-    views: int | None = None
+    views: int | str | None = None
 
     @property
     def each(self) -> tuple[View, ...]:
-        """The views; without the flip test, which is part of the decoding."""
-        return VIEWS[self.views or 1]
+        """The fixed views; without the flip test, which is part of the decoding."""
+        return VIEWS[self.views] if isinstance(self.views, int) else VIEWS[1]
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether each person's own prediction chooses the views."""
+        return isinstance(self.views, str)
 
     @property
     def mirrored(self) -> bool:
         """Whether mirrored crops are used."""
+        if self.is_aligned:
+            return True
         return self.flip if self.views is None else any(view.mirrored for view in self.each)
 
     def for_skeleton(self, skeleton: Skeleton) -> TtaOptions:
@@ -102,11 +126,15 @@ def cells_of(view: View, spec: ModelSpec) -> Float64:
 
     The coefficients of a quarter turn are exactly 0 and 1, so that it maps cells to cells.
     """
+    return cells_between(matrix_of(view, spec), spec)
+
+
+def cells_between(matrix: Float64, spec: ModelSpec) -> Float64:
+    """Affine maps (..., 2, 3) of crop pixels as maps of cells."""
     scale, origin = np.array(spec.map_scale), spec.cells_to_crop(np.zeros(2))
-    matrix = matrix_of(view, spec)
-    linear = matrix[:, :2] * scale / scale[:, None]
-    moved = spec.crop_to_cells(matrix[:, :2] @ origin + matrix[:, 2])
-    cells = np.concatenate([linear, moved[:, None]], 1)
+    linear = matrix[..., :2] * scale / scale[:, None]
+    moved = spec.crop_to_cells(matrix[..., :2] @ origin + matrix[..., 2])
+    cells = np.concatenate([linear, moved[..., None]], -1)
     return np.where(np.abs(cells - np.round(cells)) < 1e-9, np.round(cells), cells)
 
 
@@ -119,16 +147,8 @@ class Reader:
     def __init__(self, view: View, spec: ModelSpec) -> None:
         width, height = spec.heatmap_size
         self._mirror = np.array(spec.skeleton.mirror) if view.mirrored else None
-        rows, columns = np.mgrid[:height, :width].reshape(2, -1)
-        matrix = cells_of(view, spec)
-        cells = np.stack([columns, rows], 1) @ matrix[:, :2].T + matrix[:, 2]
-        cells = np.where(np.abs(cells - np.round(cells)) < 1e-6, np.round(cells), cells)
-        corner = np.floor(cells).astype(np.int64)
-        self._taps = [
-            _tap(corner, cells - corner, move, size=(width, height))
-            for move in ((0, 0), (1, 0), (0, 1), (1, 1))
-        ]
-        self._taps = [(index, weight) for index, weight in self._taps if weight.any()]
+        found = taps(cells_of(view, spec), (width, height))
+        self._taps = [(index, weight) for index, weight in found if weight.any()]
         sums = np.sum([weight for _, weight in self._taps], 0)
         self.defined: Float32 = sums.astype(np.float32).reshape(height, width)
 
@@ -142,15 +162,42 @@ class Reader:
         return sampled.reshape(maps.shape)
 
 
+def taps(matrix: Float64, size: tuple[int, int]) -> list[tuple[Int64, Float32]]:
+    """The four neighbors (flat index and weight, (..., h * w)) of where each cell of a map lies.
+
+    matrix: (..., 2, 3), from the cells of a map of this (w, h) to those of one of the same size.
+    """
+    width, height = size
+    rows, columns = np.mgrid[:height, :width].reshape(2, -1)
+    cells = np.stack([columns, rows], 1) @ np.swapaxes(matrix[..., :2], -1, -2)
+    cells = cells + matrix[..., None, :, 2]
+    cells = np.where(np.abs(cells - np.round(cells)) < 1e-6, np.round(cells), cells)
+    corner = np.floor(cells).astype(np.int64)
+    moves = ((0, 0), (1, 0), (0, 1), (1, 1))
+    return [_tap(corner, cells - corner, move, size=size) for move in moves]
+
+
 def _tap(
     corner: Int64, fraction: Float64, move: tuple[int, int], *, size: tuple[int, int]
 ) -> tuple[Int64, Float32]:
-    """One of the four neighbors of each point: its flat index and its weight."""
-    x, y = corner[:, 0] + move[0], corner[:, 1] + move[1]
+    x, y = corner[..., 0] + move[0], corner[..., 1] + move[1]
     inside = (x >= 0) & (x < size[0]) & (y >= 0) & (y < size[1])
-    weights = np.where(np.array(move) == 1, fraction, 1 - fraction).prod(1)
+    weights = np.where(np.array(move) == 1, fraction, 1 - fraction).prod(-1)
     index = np.where(inside, y * size[0] + x, 0)
     return index, np.where(inside, weights, 0).astype(np.float32)
+
+
+class MapReader(Protocol):
+    """What `fuse` needs of a view: Reader here, or one with an angle of its own for each person.
+
+    defined: (h, w) or (N, 1, h, w), 1 where the view contains a cell of the crop, 0 where not.
+    """
+
+    defined: Float32
+
+    def __call__(self, maps: Float32) -> Float32:
+        """(N, K, h, w) of the view to (N, K, h, w) of the crop."""
+        ...
 
 
 class TtaRuntime(Runtime):
@@ -189,7 +236,7 @@ class TtaRuntime(Runtime):
         return fuse(self.run(crops)[0].reshape(shape), self._readers)
 
 
-def fuse(maps: Float32, readers: list[Reader]) -> Float32:
+def fuse(maps: Float32, readers: Sequence[MapReader]) -> Float32:
     """Maps of V views (N, V, K, h, w) to their weighted mean in the upright crop (N, K, h, w).
 
     A view's weight is its mean peak over the keypoints to the power POWER; a cell is averaged over

@@ -1,4 +1,4 @@
-"""OpenPose's JSON: a folder with one file a frame, as Pose2Sim and Sports2D take it."""
+"""OpenPose's JSON: a folder with one file a frame, as Pose2Sim reads it."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ _EMPTY = (
 
 
 class OpenPose(Format[AtomicFolder]):
-    """`<stem>_openpose/<stem>_<frame, 12 digits>_keypoints.json`.
+    """`<stem>_json/<stem>_<frame, 12 digits>_keypoints.json`.
 
-    `pose_keypoints_2d` holds x, y, score in the order of the model's skeleton (COCO_17 is what
-    Pose2Sim calls COCO_17), NOT in that of BODY_25. `person_id` is [track], or [-1] untracked.
-    Pose2Sim looks for folders whose name holds "json": rename it to <camera>_json there.
+    `pose_keypoints_2d` holds x, y, score in the order of the model's skeleton, NOT in that of
+    BODY_25: of COCO_17 it is what Pose2Sim calls COCO_17. `person_id` is [track], or [-1]
+    untracked. Pose2Sim takes the folders of `pose/` whose name holds "json", and the frame from
+    the last number of a file's name.
     """
 
     def __init__(self, path: Path, header: Header) -> None:
         del header  # the format has no place for it
         self.out = AtomicFolder(path)
-        self._stem = path.name.removesuffix("_openpose")
+        self._stem = path.name.removesuffix("_json")
 
     def write(self, frame: Frame, poses: Poses) -> None:
         """One file, also for a frame without persons; a point that is not finite is 0, 0, 0."""

@@ -25,7 +25,7 @@ SUFFIXES = {
     "coco": ".coco.json",
     "csv": ".csv",
     "parquet": ".parquet",
-    "openpose": "_openpose",
+    "openpose": "_json",
     "labelstudio": ".labelstudio.json",
     "dlc": ".dlc.csv",
 }

@@ -40,7 +40,7 @@ def test_command_and_options_have_help(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_command_is_in_readme(name: str) -> None:
-    assert f"posekit {name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"posekit {name}" in (ROOT / "docs/commands.md").read_text(encoding="utf-8")
 
 
 def test_predict_is_a_hidden_alias_of_infer() -> None:

@@ -1,9 +1,11 @@
-"""README and docs/benchmarks.html agree with benchmarks/results."""
+"""README, docs/measured.md and docs/benchmarks.html agree with benchmarks/results."""
 
 import json
 import re
 import subprocess
 from pathlib import Path
+
+import pytest
 
 from tests.benchmarks.programs import copied, run
 from tests.support.assets import ROOT
@@ -16,24 +18,32 @@ def report(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return run("report", *arguments, root=root)
 
 
-def test_readme_and_page_quote_the_committed_results() -> None:
+def test_pages_quote_the_committed_results() -> None:
     done = report(ROOT, "--check")
     assert done.returncode == 0, f"{done.stderr}: python -m benchmarks report writes them"
 
 
-def test_another_figure_is_another_readme_and_page(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/measured.md", "docs/benchmarks.html"])
+def test_another_figure_is_another_page(page: str, tmp_path: Path) -> None:
     root = copied(tmp_path)
-    path = root / "benchmarks/results/memory.json"
+    path = root / "benchmarks/results/cost.json"
     data = json.loads(path.read_text())
-    data["figures"]["frames"] = 123456789
+    data["figures"]["movenet-thunder"]["bytes"] = 123456789e6
     path.write_text(json.dumps(data))
-    assert "README.md" in report(root, "--check").stderr
+    assert report(root, "--check").returncode == 1
     assert report(root).returncode == 0
     assert report(root, "--check").returncode == 0
-    page = root / "docs/benchmarks.html"
-    assert "123456789" in page.read_text()
-    page.write_text(page.read_text().replace("123456789", "987654321"))
-    assert "benchmarks.html" in report(root, "--check").stderr
+    text = (root / page).read_text()
+    assert "123456789" in text
+    (root / page).write_text(text.replace("123456789", "987654321"))
+    assert f"{page} differs" in report(root, "--check").stderr
+
+
+def test_readme_has_two_small_tables() -> None:
+    tables = re.compile(r"^(?:\|.*\n)+", re.MULTILINE)
+    small = tables.findall((ROOT / "README.md").read_text())
+    assert len(small) == 2
+    assert max(table.count("\n") - 2 for table in small) <= 8
 
 
 def test_files_that_are_missing_are_reported_and_new_ones_are_shown(tmp_path: Path) -> None:
@@ -45,9 +55,11 @@ def test_files_that_are_missing_are_reported_and_new_ones_are_shown(tmp_path: Pa
     (results / "brand_new.json").write_text(json.dumps(data))
     done = report(root)
     assert done.returncode == 0, done.stderr
-    assert "memory" in (root / "README.md").read_text().rpartition("Not run:")[2]
+    missing = (root / "docs/measured.md").read_text().rpartition("Not run:")[2]
+    assert "Memory over a long video" in missing
     page = (root / "docs/benchmarks.html").read_text()
-    assert "memory: not run." in page
+    section = page.partition('<h2 id="memory">')[2].partition("<h2")[0]
+    assert "Not run." in section
     assert "77.12" in page
     assert "python new.py" in page
 

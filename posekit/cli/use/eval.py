@@ -31,7 +31,7 @@ def command(
     device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto",
     threads: Annotated[int | None, Option(min=1, help="CPU threads; all by default.")] = None,
     flip: Annotated[bool, Option(help="Average with the mirrored crop: better, twice the work.")] = True,
-    views: Annotated[Literal["1", "2", "4", "8", "16"] | None, Option(help="Test-time augmentation: average this many rotations and flips instead of the flip test, at so many times the cost.")] = None,
+    views: Annotated[Literal["1", "2", "4", "8", "16", "aligned", "aligned-flip"] | None, Option(help="Test-time augmentation instead of the flip test: average this many rotations and flips at so many times the cost; aligned: 2, the second turned upright by the first (aligned-flip: 4).")] = None,
     seed: Annotated[int, Option(help="Of the bootstrap's draws.")] = 0,
     json_to: Annotated[str | None, Option("--json", metavar="FILE|-", help="Write all figures as JSON; - prints them instead of the table.")] = None,
     html_file: Annotated[Path | None, Option("--html", metavar="FILE", help="Write a page: curves, bars, worst persons.")] = None,
@@ -44,14 +44,15 @@ def command(
     from posekit.atomic import AtomicFiles, check_apart
     from posekit.estimate import EstimateOptions
     from posekit.evaluate import outcome, read_annotations
+    from posekit.inference.tta import describe_views, parse_views
 
     json_file = None if json_to in (None, "-") else Path(str(json_to))
     check_apart([json_file, html_file], [model, compare, images, annotations, boxes, detector])
     labels = read_annotations(annotations, images)
     source = {"gt": "full", "detector": detector}.get(boxes, boxes)
-    options = EstimateOptions(views=int(views) if views else None)
+    options = EstimateOptions(views=parse_views(views))
     if views and not quiet:
-        typer.echo(f"posekit: {views} views a person, {views} times the network's time", err=True)
+        typer.echo(describe_views(views), err=True)
     with AtomicFiles([json_file, html_file], overwrite=overwrite) as files:
         runs = [_run(api.load(each, device, threads, flip=flip, boxes=source, options=options), labels, given=boxes == "gt", seed=seed, silent=quiet) for each in (model, compare) if each]
         result = outcome.report(runs, boxes=boxes, annotations=annotations)

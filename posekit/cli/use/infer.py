@@ -21,7 +21,7 @@ def command(
     runtime: Annotated[Literal["auto", "native", "ort", "ort-tensorrt"], Option(help="On a GPU: posekit's own kernels and TensorRT, or ONNX Runtime with CUDA or TensorRT.")] = "auto",
     threads: Annotated[int | None, Option(min=1, help="CPU threads; all by default.")] = None,
     flip: Annotated[bool, Option(help="Average with the mirrored crop: better, twice the work.")] = True,
-    views: Annotated[Literal["1", "2", "4", "8", "16"] | None, Option(help="Test-time augmentation: average this many rotations and flips; for unusual poses, at so many times the cost.")] = None,
+    views: Annotated[Literal["1", "2", "4", "8", "16", "aligned", "aligned-flip"] | None, Option(help="Test-time augmentation: average this many rotations and flips at so many times the cost; aligned: 2, the second turned upright by the first (aligned-flip: 4).")] = None,
     detector: Annotated[str, Option(help="Embedded name, .posekit, or a YOLOX/RT-DETR .onnx.")] = "nanodet-person",
     boxes: Annotated[str | None, Option(help="'full' for the whole frame, or a COCO JSON / JSONL file.")] = None,
     detect_every: Annotated[int, Option(min=1, help="Frames between detections; tracks serve between.")] = 4,
@@ -52,17 +52,18 @@ def command(
     from posekit import api, infer
     from posekit.cli.progress import Progress
     from posekit.estimate import EstimateOptions
+    from posekit.inference.tta import describe_views, parse_views
     from posekit.output.outputs import OutputOptions
     from posekit.types import DrawStyle
     from posekit.video import ReadOptions
 
-    follow = EstimateOptions(detect_every=1 if boxes else detect_every, min_score=min_score, max_persons=max_persons, views=int(views) if views else None, track=track, smooth=smooth)
+    follow = EstimateOptions(detect_every=1 if boxes else detect_every, min_score=min_score, max_persons=max_persons, views=parse_views(views), track=track, smooth=smooth)
     style = DrawStyle(line_width, draw_threshold, boxes=draw_boxes, ids=ids, labels=labels)
     files = OutputOptions(output, tuple(formats.split(",")), overlay=video, style=style, codec=codec, overwrite=overwrite, segment_s=segment)
     options = infer.InferOptions(files, ReadOptions(every=every, start_s=start, end_s=end, live=live, max_pixels=max_pixels), show=show)
     estimator = api.load(model, device, threads, flip=flip, boxes=boxes or detector, options=follow, runtime=runtime)
     if views and not quiet:
-        typer.echo(f"posekit: {views} views a person, {views} times the network's time", err=True)
+        typer.echo(describe_views(views), err=True)
     with Progress(silent=quiet or as_json) as progress:
         summary = api.infer(estimator, sources, options, hooks=progress.hooks)
     raise typer.Exit(progress.report(summary, as_json=as_json, quiet=quiet))

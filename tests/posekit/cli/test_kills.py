@@ -103,7 +103,7 @@ def check_infer(folder: Path, reference: Path) -> None:
         lines = (folder / "clip.jsonl").read_text("utf-8").splitlines()
         assert len(lines) > 1
         assert lines == wanted[: len(lines)]
-        for name in ("clip_openpose", "clip.mp4"):
+        for name in ("clip_json", "clip.mp4"):
             if (folder / name).exists():
                 assert count(folder / name) == len(lines) - 1, name
     if (folder / "photos_overlay").exists():

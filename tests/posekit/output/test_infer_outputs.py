@@ -72,8 +72,8 @@ def test_an_output_never_replaces_an_input(clip: Path, case: str) -> None:
         victim = Path(shutil.copy(clip, folder / "out" / "other.mp4"))
         sources, options = [other, victim], ("-o", folder / "out")
     elif case == "folder":
-        (folder / "clip_openpose").mkdir()
-        victim = clip.rename(folder / "clip_openpose" / "clip.mp4")
+        (folder / "clip_json").mkdir()
+        victim = clip.rename(folder / "clip_json" / "clip.mp4")
         sources = [victim]
         options = ("--format", "openpose", "--no-video", "-o", folder)
     before, there = victim.read_bytes(), names(folder)
@@ -112,7 +112,7 @@ def pair(folder: Path, clips: list[Path]) -> None:
     for name in ("clip.jsonl", "clip.coco.json", "clip.csv", "clip.parquet"):
         assert (folder / "out" / name).read_bytes() == (folder / "alone" / name).read_bytes()
     assert frames_of(folder / "out" / "clip.mp4") == frames_of(folder / "alone" / "clip.mp4")
-    openpose = [folder / each / "clip_openpose" for each in ("out", "alone")]
+    openpose = [folder / each / "clip_json" for each in ("out", "alone")]
     assert names(openpose[0]) == names(openpose[1])
 
 
@@ -198,12 +198,12 @@ def test_an_unexpected_exception_keeps_what_was_done_under_names_that_say_so(cli
     assert err.startswith("posekit: stopped by an unexpected RuntimeError: no such luck;")
     assert "--debug" in err
     assert err.count("\n") == 1
-    endings = ("clip.jsonl", "clip.mp4", "clip_openpose", "clip.summary.json")
+    endings = ("clip.jsonl", "clip.mp4", "clip_json", "clip.summary.json")
     assert names(out) == sorted(f"{name}.incomplete" for name in endings)
     assert all(name in err for name in endings[:3])
     _, *frames = lines(out / "clip.jsonl.incomplete")
     assert [each["frame"] for each in frames] == list(range(10))
-    assert frames_of(out / "clip.mp4.incomplete") == len(names(out / "clip_openpose.incomplete"))
+    assert frames_of(out / "clip.mp4.incomplete") == len(names(out / "clip_json.incomplete"))
     assert frames_of(out / "clip.mp4.incomplete") == 10
     summary = json.loads((out / "clip.summary.json.incomplete").read_text())
     assert "RuntimeError: no such luck" in summary["sources"][0]["error"]

@@ -171,7 +171,7 @@ def test_untracked_persons_are_numbered_within_their_frame(tmp_path):
 
 def test_openpose_has_a_file_a_frame_in_the_order_of_the_skeleton(tmp_path):
     (folder,) = write(tmp_path, "openpose", stem="cam1")
-    assert folder == tmp_path / "cam1_openpose"
+    assert folder == tmp_path / "cam1_json"
     files = names_in(folder)
     assert files == [f"cam1_{n:012d}_keypoints.json" for n in range(4)]
     frames = [strict((folder / name).read_text()) for name in files]
