@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.assets import ROOT
-from tests.support.needs import REQUIRE
+from tests.support.needs import OPTIONAL, REQUIRE
 
 CALLS = {
     "program": ("tools", "needs.program('no-such-program')"),
@@ -91,6 +91,12 @@ def test_a_missing_need_fails_where_it_is_required(ends: Ends) -> None:
     assert "shared asset photos/one.jpg is missing: set POSEKIT_ASSETS" in output
     assert f"({REQUIRE} is set)" in output
     assert {found["shell"], found["photo"]} == {"passed"}
+
+
+def test_a_tool_that_may_be_missing_skips_where_the_others_are_required(ends: Ends) -> None:
+    found, _ = ends(**{REQUIRE: "1", OPTIONAL: "other,no-such-program"})
+    assert found["program_marked"] == "skipped"
+    assert {found[f"{name}_marked"] for name in CALLS if name != "program"} == {"failed"}
 
 
 def test_where_all_is_hidden_what_is_there_is_missing_and_a_needless_marker_fails(

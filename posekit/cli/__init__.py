@@ -18,6 +18,7 @@ from posekit.cli.use.infer import command as infer
 from posekit.cli.use.inspect import command as inspect
 from posekit.cli.use.models import command as models
 from posekit.cli.use.verify import command as verify
+from posekit.cli.use.view import command as view
 
 app = typer.Typer(
     name="posekit",
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.command("infer")(infer)
 app.command("predict", hidden=True)(infer)
+app.command("view")(view)
 app.command("adapt")(adapt)
 app.command("models")(models)
 app.command("inspect")(inspect)

@@ -14,6 +14,7 @@ from posekit.errors import SourceError
 from posekit.types import UInt8
 
 _PAGE = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>posekit</title>
+<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">
 <style>body{margin:0;background:#111}img{width:100vw;height:100vh;object-fit:contain}</style>
 <img src="/stream.mjpg" alt="the newest image"></html>
 """

@@ -1,4 +1,4 @@
-"""Poses to files: JSON Lines, COCO, CSV, Parquet, OpenPose, Label Studio, DeepLabCut."""
+"""Poses to files: JSON Lines, COCO, CSV, Parquet, OpenPose, Label Studio, DeepLabCut, HTML."""
 
 from posekit.write.header import Header
 from posekit.write.writers import SUFFIXES, Writers, open_writers, output_paths

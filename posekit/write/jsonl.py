@@ -25,9 +25,14 @@ class JsonLines(Format[AtomicFile]):
 
     def write(self, frame: Frame, poses: Poses) -> None:
         """One line."""
-        line: dict[str, Any] = {"frame": frame.index, "time_s": round(frame.time_s, 6)}
-        if frame.name:
-            line["file"] = frame.name
-        if self._size is not None and frame.size != self._size:
-            line["size"] = list(frame.size)
-        self.out.file.write(strict_json({**line, **poses.to_dict()}) + "\n")
+        self.out.file.write(frame_line(frame, poses, self._size))
+
+
+def frame_line(frame: Frame, poses: Poses, size: tuple[int, int] | None) -> str:
+    """The line of a frame.  size: the header's, px."""
+    line: dict[str, Any] = {"frame": frame.index, "time_s": round(frame.time_s, 6)}
+    if frame.name:
+        line["file"] = frame.name
+    if size is not None and frame.size != size:
+        line["size"] = list(frame.size)
+    return strict_json({**line, **poses.to_dict()}) + "\n"

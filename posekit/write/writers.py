@@ -18,6 +18,7 @@ from posekit.write.header import Header
 from posekit.write.jsonl import JsonLines
 from posekit.write.labelstudio import LabelStudio
 from posekit.write.openpose import OpenPose
+from posekit.write.page import Page
 from posekit.write.table import Csv, Parquet
 
 SUFFIXES = {
@@ -28,6 +29,7 @@ SUFFIXES = {
     "openpose": "_json",
     "labelstudio": ".labelstudio.json",
     "dlc": ".dlc.csv",
+    "html": ".html",
 }
 
 
@@ -131,6 +133,8 @@ def _open(name: str, path: Path, header: Header) -> Format[Any]:
             return OpenPose(path, header)
         case "labelstudio":
             return LabelStudio(path, header)
+        case "html":
+            return Page(path, header)
         case _:
             return DeepLabCut(path, header)
 

@@ -85,6 +85,8 @@ def command(kind: str, path: Path, folder: Path) -> list[str] | None:
         return ["infer", photo, "-m", tiny, "--detector", str(path), *output]
     if kind != "texts":
         return ["infer", photo, "-m", str(path), "--boxes", "full", "--no-flip", *output]
+    if path.name == "poses.jsonl":
+        return ["view", str(path), "-q", "--overwrite", "-o", str(folder / "page.html")]
     if path.name == "boxes.jsonl":
         return ["infer", clip, "-m", tiny, "--boxes", str(path), *output]
     if path.name in ("labels.json", "results.json"):
@@ -166,6 +168,7 @@ def _media(path: Path, folder: Path) -> None:
 def _text(path: Path, folder: Path) -> None:
     from posekit import skeletons
     from posekit.detect import BoxFile
+    from posekit.view import page_of, read_results
     from posekit_finetune import recipe
 
     if path.name.startswith("skeleton"):
@@ -176,6 +179,9 @@ def _text(path: Path, folder: Path) -> None:
             recipe.load(path)
     elif path.name == "mpii.json":
         _labels(path, folder)
+    elif path.name == "poses.jsonl":
+        with _refusing():
+            page_of(folder / "page.html", [read_results(path)])
     else:
         with _refusing():
             boxes = BoxFile(path)

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from posekit.bundle import Bundle
 from posekit.skeletons import COCO_17
 from posekit.types import DetectorSpec
+from tests.pages.results import box, results_of, write_jsonl
 from tests.support.assets import shipped
 from tests.support.clips import make_clip, numbered
 from tests.support.graphs import as_model
@@ -122,6 +123,7 @@ def _texts(folder: Path) -> None:
         (folder / name).write_text(json.dumps(value))
     lines = [{"posekit": "1"}, own, *frames[1:]]
     (folder / "boxes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_jsonl(folder / "poses.jsonl", results_of([{1: box(5), 2: box(90)}, {1: box(6)}, {}]))
     toml = [f"{key} = {json.dumps(value)}" for key, value in skeleton.items()]
     (folder / "skeleton.toml").write_text("\n".join(toml))
     shutil.copy(shipped("tests/files/made_before_move/recipe.toml"), folder)

@@ -2,8 +2,9 @@
 
 A tool is a compiler or what scripts/toolchain installs, an asset a file of the shared folder. A
 test that needs one carries the marker `tools` or `assets`. Where it is missing the test skips and
-is counted; with POSEKIT_REQUIRE_TOOLS=1 it fails. POSEKIT_TOOLCHAIN and POSEKIT_ASSETS name the two
-folders; an empty value stands for a machine without: for tools, without compilers as well.
+is counted; with POSEKIT_REQUIRE_TOOLS=1 it fails, but for the tools that POSEKIT_OPTIONAL_TOOLS
+lists. POSEKIT_TOOLCHAIN and POSEKIT_ASSETS name the two folders; an empty value stands for a
+machine without: for tools, without compilers as well.
 
 As a pytest plugin this module fails a test that skips without its marker and, where both variables
 are empty, one that carries a marker and passes all the same.
@@ -24,6 +25,7 @@ import pytest
 Kind = Literal["tools", "assets"]
 MARKERS: tuple[Kind, ...] = ("tools", "assets")
 REQUIRE = "POSEKIT_REQUIRE_TOOLS"
+OPTIONAL = "POSEKIT_OPTIONAL_TOOLS"
 _ROOT = Path(__file__).resolve().parents[2]
 _DEFAULTS = {
     "POSEKIT_TOOLCHAIN": _ROOT / ".toolchain",
@@ -45,9 +47,10 @@ def tool(name: str, found: T | None, *, install: str = "run scripts/toolchain") 
     return _found("tools", found, f"{name} is missing: {install}")
 
 
-def program(name: str) -> str:
-    """The path of a program of the system, such as g++."""
-    return tool(name, shutil.which(name) if _folder("POSEKIT_TOOLCHAIN") else None)
+def program(*names: str, title: str = "", install: str = "run scripts/toolchain") -> str:
+    """The path of a program of the system, such as g++, by the first of its names that is there."""
+    found = map(shutil.which, names if _folder("POSEKIT_TOOLCHAIN") else ())
+    return tool(title or names[0], next(filter(None, found), None), install=install)
 
 
 def in_toolchain(pattern: str, name: str, *, install: str = "run scripts/toolchain") -> Path:
@@ -87,7 +90,10 @@ def _folder(variable: str) -> Path | None:
 def _found(kind: Kind, found: T | None, message: str) -> T:
     if found is not None:
         return found
-    if os.environ.get(REQUIRE) == "1":
+    optional = any(
+        message.startswith(f"{name} is missing") for name in os.environ.get(OPTIONAL, "").split(",")
+    )
+    if os.environ.get(REQUIRE) == "1" and not optional:
         pytest.fail(f"{message} ({REQUIRE} is set)")
     raise Missing(kind, message)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from typer import Option
 
-FORMATS = "jsonl, coco, csv, parquet, openpose, labelstudio, dlc"
+FORMATS = "jsonl, coco, csv, parquet, openpose, labelstudio, dlc, html"
 
 
 # fmt: off
