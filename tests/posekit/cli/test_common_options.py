@@ -23,14 +23,12 @@ COMMANDS = {
     for name, each in GROUP.commands.items()  # type: ignore[attr-defined]
     if not each.hidden
 }
-ADDED = ("view",)  # opens a page, which is its result
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_with_a_result_has_quiet_and_json(name: str) -> None:
     options = {option for each in COMMANDS[name].params for option in each.opts}
-    if name not in ADDED:
-        assert {"--quiet", "-q", "--json"} <= options
+    assert {"--quiet", "-q", "--json"} <= options
 
 
 @pytest.mark.parametrize("arguments", [["-h"], *([name, "-h"] for name in COMMANDS)], ids=" ".join)
