@@ -92,7 +92,7 @@ def load(
         return Estimator(runner, full_frame, options, boxes_from="full", files=[model])
     files = [model, boxes]
     if Path(boxes).suffix in (".json", ".jsonl"):
-        found = BoxFile(Path(boxes))
+        found = BoxFile(boxes, category=options.category, max_boxes=options.max_boxes)
         return Estimator(runner, found, options, boxes_from=str(boxes), files=files)
     # Half of the threads: the decoder needs the rest meanwhile, and two threads that wait for each
     # other cost more than one (benchmarks/runtime/end_to_end.py).

@@ -40,6 +40,8 @@ class EstimateOptions:
     min_score: a person whose better half of keypoints scores less on average is dropped (not
         with boxes passed to a call).
     max_persons: keep the best of each frame, None for all.
+    max_boxes: a frame with more boxes is refused: the work grows with their square.
+    category: of the persons in a COCO file of boxes, by name or id; None: person, or the only one.
     views: test-time augmentation instead of the flip test: 1, 2, 4, 8 or 16 rotations and flips, at
         so many times the cost, or "aligned" (2: the second turned upright by the first) or
         "aligned-flip" (4). Gains on unusual poses, little on upright ones.
@@ -50,13 +52,15 @@ class EstimateOptions:
     frames_per_batch: int = 2
     min_score: float = 0.25
     max_persons: int | None = None
+    max_boxes: int = MAX_BOXES
+    category: str | None = None
     views: int | str | None = None
     track: bool = True
     smooth: bool = True
 
     def __post_init__(self) -> None:
         number(self.min_score, name="min_score")
-        for name in ("detect_every", "frames_per_batch"):
+        for name in ("detect_every", "frames_per_batch", "max_boxes"):
             number(getattr(self, name), name=name, low=1, whole=True)
         if self.max_persons is not None:
             number(self.max_persons, name="max_persons", low=1, whole=True)
@@ -124,7 +128,7 @@ class Estimator:
         image: uint8 (H, W, 3), a path, or a PIL image.  color: the order of an array's channels,
         "bgr" for OpenCV's.  With `boxes` (N, 4) xyxy, for a list of images one array each, there
         are N persons in their order; else those that are found.
-        Raises InputError, also above `posekit.detect.MAX_BOXES` boxes a frame, and SourceError.
+        Raises InputError, also above `options.max_boxes` boxes a frame, and SourceError.
         """
         if isinstance(image, list | tuple):
             return self._several(image, boxes, color)
@@ -209,7 +213,8 @@ class Estimator:
     ) -> Iterator[tuple[Frame, Poses]]:
         smooth = OneEuro()
         exact = getattr(self.find, "is_exact", False)
-        batches = self._exact(frames, size) if exact else self._predicted(frames, size, tracker)
+        given = self._exact if exact else self._predicted
+        batches = given(frames, size, tracker)
         for batch, found, detected in batches:
             for frame, poses in zip(batch, self._infer(batch, found), strict=True):
                 with self.timed("track"):
@@ -219,10 +224,11 @@ class Estimator:
                 yield frame, self._keep(tracked)
 
     def _exact(
-        self, frames: Iterable[Frame], size: int
+        self, frames: Iterable[Frame], size: int, tracker: Tracker
     ) -> Iterator[tuple[list[Frame], list[Boxes], bool]]:
         """Batches with each frame's own boxes."""
         for batch in _batches(frames, size):
+            tracker.enter(batch[0].size)
             with self.timed("detect"):
                 found = [self.find(frame) for frame in batch]
             yield batch, found, True
@@ -235,11 +241,8 @@ class Estimator:
         `tracker.boxes` changes nothing, so all of a batch is predicted from the state before it.
         Its first frame's detections serve all of it: a new person has no track to be found by.
         """
-        frame_size: tuple[int, int] | None = None
         for batch, detected in self._detected(frames, size):
-            if frame_size not in (None, batch[0].size):
-                tracker.forget()  # its boxes are in the pixels of another frame size
-            frame_size = batch[0].size
+            tracker.enter(batch[0].size)
             found = [tracker.boxes(frame.time_s, detected, batch[0].time_s) for frame in batch]
             yield batch, found, detected is not None
 
@@ -275,10 +278,11 @@ class Estimator:
     def _infer(self, frames: list[Frame], found: list[Boxes]) -> list[Poses]:
         """The persons of several frames in one batch."""
         for frame, boxes in zip(frames, found, strict=True):
-            if len(boxes) > MAX_BOXES:
+            if len(boxes) > self.options.max_boxes:
                 raise InputError(
-                    f"frame {frame.index}: {len(boxes):,} boxes; at most {MAX_BOXES:,} in one "
-                    "frame: keep the best of them"
+                    f"frame {frame.index}: {len(boxes):,} boxes, more than "
+                    f"{self.options.max_boxes:,} in one frame; keep the best of them, or raise the "
+                    "limit with --max-boxes"
                 )
         spec = self.runtime.spec
         with self.timed("crop"):

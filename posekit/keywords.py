@@ -43,6 +43,8 @@ class AdaptKeywords(TypedDict, total=False):
     check_images: str | Path | None
     teacher: str | Path | Bundle | None
     boxes: str
+    category: str | None
+    max_boxes: int
     limit: int
     budget_s: float | None
     seed: int

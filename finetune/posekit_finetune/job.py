@@ -104,7 +104,12 @@ def _resolve(
         work,
         recipe.load(options.recipe, options.settings),
         options.recipe,
-        FindOptions(boxes=options.boxes, limit=options.limit),
+        FindOptions(
+            boxes=options.boxes,
+            limit=options.limit,
+            category=options.category,
+            max_boxes=options.max_boxes,
+        ),
         seed=options.seed,
         budget_s=options.budget_s,
         teacher=_opened(options.teacher),
@@ -125,7 +130,7 @@ def _labeled(options: AdaptOptions, work: Path, model: Bundle) -> LabeledPersons
     """The labeled persons to train on, if any."""
     if options.labeled is None:
         return None
-    from posekit_finetune.data.annotations import read_labeled
+    from posekit_finetune.data.annotations import LabelOptions, read_labeled
 
     folder = _folder(options.labeled, options.labeled_images, "--labeled-images")
     for check in (options.check, options.source):
@@ -134,9 +139,8 @@ def _labeled(options: AdaptOptions, work: Path, model: Bundle) -> LabeledPersons
                 f"{options.labeled}: would check the model on its own training labels; pass other "
                 "persons to --check and --source"
             )
-    return read_labeled(
-        options.labeled, folder, model.pose_spec, first=options.labeled_first, work=work
-    )
+    wanted = LabelOptions(options.labeled_first, options.category)
+    return read_labeled(options.labeled, folder, model.pose_spec, options=wanted, work=work)
 
 
 def _folder(labels: str | Path, images: str | Path | None, option: str) -> str | Path:
@@ -154,13 +158,14 @@ def _checks(options: AdaptOptions, work: Path, model: Bundle) -> tuple[Checker, 
     if options.check is None and options.source is None:
         return ()
     from posekit_finetune.assess.label_check import SHARE, LabelCheck
-    from posekit_finetune.data.annotations import read_labeled
+    from posekit_finetune.data.annotations import LabelOptions, read_labeled
 
     checks: list[Checker] = []
     for labels, images, option in wanted:
         if labels is not None:
             folder = _folder(labels, images, option)
-            labeled = read_labeled(labels, folder, model.pose_spec, work=work)
+            chosen = LabelOptions(category=options.category)
+            labeled = read_labeled(labels, folder, model.pose_spec, options=chosen, work=work)
             decides = option == "--check-images"
             name = f"PCK@{SHARE}" + ("" if decides else " on the source domain")
             checks.append(LabelCheck(name, labeled, decides))

@@ -17,7 +17,8 @@ class AdaptOptions:
     the old domain, and their images.  labeled: COCO JSON or MPII's list of persons to train on as
     well, and its images; labeled_first: only the first ones, in the file's order.
     teacher, second: other models, opened; see `RunOptions`.  boxes: a detector, "full" or a
-    file.  limit: maximum number of persons.  budget_s: instead of the recipe's steps.
+    file.  category: of the persons in COCO files, by name or id; max_boxes: of one image in a file
+    of boxes.  limit: maximum number of persons.  budget_s: instead of the recipe's steps.
     work: folder for intermediate files, None for one beside the output that is removed at the end.
     force: write a refused model too, marked as refused.  tensorboard: folder for event files.
     pictures: whether the report contains images of persons.
@@ -35,6 +36,8 @@ class AdaptOptions:
     teacher: str | Path | Bundle | None = None
     second: str | Path | Bundle | None = None
     boxes: str = "nanodet-person"
+    category: str | None = None
+    max_boxes: int = 1000
     limit: int = 2000
     budget_s: float | None = None
     seed: int = 0

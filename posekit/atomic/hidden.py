@@ -21,6 +21,7 @@ NEW = "new"
 """Folder of a set: its outputs in the making. Those that they replace are in OLD."""
 
 _MOVES = "moves.json"
+_MOST_BYTES = 1 << 20
 _LONGEST_NAME = 200  # bytes; the hidden name is a little longer, and file systems stop at 255
 _under_way: set[Path] = set()
 
@@ -131,16 +132,38 @@ def note_moves(folder: Path) -> None:
 
 
 def _roll_back(folder: Path) -> None:
-    """Undo the renames of a set that was killed between its first and its last one."""
-    if not (folder / _MOVES).exists() or not any((folder / NEW).iterdir()):
+    """Undo the renames of a set that was killed between its first and its last one.
+
+    Others may write in the same folder: no link is followed, and only files beside it are touched.
+    """
+    places = (folder, folder / NEW, folder / OLD, folder / _MOVES)
+    if any(place.is_symlink() or not place.exists() for place in places):
         return
-    for name, number in json.loads((folder / _MOVES).read_text(encoding="utf-8")).items():
+    if not any((folder / NEW).iterdir()):
+        return
+    for name, number in _noted_moves(folder / _MOVES).items():
         path = folder.parent / name
         if os.path.lexists(path) and path.lstat().st_ino == number:
             remove(path)
     for old in (folder / OLD).iterdir():
         if not os.path.lexists(folder.parent / old.name):
             old.replace(folder.parent / old.name)
+
+
+def _noted_moves(file: Path) -> dict[str, int]:
+    """What `note_moves` wrote: inode by plain file name; nothing where it holds anything else."""
+    try:
+        noted = json.loads(file.read_bytes()[:_MOST_BYTES])
+    except (ValueError, RecursionError):
+        return {}
+    entries = noted if isinstance(noted, dict) else {}
+    is_plain = all(_is_plain(name) and isinstance(entries[name], int) for name in entries)
+    return entries if is_plain else {}
+
+
+def _is_plain(name: str) -> bool:
+    """Whether it names a file of a folder, and nothing outside of it."""
+    return name not in ("", "..") and Path(name).name == name and "\0" not in name
 
 
 def remove(path: Path) -> None:

@@ -30,6 +30,8 @@ _LARGEST, _MOST = 1 << 27, 1 << 32
 FLOATS = (torch.float64, torch.float32, torch.float16)
 """Kept as they are; other floating types become float32, which holds bfloat16 exactly."""
 _LONGEST_HEADER, _LARGEST_JSON = 100_000_000, 1 << 24
+_ZIP_START = b"PK\3\4"
+_ZIP_END64 = 56 + 20 + 22  # bytes of the end records of a zip: the long one, its locator, the short
 _OTHERS = {
     ".posekit": "is a bundle already: give it to infer, export or adapt as it is",
     ".onnx": "is an exported graph: give the checkpoint it was made from",
@@ -205,9 +207,8 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 def _torch_load(path: Path) -> Any:
     """The objects of a PyTorch file; only tensors and plain data. Raises CheckpointError."""
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                check_entries(archive, str(path), error=CheckpointError)
+        if _start(path).startswith(_ZIP_START):  # what torch goes by
+            _check_zip(path)
         # Opened here: of a path, torch believes the name.
         with (
             path.open("rb") as file,
@@ -218,6 +219,35 @@ def _torch_load(path: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise CheckpointError(f"{path}: {_reason(str(error))}") from error
+
+
+def _check_zip(path: Path) -> None:
+    """Whether torch finds the entries that Python's zipfile finds, one behind another.
+
+    They search for the end over different lengths, and torch takes the directory from where the
+    end states it, Python from where it should be.  Raises CheckpointError, OSError, BadZipFile.
+    """
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        check_entries(archive, str(path), error=CheckpointError)
+        size = file.seek(0, 2)
+        file.seek(max(0, size - _ZIP_END64))
+        stated = _stated_directory(file.read(), size)
+        if stated != archive.start_dir:
+            raise CheckpointError(f"{path}: damaged: its zip directory is not where its end says")
+
+
+def _stated_directory(end: bytes, size: int) -> int | None:
+    """Where a zip of `size` bytes states its directory; None unless it ends with its end record.
+
+    end: its last bytes.  Source: APPNOTE.TXT 4.3.14-4.3.16, without a comment.
+    """
+    record, locator, record64 = end[-22:], end[-42:-22], end[:-42]
+    if not record.startswith(b"PK\5\6") or record[-2:] != b"\0\0":
+        return None
+    if not locator.startswith(b"PK\6\7"):
+        return int.from_bytes(record[16:20], "little")
+    is_before = int.from_bytes(locator[8:16], "little") == size - _ZIP_END64
+    return int.from_bytes(record64[48:56], "little") if is_before else None
 
 
 def _reason(message: str) -> str:

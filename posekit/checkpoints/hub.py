@@ -152,6 +152,9 @@ class _Repository:
             yield
         except _network_errors() as error:
             reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+            is_own = type(error).__module__.startswith("huggingface_hub")
+            if isinstance(error, _UNEXPECTED) and not is_own:  # it failed to make sense of it
+                reason = f"what the server sends is not what a hub sends ({reason})"
             raise CheckpointError(f"{self.address}: cannot be fetched: {reason}") from error
 
 

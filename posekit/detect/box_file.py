@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
@@ -14,9 +14,10 @@ from posekit.errors import InputError, SourceError
 from posekit.inputs.coco import Annotation, ImageId, floats, parse_coco
 from posekit.inputs.parsing import JSON_BYTES, number, parse_json, reason, shown
 from posekit.types import Boxes, Frame
+from posekit.video import Source
 
 MAX_BOXES = 1000
-"""Boxes of one frame that are taken: tracking and suppression compare each with each."""
+"""Boxes of one frame that are taken by default: tracking and suppression compare all pairs."""
 
 _Row = list[float]  # x0, y0, x1, y1, score
 _Key = tuple[str, ImageId]  # file name or "", and frame or image id
@@ -45,15 +46,19 @@ class BoxFile:
     score?], ...]}`, or posekit's own results. Images are matched by path where the file has names,
     and, but for results, by as much of the path as both have; else by the number that is the name,
     else (and for video) frame = image id. Coordinates are posekit's pixels.
-    Raises SourceError, InputError with the line or annotation.
+    category: of the persons in a COCO file, by name or id; None: the one called person, else the
+    only one.  max_boxes: of one frame.  Raises SourceError, InputError with the line or annotation.
     """
 
     is_exact = True
     """Each frame's persons are those of its boxes: no one is tracked into a frame without."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(
+        self, path: str | Path, *, category: str | None = None, max_boxes: int = MAX_BOXES
+    ) -> None:
         self.path = Path(path)
-        content = _read(self.path)
+        content = _read(self.path, category)
+        _check_counts(content.rows, max_boxes, self.path)
         self._lists_images, self._lists_all = content.lists_images, content.lists_all
         self._notes = list(content.notes)
         self._thin = self._missing = 0
@@ -69,6 +74,30 @@ class BoxFile:
         for name in self._by_name:
             self._by_base.setdefault(PurePosixPath(name).name, []).append(name)
         self._taken_by: dict[str, str] = {}
+
+    def check_sources(self, sources: Sequence[Source]) -> None:
+        """Whether each frame and image of all `sources` has boxes of its own.
+
+        Raises InputError: a video and anything else, several sources where the file names no image,
+        or an image name that two of them have.
+        """
+        has_video = any(source.kind != "images" for source in sources)
+        if len(sources) > 1 and (has_video or not self._by_name):
+            kind = "video" if has_video else "folder"
+            raise InputError(
+                f"{self.path}: holds the boxes of one {kind}, and {len(sources)} sources are "
+                f"given, such as {sources[1].name}: run them one by one"
+            )
+        owners: dict[str, str] = {}
+        for source in sources:
+            for path in source.paths:
+                name = _plain(source.identity(path))
+                if (other := owners.setdefault(name, source.name)) != source.name:
+                    raise InputError(
+                        f"{self.path}: {shown(name)} is in both {other} and {source.name}; read "
+                        "the images by one pattern such as 'FOLDER/**/*.jpg', which names them "
+                        "with their folders"
+                    )
 
     def __call__(self, frame: Frame) -> Boxes:
         """The boxes of a frame, by its name and index; see `boxes`."""
@@ -190,7 +219,7 @@ class BoxFile:
         return boxes if wide.all() else boxes.select(wide)
 
 
-def _read(path: Path) -> _Content:
+def _read(path: Path, category: str | None) -> _Content:
     """The file's rows: JSON Lines where its first line is an object that is not a COCO data set."""
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -205,7 +234,17 @@ def _read(path: Path) -> _Content:
         raise SourceError(f"{path}: boxes cannot be read: {reason(error)}") from error
     if value is None or rest.strip():
         value = parse_json(first[1] + rest, name=str(path))
-    return _coco(value, path)
+    return _coco(value, path, category)
+
+
+def _check_counts(rows: Mapping[_Key, list[_Row]], most: int, path: Path) -> None:
+    for key, boxes in rows.items():
+        if len(boxes) > most:
+            where = f"image {shown(key[0])}" if key[0] else f"frame {shown(key[1])}"
+            raise InputError(
+                f"{path}: {where}: {len(boxes):,} boxes, more than {most:,} in one frame; keep the "
+                "best of them, or raise the limit with --max-boxes"
+            )
 
 
 def _lines(file: TextIO, start: int = 1) -> Iterator[tuple[int, str]]:
@@ -236,7 +275,7 @@ def _json_lines(lines: Iterator[tuple[int, str]], path: Path) -> _Content:
         file = entry.get("file") or ""
         if not isinstance(file, str):
             raise InputError(f"{where}: file: wanted a text, got {shown(file)}")
-        _add(rows, (_plain(file), int(frame)), list(_line_rows(entry, where)), where=where)
+        rows.setdefault((_plain(file), int(frame)), []).extend(_line_rows(entry, where))
     return _Content(rows)
 
 
@@ -259,9 +298,9 @@ def _line_rows(entry: Mapping[str, Any], where: str) -> Iterator[_Row]:
         raise InputError(f"{where}: wanted boxes or persons, got {shown(sorted(entry))}")
 
 
-def _coco(data: Any, path: Path) -> _Content:
+def _coco(data: Any, path: Path, category: str | None) -> _Content:
     """A data set or results: rows by file name and image id."""
-    found = parse_coco(data, name=str(path))
+    found = parse_coco(data, name=str(path), category=category)
     rows: dict[_Key, list[_Row]] = {}
     names: dict[str, ImageId] = {}
     for key, file in found.images.items():
@@ -271,7 +310,7 @@ def _coco(data: Any, path: Path) -> _Content:
     persons = [each for each in found.annotations if not each.is_crowd]
     for each in persons:
         name = _plain(found.images.get(each.image_id, each.file_name))
-        _add(rows, (name, each.image_id), [_coco_row(each)], where=each.where)
+        rows.setdefault((name, each.image_id), []).append(_coco_row(each))
     crowds = len(found.annotations) - len(persons)
     notes = [f"{path}: {crowds} boxes of crowds are left out"] if crowds else []
     is_data_set = isinstance(data, dict)
@@ -287,15 +326,6 @@ def _coco_row(annotation: Annotation) -> _Row:
 
 def _score(value: object, name: str) -> float:
     return number(value, name=name, low=0, high=1)
-
-
-def _add(rows: dict[_Key, list[_Row]], key: _Key, more: list[_Row], *, where: str) -> None:
-    known = rows.setdefault(key, [])
-    known += more
-    if len(known) > MAX_BOXES:
-        raise InputError(
-            f"{where}: more than {MAX_BOXES:,} boxes in one frame; wanted the best of them"
-        )
 
 
 def _plain(name: str) -> str:

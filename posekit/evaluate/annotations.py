@@ -97,25 +97,31 @@ class LabelFile:
     notes: tuple[str, ...] = ()
 
 
-def read_annotations(path: str | Path, images: str | Path) -> Annotations:
+def read_annotations(
+    path: str | Path, images: str | Path, *, category: str | None = None
+) -> Annotations:
     """Labels of a file, see `read_label_file`, as arrays; coordinates become 0-based pixels.
 
     images: the folder that the file's names lie in; leading folders of a name may be missing
-    there. Raises SourceError (unreadable, a missing image), InputError (not such a file).
+    there.  category: of the persons, by name or id.  Raises SourceError (unreadable, a missing
+    image), InputError (not such a file).
     """
     path, folder = Path(path), Path(images)
     if not path.is_file():
         raise SourceError(f"{path}: cannot be read: no such file")
-    found = read_label_file(path)
+    found = read_label_file(path, category=category)
     if not found.persons:
         raise InputError(f"{path}: holds no annotated person")
     return _arrays(found, path, folder)
 
 
-def read_label_file(path: Path, *, error: type[PosekitError] = InputError) -> LabelFile:
+def read_label_file(
+    path: Path, *, category: str | None = None, error: type[PosekitError] = InputError
+) -> LabelFile:
     """The labeled persons of COCO's form (AIC, CrowdPose, ExLPose, Human-Art, JHMDB, OCHuman,
     PoseTrack, ...) or of MPII's list. The only reader of labels: `eval`, `calibrate` and `adapt`
-    take the same persons. Raises `error`, naming the entry that is wrong.
+    take the same persons.  category: of COCO's form, by name or id; None: person, or the only one.
+    Raises `error`, naming the entry that is wrong.
     """
     data, name = read_json(path, error=error), str(path)
     if isinstance(data, list) and data and isinstance(data[0], dict) and "joints_vis" in data[0]:
@@ -125,7 +131,8 @@ def read_label_file(path: Path, *, error: type[PosekitError] = InputError) -> La
             f"{name}: not COCO keypoint annotations (images, annotations) nor MPII's list (joints, "
             "joints_vis)"
         )
-    return _coco(parse_coco(data, name=name, error=error, keypoints=True), name, error)
+    coco = parse_coco(data, name=name, error=error, keypoints=True, category=category)
+    return _coco(coco, name, error)
 
 
 def find_image(folder: Path, name: str) -> Path:

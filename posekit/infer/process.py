@@ -16,7 +16,8 @@ from typing import Any
 
 from posekit import video
 from posekit.atomic import AtomicFile, check_apart, check_free
-from posekit.errors import InputError, SourceError
+from posekit.detect import BoxFile
+from posekit.errors import SourceError
 from posekit.estimate import Estimator
 from posekit.infer.job import Hooks, InferOptions, Job, Place, open_reader
 from posekit.infer.summary import write_summary
@@ -46,7 +47,8 @@ def run(
     hooks = hooks or Hooks()
     started = time.perf_counter()
     found = video.expand(sources)
-    _check_boxes(estimator, found)
+    if isinstance(estimator.find, BoxFile):
+        estimator.find.check_sources(found)
     with ExitStack() as stack:
         reader = stack.enter_context(_opened_first(estimator, found, options.read))
         folder = stack.enter_context(output_folder(options.output, found))
@@ -112,16 +114,6 @@ def _run_several(jobs: list[Job], options: InferOptions, place: Place) -> dict[s
         file.commit()
         on_failure.pop_all()
     return report
-
-
-def _check_boxes(estimator: Estimator, sources: Sequence[video.Source]) -> None:
-    """A file of boxes numbers the frames of one video. Raises InputError for several."""
-    videos = [source.name for source in sources if source.kind != "images"]
-    if len(videos) > 1 and getattr(estimator.find, "is_exact", False):
-        raise InputError(
-            f"{estimator.boxes_from}: holds the boxes of one video, and {len(videos)} are given, "
-            f"such as {videos[1]}: run them one by one"
-        )
 
 
 def _serve(jobs: list[Job], stack: ExitStack) -> None:

@@ -71,13 +71,19 @@ class CocoFile:
 
 
 def parse_coco(
-    data: Any, *, name: str, error: type[PosekitError] = InputError, keypoints: bool = False
+    data: Any,
+    *,
+    name: str,
+    error: type[PosekitError] = InputError,
+    keypoints: bool = False,
+    category: str | None = None,
 ) -> CocoFile:
     """The persons of a data set (an object) or of results (a list), as `json` gives them.
 
-    keypoints: only annotations with keypoints count.  name: begins every message.
-    Raises `error`: a field of the wrong kind, an id that is not unique or not listed, or several
-    categories of which none is called person.
+    keypoints: only annotations with keypoints count.  name: begins every message.  category: name
+    or id of the persons' category, see `choose_category`.
+    Raises `error`: a field of the wrong kind, an id that is not unique or not listed, or no
+    category that is persons.
     """
     images: dict[ImageId, str] = {}
     categories: list[Category] = []
@@ -92,31 +98,50 @@ def parse_coco(
         if row.get("keypoints") or not keypoints
     }
     ids = [_category_of(row, where, error) for where, row in rows.items()]
-    category = _used(categories, ids, name=name, error=error, with_keypoints=keypoints)
+    candidates = _candidates(categories, ids, name=name, error=error, with_keypoints=keypoints)
+    chosen = Category(None)
+    if candidates:
+        chosen = choose_category(candidates, category, name=name, error=error)
     kept = [
         _annotation(row, where, error)
         for (where, row), found in zip(rows.items(), ids, strict=True)
-        if found in (None, category.id)
+        if found in (None, chosen.id)
     ]
     _check_listed(kept, images, error)
-    return CocoFile(images, kept, category, _notes(category, len(rows) - len(kept), name))
+    left_out = len(rows) - len(kept)
+    was_meant = category is not None
+    return CocoFile(images, kept, chosen, _notes(chosen, left_out, name, was_meant=was_meant))
 
 
 def choose_category(
-    categories: Sequence[Category], *, name: str, error: type[PosekitError] = InputError
+    categories: Sequence[Category],
+    wanted: str | None = None,
+    *,
+    name: str,
+    error: type[PosekitError] = InputError,
 ) -> Category:
-    """The one called person, whatever its case, else the only one.
+    """The one called `wanted`, or of that id; None: called person, else the only one.
 
-    Raises `error`, which lists them, where that leaves none or several.
+    Case does not matter.  Raises `error`, which lists them, where that leaves none or several.
     """
-    persons = [each for each in categories if each.name.strip().casefold() == "person"]
-    chosen = persons or categories
+    title = ("person" if wanted is None else wanted).strip().casefold()
+    chosen = [each for each in categories if each.name.strip().casefold() == title]
+    if wanted is None:
+        chosen = chosen or list(categories)
+    elif not chosen:
+        chosen = [each for each in categories if str(each.id).casefold() == title]
     if len(chosen) == 1:
         return chosen[0]
-    listed = ", ".join(map(str, chosen[:_LISTED])) + (", ..." if len(chosen) > _LISTED else "")
+    several = chosen or categories
+    listed = ", ".join(map(str, several[:_LISTED])) + (", ..." if len(several) > _LISTED else "")
+    if wanted is not None and not chosen:
+        raise error(
+            f"{name}: none of its {len(several)} categories ({listed}) is called {shown(wanted)}; "
+            "--category wants the name or id of one of them"
+        )
     raise error(
-        f"{name}: cannot tell which of {len(chosen)} categories ({listed}) is persons; wanted one "
-        "called person, or only one: rename it, or leave the others out"
+        f"{name}: cannot tell which of {len(several)} categories ({listed}) is persons; wanted one "
+        "called person, or only one: name it by --category"
     )
 
 
@@ -131,21 +156,20 @@ def floats(
     return numbers(values, name=name, count=count, low=-LARGEST, high=LARGEST, error=error)
 
 
-def _used(
+def _candidates(
     listed: Sequence[Category],
     ids: Sequence[ImageId | None],
     *,
     name: str,
     error: type[PosekitError],
     with_keypoints: bool,
-) -> Category:
-    """The category whose annotations are persons."""
+) -> Sequence[Category]:
+    """The categories of which one is persons; none where no annotation has any."""
     used = [each for each in dict.fromkeys(ids) if each is not None]
     if not listed:
         # 0 beside others: numbered from 0, so that 1 is not COCO's person
         is_coco = _PERSON in used and 0 not in used
-        found = [Category(each, "person" if is_coco and each == 1 else "") for each in used]
-        return choose_category(found, name=name, error=error) if found else Category(None)
+        return [Category(each, "person" if is_coco and each == 1 else "") for each in used]
     known = {each.id for each in listed}
     if strange := [each for each in used if each not in known]:
         raise error(
@@ -156,12 +180,16 @@ def _used(
         listed = [each for each in listed if each.keypoints or each.id in used]
         if not listed:
             raise error(f"{name}: no category names keypoints and no annotation has keypoints")
-    return choose_category(listed, name=name, error=error)
+    return listed
 
 
-def _notes(category: Category, left_out: int, name: str) -> tuple[str, ...]:
+def _notes(category: Category, left_out: int, name: str, *, was_meant: bool) -> tuple[str, ...]:
     notes = []
-    if category.id not in (None, _PERSON) and category.name.strip().casefold() != "person":
+    if (
+        not was_meant
+        and category.id not in (None, _PERSON)
+        and category.name.strip().casefold() != "person"
+    ):
         notes.append(f"{name}: its only category ({category}) is taken for persons")
     if left_out:
         notes.append(f"{name}: {left_out} annotations of other categories are left out")

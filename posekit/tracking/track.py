@@ -111,10 +111,16 @@ class Tracker:
         self._tracks = np.zeros(0, _layout(len(skeleton)))
         self._time_s = self._detected_s = -math.inf
         self._next_id = 1
+        self._frame_size: tuple[int, int] | None = None
 
-    def forget(self) -> None:
-        """End all tracks; ids go on."""
-        self._tracks = self._tracks[:0]
+    def enter(self, frame_size: tuple[int, int]) -> None:
+        """Frames of `frame_size` (W, H) come next: where it is new, all tracks end; ids go on.
+
+        What is remembered is in the pixels of the frames before.
+        """
+        if frame_size != self._frame_size:
+            self._tracks = self._tracks[:0]
+        self._frame_size = frame_size
 
     def boxes(
         self, time_s: float, detected: Boxes | None = None, detected_s: float | None = None

@@ -15,9 +15,10 @@ from posekit.video.decoding.convert import Decoded
 from posekit.video.decoding.decode import Decoding, use_threads
 from posekit.video.decoding.packets import frame_rate, tick_of, timeline_of
 from posekit.video.decoding.streams import pixel_aspect, stream_notes
+from posekit.video.decoding.survey import Survey
 from posekit.video.options import Info, ReadOptions
 from posekit.video.sources import Source
-from posekit.video.timeline import LiveClock
+from posekit.video.timeline import LiveClock, Place
 
 _UNTIMED = {"mpjpeg", "mjpeg", "h264", "hevc"}  # these carry no times; FFmpeg would invent some
 _FIRST_PAUSE_S = 0.5
@@ -37,12 +38,14 @@ class Live:
     info: Info
     sleep: Callable[[float], bool]
     clock: LiveClock = field(default_factory=LiveClock)
+    survey: Survey = field(default_factory=Survey)
     index: int = 0
     tries: int = 0
 
     def frames(self, container: InputContainer) -> Iterator[Decoded]:
         """All frames, beginning with those of the open `container`. Raises SourceError."""
         self.info.kind, self.info.frame_count = "live", None
+        self.info.found = self._found
         connection: InputContainer | None = container
         while True:
             reason = f"{self.source.name}: the stream ended"
@@ -62,6 +65,9 @@ class Live:
             if self._give_up(reason):
                 return
 
+    def _found(self) -> list[str]:
+        return [f"{self.source.name}: {note}" for note in self.survey.notes()]
+
     def _give_up(self, reason: str) -> bool:
         """Pause before the next try; True when the reader was closed."""
         self.tries += 1
@@ -75,6 +81,7 @@ class Live:
         for frame, time_s in self._connection(container):
             if self.options.end_s is not None and time_s >= self.options.end_s:
                 return
+            self.survey.take(frame, Place(self.index, time_s))
             if time_s >= self.options.start_s and self.index % self.options.every == 0:
                 yield Decoded(frame, self.index, time_s)
             self.index += 1
@@ -84,6 +91,8 @@ class Live:
         use_threads(stream, self.options.threads, ahead=False)
         self.info.fps, self.info.pixel_aspect = frame_rate(stream), pixel_aspect(stream)
         self.info.stored_size = (stream.width, stream.height)
+        if not self.survey.frames:
+            self.survey.announced = self.info.stored_size
         for note in stream_notes(container, stream):
             if (sentence := f"{self.source.name}: {note}") not in self.info.notes:
                 self.info.notes.append(sentence)

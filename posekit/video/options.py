@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
@@ -66,6 +67,7 @@ class Info:
 
     pixel_aspect: width by height of a stored pixel.  stored_size: (W, H) of the first frame before
     it is made square and upright.  start_time_s: of the first frame on the stream's own clock.
+    found: notes on the frames so far, of a source that may never end.
     """
 
     kind: Kind = "video"
@@ -79,6 +81,7 @@ class Info:
     stored_size: tuple[int, int] | None = None
     start_time_s: float = 0.0
     notes: list[str] = field(default_factory=list)
+    found: Callable[[], list[str]] = list
     decode_s: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
 
 
@@ -88,7 +91,7 @@ def check_pixels(name: str, size: tuple[int, int], max_pixels: int) -> None:
     if width * height > max_pixels:
         raise SourceError(
             f"{name}: {width} x {height} px are more than {max_pixels:,} pixels; if it is meant, "
-            "raise the limit with --max-pixels"
+            "raise the limit with `posekit infer --max-pixels`"
         )
 
 

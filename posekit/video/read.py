@@ -19,6 +19,7 @@ from posekit.video.channel import Channel
 from posekit.video.decoding.container import no_response, open_input, time_limit_s
 from posekit.video.decoding.convert import Converter, Decoded
 from posekit.video.decoding.decode import video_frames
+from posekit.video.decoding.interrupt import InterruptibleThread
 from posekit.video.decoding.pool import Pool
 from posekit.video.decoding.surface import SurfaceDecoders
 from posekit.video.images import image_frames
@@ -28,7 +29,7 @@ from posekit.video.sources import Source, resolve
 
 _WAKE_S = 0.1
 _GRACE_S = 0.5  # FFmpeg's own time-out comes first and knows more
-_LEAVE_S = 2.0  # a thread that waits for a dead network ends by itself, after its time-out
+_LEAVE_S = 2.0  # an interrupted thread ends in a tenth; one that looks up a name may not
 _Item = Frame | Decoded
 
 
@@ -47,15 +48,13 @@ class Reader:
         self.name, self.stem = source.name, source.stem
         self.names = [str(path) for path in source.paths]
         self._info = Info()
+        self._notes: list[str] | None = None
         self._channel: Channel[_Item] = Channel(options.prefetch, _bytes)
         # those queued, one being made, and some in the taker's hands
         self._convert = Converter(Pool(options.prefetch + 4), self._info)
         work = partial(_pump, channel=self._channel, convert=self._convert, decoders=decoders)
-        thread = threading.Thread(
-            target=work,
-            args=(source, options, self._info),
-            name=f"read {self.stem}",
-            daemon=True,
+        thread = InterruptibleThread(
+            partial(work, source, options, self._info), f"read {self.stem}"
         )
         self._stop = weakref.finalize(self, _leave, self._channel, thread)
         with ExitStack() as on_failure:
@@ -133,8 +132,9 @@ class Reader:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences on what was wrong with a source that was read in part; whole after the end."""
-        return list(self._info.notes)
+        """Sentences on what was repaired, left out or odd so far; whole after the end."""
+        found = [*self._info.notes, *self._info.found()]
+        return found if self._notes is None else list(self._notes)
 
     def __iter__(self) -> Iterator[Frame]:
         return self
@@ -146,6 +146,7 @@ class Reader:
 
     def close(self) -> None:
         """Stop decoding; nothing more comes. Safe to call twice."""
+        self._notes = self.notes  # what the thread meets while it is stopped is no news
         self._stop()
 
     def __enter__(self) -> Self:
@@ -231,7 +232,8 @@ def _bytes(item: _Item) -> int:
     return 3 * width * height
 
 
-def _leave(channel: Channel[_Item], thread: threading.Thread) -> None:
+def _leave(channel: Channel[_Item], thread: InterruptibleThread) -> None:
     channel.close()
+    thread.interrupt()
     if thread is not threading.current_thread():
         thread.join(_LEAVE_S)

@@ -295,9 +295,9 @@ class Timeline:
         return notes
 
 
-def listed(texts: list[str]) -> str:
-    """The first few of `texts`, for a sentence."""
-    more = len(texts) - _LISTED
+def listed(texts: list[str], count: int | None = None) -> str:
+    """The first few of `texts`, for a sentence; of `count`, where not all of them are given."""
+    more = (len(texts) if count is None else count) - _LISTED
     return ", ".join(texts[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 

@@ -151,6 +151,46 @@ def test_a_set_that_was_killed_while_it_replaced_another_is_put_back(tmp_path, m
     assert names(tmp_path)[-2:] == ["a", "b"]
 
 
+OUTSIDE = ["../victim", "{absolute}", "..", ".", "", "x\\u0000", "link/victim"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *('{{"' + name + '": {inode}}}' for name in OUTSIDE),
+        *("[3]", "{{", '{{"a": "x"}}', "[" * 9999),
+    ],
+)
+def test_the_notes_of_a_killed_run_name_nothing_outside_its_folder(tmp_path, text):
+    """Whoever may write in a shared folder may have made them up."""
+    victim, place = tmp_path / "victim", tmp_path / "place"
+    victim.write_text("precious")
+    made = place / ".a.01234567.set"
+    for part in ("new", "old"):
+        (made / part).mkdir(parents=True)
+    (made / "new" / "a").touch()
+    (place / "link").symlink_to(tmp_path)
+    notes = text.format(absolute=victim, inode=victim.stat().st_ino)
+    (made / "moves.json").write_text(notes)
+    (place / ".a.lock").touch()
+    write_atomic(place / "a", "mine")
+    assert victim.read_text() == "precious"
+    assert names(place) == ["a", "link"]
+
+
+def test_the_folder_of_a_killed_run_is_no_link_to_another(tmp_path):
+    other, place = tmp_path / "other", tmp_path / "place"
+    for folder in (other / "new", other / "old", place):
+        folder.mkdir(parents=True)
+    for path in (other / "new" / "x", other / "old" / "b", place / ".a.lock"):
+        path.touch()
+    (other / "moves.json").write_text("{}")
+    (place / ".a.01234567.set").symlink_to(other)
+    write_atomic(place / "a", "mine")
+    assert names(place) == ["a"]
+    assert names(other / "old") == ["b"]
+
+
 def test_several_outputs_appear_together_in_more_than_one_folder(tmp_path):
     first, second = tmp_path / "one" / "a", tmp_path / "two" / "b"
     with AtomicFiles([first, None, second], overwrite=False) as out:
@@ -293,6 +333,29 @@ def test_an_output_that_is_an_input_is_refused_whatever_its_name(tmp_path):
     with pytest.raises(SourceError, match="would replace the input"):
         check_apart([source], [tmp_path / "folder" / "clip.mp4"])
     check_apart([tmp_path / "other.mp4", tmp_path / "new.mp4", None], [source, "x" * 5000, "a\0b"])
+
+
+def test_an_output_is_no_file_of_an_input_folder(tmp_path):
+    """By name, by a link in the folder, by a link to it, and by a pattern."""
+    folder = tmp_path / "images"
+    (folder / "deep").mkdir(parents=True)
+    (tmp_path / "apart.jpg").touch()
+    for name in ("1.jpg", "deep/2", "config.json", "older.json", "older.html"):
+        (folder / name).touch()
+    (folder / "link.png").symlink_to(tmp_path / "apart.jpg")
+    (folder / "loop").symlink_to(folder)
+    (tmp_path / "linked").symlink_to(folder)
+    inputs = [folder, tmp_path / "linked", str(folder / "**" / "*.jpg"), f"file://{folder}"]
+    outputs = ["1.jpg", "deep/2", "link.png", "config.json", "../apart.jpg"]
+    for given in inputs:
+        for output in outputs:
+            with pytest.raises(SourceError, match="would replace the input"):
+                check_apart([folder / output], [given])
+    with pytest.raises(SourceError, match=r"would replace the input .*1\.jpg"):
+        check_apart([folder / "1.jpg"], [str(tmp_path / "im*" / "?.jpg")])
+    reports = [folder / "older.json", folder / "older.html", folder / "new.jpg"]
+    check_apart(reports, [folder])
+    check_apart([tmp_path / "apart.jpg"], [folder / "deep"])
 
 
 def test_a_file_where_the_folder_should_be_is_one_clear_error(tmp_path):

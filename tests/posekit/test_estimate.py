@@ -163,8 +163,35 @@ def test_boxes_without_width_are_no_persons_and_noted(
 
 def test_boxes_of_a_frame_are_limited(lightning: Estimator, frames: list[Frame]) -> None:
     many = np.tile(np.float32([[0, 0, 9, 9]]), (MAX_BOXES + 1, 1))
-    with pytest.raises(InputError, match="at most 1,000"):
+    with pytest.raises(InputError, match=r"1,001 boxes, more than 1,000 .* --max-boxes"):
         lightning(frames[0].image, many)
+    more = Estimator(lightning.runtime, lightning.find, EstimateOptions(max_boxes=MAX_BOXES + 1))
+    assert len(more(frames[0].image, many)) == MAX_BOXES + 1
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_where_the_frame_size_changes_no_track_goes_on(
+    given: bool, lightning: Estimator, frames: list[Frame], tmp_path: Path
+) -> None:
+    """The same place in pixels means another place in the image: with given boxes too."""
+    padded = [np.pad(frame.image, ((0, 40), (0, 60), (0, 0))) for frame in frames[:6]]
+    images = [frame.image for frame in frames[:6]] + padded
+    stream = [Frame(image, n, n / 25) for n, image in enumerate(images)]
+    found = lightning(images[0])
+    find = lightning.find
+    if given:
+        rows = [{"frame": n, "boxes": found.boxes.xyxy.tolist()} for n in range(len(stream))]
+        (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        find = BoxFile(tmp_path / "b.jsonl")
+    estimator = Estimator(lightning.runtime, find, EstimateOptions(detect_every=1))
+    poses = [each for _, each in estimator.follow(stream)]
+    ids = [set() if each.ids is None else set(each.ids.tolist()) for each in poses]
+    before, after = set.union(*ids[:6]), set.union(*ids[6:])
+    assert before
+    assert after
+    assert not before & after
+    first = next(each for each in poses[6:] if len(each))
+    np.testing.assert_array_equal(first.points, first.raw_points)  # smoothed from nothing before
 
 
 @pytest.mark.parametrize("kind", ["video", "live"])

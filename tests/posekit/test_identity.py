@@ -132,3 +132,22 @@ def test_two_folders_with_equal_names_are_two_images(tmp_path: Path) -> None:
             assert [person["box"] for person in other["persons"]] == [
                 pytest.approx(box, abs=0.02) for box in wanted
             ]
+
+
+def test_the_category_of_a_box_file_is_an_option(tmp_path: Path) -> None:
+    """The boxes of the category that is named, of the photo's two; counted with --max-boxes."""
+    photo = shipped(PHOTO)
+    categories = [{"id": 2, "name": "cook"}, {"id": 5, "name": "guest"}]
+    boxes = ([380, 60, 140, 310], [0, 100, 100, 200])
+    rows = [
+        {"image_id": 1, "category_id": entry["id"], "bbox": box}
+        for entry, box in zip(categories, boxes, strict=True)
+    ]
+    data = {"images": [{"id": 1, "file_name": photo.name}], "categories": categories}
+    (tmp_path / "boxes.json").write_text(json.dumps({**data, "annotations": rows}))
+    options = ("--boxes", tmp_path / "boxes.json", "--min-score", 0, "-o", tmp_path / "out")
+    run("infer", photo, *FAST, *options, "--category", "Guest", "--max-boxes", 1)
+    (line,) = lines(tmp_path / "out" / f"{photo.stem}.jsonl")
+    assert [person["box"] for person in line["persons"]] == [[0, 100, 100, 300]]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))
+    assert "1 annotations of other categories are left out" in summary["boxes"]["notes"][0]

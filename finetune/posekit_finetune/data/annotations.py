@@ -62,31 +62,47 @@ class Instance:
     joints: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class LabelOptions:
+    """Which persons of a label file are read.
+
+    first: number of instances, in the order of the file's images; None for all.  category: in
+    COCO's form, by name or id; None: person, or the only one.  skeleton: None for the network's.
+    """
+
+    first: int | None = None
+    category: str | None = None
+    skeleton: Skeleton | None = None
+
+    def __post_init__(self) -> None:
+        if self.first is not None and self.first < 1:
+            raise InputError(f"first {self.first}: wanted 1 instance or more")
+
+
 def read_labeled(
     annotations: str | Path,
     images: str | Path,
     spec: ModelSpec,
     *,
-    first: int | None = None,
-    skeleton: Skeleton | None = None,
+    options: LabelOptions = LabelOptions(),
     work: str | Path,
 ) -> LabeledPersons:
     """Persons of a COCO file (any joint names) or of MPII's JSON list, stored in `work`.
 
-    first: number of instances, in the order of the file's images; None for all.  skeleton: None for
-    the network's. Crowds, boxes without area and persons without a joint of it are left out, with
-    a note. Raises DataError with the entry that is wrong, InputError.
+    Crowds, boxes without area and persons without a joint of the skeleton are left out, with a
+    note. Raises DataError with the entry that is wrong, InputError.
     """
-    path, folder, joints = Path(annotations), Path(images), skeleton or spec.skeleton
-    if first is not None and first < 1:
-        raise InputError(f"first {first}: wanted 1 instance or more")
-    found = read_label_file(path, error=DataError)
+    path, folder, first = Path(annotations), Path(images), options.first
+    joints = options.skeleton or spec.skeleton
+    found = read_label_file(path, category=options.category, error=DataError)
     columns = _columns(found.skeleton.keypoints, joints, path)
     usable = _usable(found, columns)
     chosen = [_instance(each, found, folder, path=path) for each in usable[:first]]
     if not chosen:
         raise DataError(f"{path}: no person in it has a labeled joint of {joints.name}")
     parts = {"labels": hashlib.sha256(path.read_bytes()).hexdigest(), "first": first}
+    if options.category is not None:
+        parts["category"] = options.category
     files = list(dict.fromkeys(each.file for each in chosen))
     key = patch_store.cache_key(
         {**parts, "joints": joints.keypoints, "reader": _READER}, files, spec

@@ -15,10 +15,11 @@ import numpy as np
 
 from posekit import bundle
 from posekit.atomic import AtomicFolder
-from posekit.detect import BoxFile, Detector, full_frame
+from posekit.detect import MAX_BOXES, BoxFile, Detector, full_frame
 from posekit.errors import DataError, InputError
 from posekit.geometry import Warp, box_iou
 from posekit.types import Boxes, Frame, Int64, ModelSpec, UInt8
+from posekit.video.timeline import listed
 from posekit_finetune.data import patch_store
 from posekit_finetune.data.duplicates import DuplicateFilter, thumbnail
 from posekit_finetune.data.persons import FindCounts, Persons, cut_patches
@@ -34,6 +35,8 @@ _LINK_S = 0.5
 _LINK_IOU = 0.4
 """Least overlap of two boxes of one person in consecutive frames."""
 
+_SHOWN_NOTES = 3  # in an error
+
 Progress = Callable[[int, int], None]
 
 
@@ -44,6 +47,7 @@ class FindOptions:
     boxes: a detector (embedded name, `.posekit`, `.onnx`), "full" for one person per image, or a
         file of boxes (`.json`, `.jsonl`).
     limit: maximum number of persons; of more, a uniform sample by `seed`.
+    category, max_boxes: of a file of boxes, see `BoxFile`.
     device, threads: of the detector.
     min_side_px: detected boxes whose longer side is smaller are excluded.
     least_share: also those smaller than this share of the largest in their image: of 250 LSPET
@@ -57,6 +61,8 @@ class FindOptions:
     threads: int | None = None
     min_side_px: float = 40.0
     least_share: float = 0.5
+    category: str | None = None
+    max_boxes: int = MAX_BOXES
 
     def __post_init__(self) -> None:
         if self.limit < MIN_PERSONS:
@@ -93,11 +99,6 @@ def find_persons(
     if not paths:
         raise InputError("unlabeled images: wanted at least one file, folder or pattern, got none")
     media = media_files(paths)
-    if options.kind == "file" and len(media.clips) > 1:
-        raise InputError(
-            f"{options.boxes}: a box file describes one video, got {len(media.clips)} videos; "
-            "pass one video, or a detector"
-        )
     fields = _cache_fields(options)
     if names := media.nested_names:
         fields["names"] = names
@@ -114,7 +115,9 @@ def find_persons(
 def _cache_fields(options: FindOptions) -> dict[str, Any]:
     """The options that decide which persons are found; a file of boxes or weights by its hash."""
     fields: dict[str, Any] = dataclasses.asdict(options)
-    del fields["device"], fields["threads"]
+    del fields["device"], fields["threads"], fields["max_boxes"]
+    if options.category is None:
+        del fields["category"]
     if options.kind != "full":
         path = Path(options.boxes)
         path = path if path.suffix in (".json", ".jsonl", ".onnx") else bundle.find(options.boxes)
@@ -133,9 +136,9 @@ def _collect(
     progress: Progress | None,
 ) -> None:
     """Search all frames and write the persons into a folder. Raises DataError."""
-    detect, detect_in_image = _box_finders(options)
+    detect, detect_in_image = _box_finders(options, media)
     collector = PersonCollector(spec, options, into)
-    total = media.frame_count(options.limit)
+    total, unread = media.frame_count(options.limit), list[str]()
     try:
         for done, each in enumerate(media.frames(options.limit, options.seed), start=1):
             if each.frame is not None:
@@ -143,6 +146,7 @@ def _collect(
                 collector.add(each, each.frame, boxes)
             else:
                 collector.count(pictures=1, unreadable=1)
+                unread.append(each.label)
             if progress is not None:
                 progress(min(done, total), total)
     finally:
@@ -153,18 +157,22 @@ def _collect(
             f"{media.files[0].parent}: most images are {grid} x {grid} tiles in a wrong order; "
             "wanted images as a camera takes them"
         )
-    _check_counts(counts, len(order), media.files[0].parent)
-    patch_store.save(into, collector.rows, order, counts=counts)
+    notes = [*media.notes, *getattr(detect, "notes", ())]
+    if unread:
+        notes.append(f"{len(unread)} images cannot be read and are left out: {listed(unread)}")
+    _check_counts(counts, len(order), media.files[0].parent, notes=notes)
+    patch_store.save(into, collector.rows, order, counts=counts, notes=notes)
 
 
 def _box_finders(
-    options: FindOptions,
+    options: FindOptions, media: MediaFiles
 ) -> tuple[Callable[[Frame], Boxes], Callable[[Frame], Boxes]]:
     """Finds the boxes in a video frame, and in an image."""
     if options.kind == "full":
         return full_frame, full_frame
     if options.kind == "file":
-        boxes = BoxFile(options.boxes)
+        boxes = BoxFile(options.boxes, category=options.category, max_boxes=options.max_boxes)
+        boxes.check_sources(media.sources)
         return boxes, boxes
     detector = Detector(options.boxes, device=options.device, threads=options.threads)
     return detector, functools.partial(detector, fallback=True)
@@ -289,19 +297,27 @@ class FrameLinks:
         return tracks
 
 
-def _check_counts(counts: FindCounts, kept: int, where: Path) -> None:
-    """Raise DataError where too few persons were found."""
+def _check_counts(counts: FindCounts, kept: int, where: Path, *, notes: Sequence[str]) -> None:
+    """Raise DataError where too few persons were found, with the notes on what was left out."""
     if kept >= MIN_PERSONS:
         return
+    error = DataError(_shortage(counts, kept, where))
+    for note in notes[:_SHOWN_NOTES]:
+        error.add_note(note)
+    raise error
+
+
+def _shortage(counts: FindCounts, kept: int, where: Path) -> str:
+    """The sentence."""
     images = f"{where}: {counts.pictures} images"
     if counts.pictures and counts.unreadable == counts.pictures:
-        raise DataError(f"{images}, none can be read; they are damaged or not images")
+        return f"{images}, none can be read; they are damaged or not images"
     if counts.persons == 0 and counts.whole > counts.blank:
-        raise DataError(
+        return (
             f"{images}, no person detected; if there are persons, pass their boxes (--boxes FILE), "
             "or --boxes full where each image shows one"
         )
-    raise DataError(
+    return (
         f"{images}: {counts.persons} persons and {counts.whole} images without a detection; "
         f"{counts.duplicates} near-duplicates, {counts.blank} blank, {counts.small} too small; "
         f"{kept} distinct persons are left, wanted at least {MIN_PERSONS}; add images that differ"

@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,7 @@ def save(
     order: list[int],
     *,
     counts: FindCounts,
+    notes: Sequence[str] = (),
     extra: Arrays | None = None,
 ) -> None:
     """Write the table: `rows` as in the patch file, `order` the indices of the persons in order.
@@ -113,6 +114,7 @@ def save(
         "times_s": np.array([row.time_s for row in rows], np.float64),
         "tracks": np.array([row.track for row in rows], np.int64),
         "found": np.array(json.dumps(asdict(counts))),
+        "notes": np.array(json.dumps(notes)),
     }
     pixels = np.array(_pixel_digest(folder, order, len(rows)))
     path = folder / _TABLE
@@ -143,6 +145,7 @@ def load(folder: Path, spec: ModelSpec, extra: tuple[str, ...] = ()) -> tuple[Pe
             spec=spec,
             fingerprint=_fingerprint(sources, str(table["digest"])),
             counts=FindCounts(**json.loads(str(table["found"]))),
+            notes=tuple(json.loads(str(table.get("notes", "[]")))),
         )
         return persons, {name: table[name] for name in extra}
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:

@@ -91,6 +91,7 @@ class Persons:
     groups: int (N,), the image or video segment; held out as a whole or not at all.
     times_s: float (N,), NaN for images.  tracks: int (N,), one person in one clip, or -1.
     spec: defines the canonical crop.  fingerprint: sha256 over sources and pixels.
+    notes: what was assumed, repaired or left out of the files.
     """
 
     patches: Patches | UInt8
@@ -103,6 +104,7 @@ class Persons:
     spec: ModelSpec
     fingerprint: str
     counts: FindCounts = FindCounts()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         columns = (self.boxes, self.sources, self.groups, self.times_s, self.tracks)

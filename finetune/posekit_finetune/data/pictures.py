@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -62,10 +62,19 @@ class Clip:
 
 @dataclass(frozen=True, eq=False)
 class MediaFiles:
-    """Image sources and clips of the input paths.  `files`: all files, for a cache key."""
+    """Image sources and clips of the input paths.  `files`: all files, for a cache key.
+
+    notes: what `frames` found to be repaired or left out so far.
+    """
 
     images: tuple[video.Source, ...]
     clips: tuple[Clip, ...]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def sources(self) -> list[video.Source]:
+        """Every source, in order."""
+        return [*self.images, *(clip.source for clip in self.clips)]
 
     @property
     def files(self) -> list[Path]:
@@ -90,6 +99,7 @@ class MediaFiles:
         An image that cannot be read comes without a frame. Raises SourceError for a broken video.
         """
         yield from _image_frames(self.images, limit, seed)
+        self.notes.extend(note for source in self.images for note in source.notes)
         total = sum(clip.seconds for clip in self.clips)
         segment_s = min(max(total / _SEGMENTS, _SEGMENT_S[0]), _SEGMENT_S[1])
         group = sum(len(source.paths) for source in self.images)  # beyond every image's group
@@ -100,6 +110,7 @@ class MediaFiles:
                 for frame in reader:
                     segment = max(segment, math.floor(frame.time_s / segment_s))
                     yield MediaFrame(frame, f"{name}#{frame.index}", group + segment, number)
+                self.notes.extend(reader.notes)
             group += segment + 1
 
     def _stride(self, clip: Clip, limit: int) -> int:

@@ -33,6 +33,7 @@ def run_facts(
         "model_sha256": source.sha256,
         "persons": len(persons),
         "found": dataclasses.asdict(persons.counts),
+        "notes": list(persons.notes),
         "data_fingerprint": persons.fingerprint,
         "agreement_with_views" if options.teacher is None else "agreement_with_teacher": agreement,
         "recipe": options.recipe_name,

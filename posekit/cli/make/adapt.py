@@ -27,6 +27,8 @@ def command(
     teacher: Annotated[str | None, Option(help="Another, stronger model that teaches; keypoints are matched by name.")] = None,
     second: Annotated[str | None, Option(help="What the second network begins as, in recipes of two: same crop and heatmaps.")] = None,
     boxes: Annotated[str, Option(help="Detector, 'full' for whole images, or a file of boxes.")] = "nanodet-person",
+    category: Annotated[str | None, Option(metavar="NAME", help="Category of the persons in COCO files, by name or id; without it person, or the only one.")] = None,
+    max_boxes: Annotated[int, Option(min=1, help="Refuse an image with more boxes in a file of boxes.")] = 1000,
     limit: Annotated[int, Option(min=50, help="Maximum number of people.")] = 2000,
     budget: Annotated[str | None, Option(help="Time for learning, as 20min or 90s, instead of the recipe's steps.")] = None,
     steps: Annotated[int | None, Option(min=1, help="Steps, instead of the recipe's.")] = None,
@@ -50,7 +52,7 @@ def command(
     with Learning(silent=quiet or as_json) as progress:
         options = api.AdaptOptions(
             recipe=recipe, settings=[*(settings or []), *extra], check=check, check_images=check_images, source=source, source_images=source_images,
-            labeled=labeled, labeled_images=labeled_images, labeled_first=labeled_first, teacher=teacher, second=second, boxes=boxes, limit=limit,
+            labeled=labeled, labeled_images=labeled_images, labeled_first=labeled_first, teacher=teacher, second=second, boxes=boxes, category=category, max_boxes=max_boxes, limit=limit,
             budget_s=wanted, seed=seed, threads=threads, resume=resume, force=force, tensorboard=tensorboard, pictures=pictures, overwrite=overwrite,
         )
         adapted = api.adapt(model, [*unlabeled, *(more or [])], output, options=options, hooks=progress.hooks())

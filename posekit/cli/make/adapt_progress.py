@@ -108,6 +108,8 @@ class Learning:
         if as_json:
             typer.echo(json.dumps(adapted.summary, indent=1))
         elif not quiet:
+            for note in adapted.summary["facts"]["notes"]:
+                typer.echo(f"note: {note}")
             typer.echo(f"{adapted.status}: {adapted.reason}")
             for path in adapted.outputs:
                 typer.echo(f"wrote {path}")

@@ -23,8 +23,10 @@ def command(
     images: Annotated[Path, Option(help="Folder of the images that the annotations name.")],
     annotations: Annotated[Path, Option(help="Labels: COCO's form or MPII's list.")],
     output: Annotated[Path, Option("-o", "--output", help="The .posekit file to write.")],
+    category: Annotated[str | None, Option(metavar="NAME", help="Category of the persons in a COCO file, by name or id; without it person, or the only one.")] = None,
     device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto",
     threads: Annotated[int | None, Option(min=1, help="CPU threads; all by default.")] = None,
+    max_boxes: Annotated[int, Option(min=1, help="Refuse a frame with more boxes; the work grows with their square.")] = 1000,
     seed: Annotated[int, Option(help="Of the folds.")] = 0,
     html_file: Annotated[Path | None, Option("--html", metavar="FILE", help="Write the reliability diagrams.")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace existing outputs.")] = False,
@@ -35,14 +37,15 @@ def command(
     """Calibrate confidence to probabilities, P(nearer than 0.1 of the person size), by keypoint."""
     from posekit import api, bundle
     from posekit.atomic import AtomicFiles, check_apart
+    from posekit.estimate import EstimateOptions
     from posekit.evaluate import calibrate, outcome, read_annotations
 
     bundle.check_name(output)
     check_apart([output, html_file], [path := bundle.find(model), images, annotations])
-    source, labels = bundle.Bundle.open(path), read_annotations(annotations, images)
+    source, labels = bundle.Bundle.open(path), read_annotations(annotations, images, category=category)
     views = [name for name in ("flip", "plain") if name in source.graphs]
     with AtomicFiles([output, html_file], overwrite=overwrite) as files:
-        data = {name: _samples(api.load(model, device, threads, flip=name == "flip", boxes="full"), labels, silent=quiet) for name in views}
+        data = {name: _samples(api.load(model, device, threads, flip=name == "flip", boxes="full", options=EstimateOptions(max_boxes=max_boxes)), labels, silent=quiet) for name in views}
         found = calibrate.calibrate(data, seed)
         calibrate.calibrated(source, found.curves, calibrate.fingerprint(labels, annotations)).save(files.place(output))
         outcome.save_reliability(found.report, files.optional(html_file), title=f"{source.name}, calibrated on {annotations.name}")

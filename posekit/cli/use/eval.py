@@ -26,6 +26,8 @@ def command(
     images: Annotated[Path, Option(help="Folder of the images that the annotations name.")],
     annotations: Annotated[Path, Option(help="Labels: COCO's form or MPII's list.")],
     boxes: Annotated[str, Option(help="gt: the labeled boxes; detector; or a COCO or JSONL file of boxes.")] = "gt",
+    category: Annotated[str | None, Option(metavar="NAME", help="Category of the persons in COCO files, by name or id; without it person, or the only one.")] = None,
+    max_boxes: Annotated[int, Option(min=1, help="Refuse a frame with more boxes; the work grows with their square.")] = 1000,
     detector: Annotated[str, Option(help="With --boxes detector: name, .posekit or .onnx.")] = "nanodet-person",
     compare: Annotated[str | None, Option(metavar="MODEL", help="Second model: adds the first minus the second, paired.")] = None,
     device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto",
@@ -48,9 +50,9 @@ def command(
 
     json_file = None if json_to in (None, "-") else Path(str(json_to))
     check_apart([json_file, html_file], [model, compare, images, annotations, boxes, detector])
-    labels = read_annotations(annotations, images)
+    labels = read_annotations(annotations, images, category=category)
     source = {"gt": "full", "detector": detector}.get(boxes, boxes)
-    options = EstimateOptions(views=parse_views(views))
+    options = EstimateOptions(views=parse_views(views), max_boxes=max_boxes, category=category)
     if views and not quiet:
         typer.echo(describe_views(views), err=True)
     with AtomicFiles([json_file, html_file], overwrite=overwrite) as files:
@@ -72,8 +74,9 @@ def _run(estimator: Estimator, labels: Annotations, *, given: bool, seed: int, s
     with counted(runtime.bundle.name, len(labels.images), silent=silent) as on_image:
         found = predict(estimator, labels, find, skeleton=runtime.spec.skeleton, on_image=on_image)
     judged = score(found, labels, runtime.spec, seed=seed)
-    notes = (*labels.notes, *getattr(find, "notes", ()))
-    return Run(runtime, judged, estimator.options.views, notes)
+    return Run(
+        runtime, judged, estimator.options.views, (*labels.notes, *getattr(find, "notes", ()))
+    )
 
 
 def _print(result: Mapping[str, Any]) -> None:

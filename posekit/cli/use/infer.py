@@ -24,6 +24,8 @@ def command(
     views: Annotated[Literal["1", "2", "4", "8", "16", "aligned", "aligned-flip"] | None, Option(help="Test-time augmentation: average this many rotations and flips at so many times the cost; aligned: 2, the second turned upright by the first (aligned-flip: 4).")] = None,
     detector: Annotated[str, Option(help="Embedded name, .posekit, or a YOLOX/RT-DETR .onnx.")] = "nanodet-person",
     boxes: Annotated[str | None, Option(help="'full' for the whole frame, or a COCO JSON / JSONL file.")] = None,
+    category: Annotated[str | None, Option(metavar="NAME", help="Category of the persons in a COCO file of boxes, by name or id; without it person, or the only one.")] = None,
+    max_boxes: Annotated[int, Option(min=1, help="Refuse a frame with more boxes; the work grows with their square.")] = 1000,
     detect_every: Annotated[int, Option(min=1, help="Frames between detections; tracks serve between.")] = 4,
     every: Annotated[int, Option(min=1, help="Take each n-th frame.")] = 1,
     start: Annotated[float, Option(min=0, help="Start at this second.")] = 0.0,
@@ -57,7 +59,7 @@ def command(
     from posekit.types import DrawStyle
     from posekit.video import ReadOptions
 
-    follow = EstimateOptions(detect_every=1 if boxes else detect_every, min_score=min_score, max_persons=max_persons, views=parse_views(views), track=track, smooth=smooth)
+    follow = EstimateOptions(detect_every=1 if boxes else detect_every, min_score=min_score, max_persons=max_persons, max_boxes=max_boxes, category=category, views=parse_views(views), track=track, smooth=smooth)
     style = DrawStyle(line_width, draw_threshold, boxes=draw_boxes, ids=ids, labels=labels)
     files = OutputOptions(output, tuple(formats.split(",")), overlay=video, style=style, codec=codec, overwrite=overwrite, segment_s=segment)
     options = infer.InferOptions(files, ReadOptions(every=every, start_s=start, end_s=end, live=live, max_pixels=max_pixels), show=show)

@@ -14,10 +14,12 @@ from av.video.stream import VideoStream
 
 from posekit.errors import SourceError
 from posekit.video.decoding.streams import shown_streams
+from posekit.video.image_header import image_header
 from posekit.video.options import ReadOptions, check_pixels
 from posekit.video.sources import Source
 
 _FILE_LIMIT_S = 30.0
+_START_BYTES = 1 << 16
 _PLAYLIST = b"#EXTM3U"
 _PLAYLIST_BYTES = 64 << 20
 _ENDLESS = (
@@ -33,7 +35,7 @@ def open_input(source: Source, options: ReadOptions) -> InputContainer:
 
     A source that does not respond is given up after `time_limit_s`, also in each later read.
     """
-    _refuse_endless(source)
+    _check_start(source, options)
     target, format_name, settings = _how(source, options)
     timeout = time_limit_s(source, options)
     began = time.monotonic()
@@ -74,20 +76,24 @@ def _check(container: InputContainer, source: Source, options: ReadOptions) -> N
     stream.codec_context.options = {"max_pixels": str(options.max_pixels)}
 
 
-def _refuse_endless(source: Source) -> None:
-    """Raises SourceError for a playlist in a file that does not state its end.
+def _check_start(source: Source, options: ReadOptions) -> None:
+    """Judge a file by its first bytes, before FFmpeg opens it. Raises SourceError.
 
-    FFmpeg would read such a file again and again, waiting for more.
+    An image under any name is judged by its header. A playlist must state its end: FFmpeg would
+    read it again and again, waiting for more.
     """
     path = Path(source.target)
     if source.kind != "file" or not path.is_file():
         return
     with path.open("rb") as file:
-        if file.read(len(_PLAYLIST)) != _PLAYLIST:
-            return
-        text = file.read(_PLAYLIST_BYTES)
-    if b"#EXTINF" in text and b"#EXT-X-ENDLIST" not in text:
-        raise SourceError(f"{source.name}: {_ENDLESS}")
+        start = file.read(_START_BYTES)
+        header = image_header(start)
+        if header is not None:
+            check_pixels(source.name, (header.width, header.height), options.max_pixels)
+        if start.startswith(_PLAYLIST):
+            text = start + file.read(_PLAYLIST_BYTES)
+            if b"#EXTINF" in text and b"#EXT-X-ENDLIST" not in text:
+                raise SourceError(f"{source.name}: {_ENDLESS}")
 
 
 def video_stream(container: InputContainer, source: Source) -> VideoStream:
@@ -147,6 +153,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (av.error.ConnectionRefusedError, "nothing listens there (connection refused)"),
     (av.error.ConnectionResetError, "the connection was cut"),
     (av.error.DecoderNotFoundError, _NO_DECODER),
+    (av.error.ProtocolNotFoundError, "this build of PyAV cannot read URLs of that kind"),
 )
 
 

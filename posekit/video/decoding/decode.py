@@ -162,7 +162,7 @@ def _frames(decoding: Decoding, info: Info, start: Start | None) -> Iterator[Dec
     source, stream, options = decoding.source, decoding.stream, decoding.options
     info.fps, info.pixel_aspect = frame_rate(stream), pixel_aspect(stream)
     info.stored_size = (stream.width, stream.height)
-    survey = Survey()
+    survey = Survey(info.stored_size)
     total = _frame_total(decoding.container, stream)
     info.frame_count = count_in_window(total, info.fps, options) if total else None
     first, given = None, 0

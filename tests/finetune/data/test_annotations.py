@@ -17,7 +17,7 @@ from posekit.evaluate import read_annotations
 from posekit.geometry import Warp
 from posekit.skeletons import AIC_14, COCO_17, MPII_16
 from posekit.types import Boxes
-from posekit_finetune.data.annotations import UNION_24, read_labeled
+from posekit_finetune.data.annotations import UNION_24, LabelOptions, read_labeled
 from posekit_finetune.data.labeled import LabeledPersons
 from tests.finetune.media import SPEC, blobs
 from tests.support.assets import shared
@@ -47,7 +47,8 @@ def person(image: int, x: float = 30.0, count: int = 17, **more: Any) -> Data:
 
 
 def read(path: Path, **options: Any) -> LabeledPersons:
-    return read_labeled(path, path.parent, SPEC, work=path.parent / "work", **options)
+    chosen = LabelOptions(**options)
+    return read_labeled(path, path.parent, SPEC, options=chosen, work=path.parent / "work")
 
 
 def test_joints_land_where_the_crop_shows_them(tmp_path: Path) -> None:
@@ -190,7 +191,8 @@ def test_real_annotations_fit_their_images(
 ) -> None:
     root = shared("lspet" if folder == "lspet" else f"mmpose_testdata/{folder}")
     images = root / "check" if folder == "lspet" else root
-    labeled = read_labeled(root / file, images, SPEC, first=20, skeleton=skeleton, work=tmp_path)
+    options = LabelOptions(first=20, skeleton=skeleton)
+    labeled = read_labeled(root / file, images, SPEC, options=options, work=tmp_path)
     assert len(labeled) == count
     inside = ((labeled.points > -16) & (labeled.points < 80)).all(2)  # the crop and its margin
     assert inside[labeled.weights > 0].mean() > 0.97
@@ -207,6 +209,8 @@ def test_only_the_persons_category_is_learned_from(tmp_path: Path) -> None:
     labeled = read(path)
     assert len(labeled) == len(read_annotations(path, tmp_path)) == 2
     assert labeled.notes == (f"{path}: 1 annotations of other categories are left out",)
+    horses = read(path, category="Horse")
+    assert len(horses) == len(read_annotations(path, tmp_path, category="2")) == 1
 
 
 def test_text_ids_and_equal_names_in_two_folders_are_two_images(tmp_path: Path) -> None:

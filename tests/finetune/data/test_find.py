@@ -260,8 +260,40 @@ def test_a_box_file_describes_one_video_only(tmp_path: Path) -> None:
     clips = [make_clip(tmp_path / f"{n}.mp4", 3) for n in range(2)]
     boxes = tmp_path / "boxes.jsonl"
     boxes.write_text('{"frame": 0, "boxes": [[0, 0, 9, 9]]}\n')
-    with pytest.raises(InputError, match="describes one video"):
+    with pytest.raises(InputError, match="holds the boxes of one video"):
         find_persons(clips, SPEC, FindOptions(boxes=boxes), work=tmp_path)
+
+
+def test_what_was_left_out_is_noted_and_kept_for_a_resumed_run(tmp_path: Path) -> None:
+    """Of the box file, of the folder, of images that cannot be read, and of videos."""
+    folder = write_blobs(tmp_path / "in", 60)
+    boxes = box_file(tmp_path / "boxes.json", folder, [[8, 8, 80, 80], [8, 8, 0, 80]])
+    data = json.loads(boxes.read_text())
+    data["categories"] = [{"id": 1, "name": "player"}, {"id": 2, "name": "referee"}]
+    data["annotations"].append({"image_id": 0, "category_id": 2, "bbox": [0, 0, 90, 90]})
+    boxes.write_text(json.dumps(data))
+    broken = sorted(folder.iterdir())[3]
+    broken.write_bytes(broken.read_bytes()[:200])
+    (folder / "raw.dng").write_text("x")
+    options = FindOptions(boxes, category="player")
+    for _ in range(2):
+        persons = find_persons([folder], SPEC, options, work=tmp_path / "work")
+        notes = "\n".join(persons.notes)
+        assert "1 annotations of other categories are left out" in notes
+        assert "60 boxes narrower or lower than 1 px" in notes
+        assert f"1 images cannot be read and are left out: {broken.name}" in notes
+        assert "1 files beside the images were not read (raw.dng)" in notes
+    with pytest.raises(DataError) as caught:
+        find_persons([write_blobs(tmp_path / "few", 10)], SPEC, options, work=tmp_path / "work")
+    assert any("annotations of other categories" in note for note in caught.value.__notes__)
+
+
+def test_what_was_wrong_with_a_video_is_noted(tmp_path: Path) -> None:
+    folder, images = write_blobs(tmp_path / "in", 60), [blobs(n) for n in range(60, 90)]
+    clip = make_clip(tmp_path / "clip.avi", images, codec="mjpeg", pix_fmt="yuvj420p")
+    clip.write_bytes(clip.read_bytes()[:-40_000])
+    persons = find_persons([folder, clip], SPEC, FULL, work=tmp_path / "work")
+    assert any("clip.avi: the file ends early" in note for note in persons.notes)
 
 
 @pytest.mark.parametrize("options", [{"limit": 10}, {"least_share": 2}, {"min_side_px": -1}])

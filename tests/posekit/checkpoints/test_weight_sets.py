@@ -194,6 +194,31 @@ def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(
         checkpoints.load(path)
 
 
+def _hidden_directory(data: bytes) -> bytes:
+    """A second directory before the one that stands where it should: torch reads the first."""
+    start = int.from_bytes(data[-6:-2], "little")
+    return data[:-98] + data[start:-98] + data[-98:-22] + data[-22:]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data + b"x" * 69_000,  # beyond what Python searches, not what torch does
+        lambda data: data + b"x",
+        lambda data: data[:-98] + b"x" * 46 + data[-98:],
+        _hidden_directory,
+    ],
+)
+def test_a_zip_that_python_and_torch_read_differently_is_refused(
+    change: Callable[[bytes], bytes], flat: State, tmp_path: Path
+) -> None:
+    path = saved(flat, tmp_path / "net.pth")
+    path.write_bytes(change(path.read_bytes()))
+    assert torch.load(path, weights_only=True)
+    with pytest.raises(CheckpointError, match=r"net\.pth: damaged"):
+        checkpoints.load(path)
+
+
 def test_weights_of_mismatched_widths_are_one_sentence(tmp_path: Path) -> None:
     state = blank("vitpose-s-simple")
     rules = [("\\.attn\\.qkv\\.", ".attention.attention.query.")]

@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from posekit.detect import BoxFile
 from posekit.errors import InputError, SourceError
 from posekit.types import Frame
+from posekit.video import expand
+from tests.support.clips import make_clip, numbered
 
 
 def write(path: Path, content: object) -> Path:
@@ -184,7 +187,10 @@ def test_frames_without_an_entry_are_counted_and_empty_ones_are_not(tmp_path):
         (f'{{"frame": 0, "boxes": [[0, 0, {"9" * 400}, 5]]}}', "line 1: box 0.*an integer of"),
         (f'{{"frame": {"9" * 5000}, "boxes": []}}', "not JSON"),
         ('{"frame": 0, "boxes": [' + "[0, 0, 5, 5]," * 1000 + "[0, 0, 5, 5]]}", "more than 1,000"),
-        ([{"image_id": 1, "bbox": [0, 0, 5, 5]}] * 1001, "more than 1,000 boxes in one frame"),
+        (
+            [{"image_id": 1, "bbox": [0, 0, 5, 5]}] * 1001,
+            "image|frame 1: 1,001 boxes, more than 1,000",
+        ),
         ('{"frame": -1, "boxes": []}', "line 1: frame: wanted a whole number"),
         ('{"frame": 0, "file": 3, "boxes": []}', "line 1: file: wanted a text"),
         ('{"frame": 0, "persons": [7]}', "line 1: person 0: wanted an object"),
@@ -196,6 +202,54 @@ def test_hostile_files_are_one_sentence(tmp_path, content, message):
         BoxFile(write(tmp_path / "boxes.json", content))
     assert len(str(caught.value)) < 400 + len(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_the_limit_on_boxes_is_an_option_that_the_refusal_names(tmp_path):
+    path = write(tmp_path / "b.jsonl", '{"frame": 7, "boxes": [[0, 0, 5, 5], [0, 0, 5, 5]]}')
+    with pytest.raises(InputError, match=r"frame 7: 2 boxes, more than 1 .*--max-boxes"):
+        BoxFile(path, max_boxes=1)
+    assert len(BoxFile(path, max_boxes=2).boxes(7)) == 2
+
+
+def folder_of(path, *images):
+    path.mkdir()
+    for name in images:
+        cv2.imwrite(str(path / name), numbered(1, (16, 16)))
+    return str(path)
+
+
+def test_each_of_several_sources_has_boxes_of_its_own_or_the_file_is_refused(tmp_path):
+    one, two = folder_of(tmp_path / "1", "a.png"), folder_of(tmp_path / "2", "a.png", "b.png")
+    other = folder_of(tmp_path / "3", "c.png")
+    clips = [str(make_clip(tmp_path / f"{n}.mp4", 1)) for n in range(2)]
+    lines = '{"frame": 0, "file": "a.png", "boxes": []}\n{"frame": 1, "file": "c.png", "boxes": []}'
+    named = BoxFile(write(tmp_path / "named.jsonl", lines))
+    numbered_only = BoxFile(write(tmp_path / "n.jsonl", '{"frame": 0, "boxes": []}'))
+    for file, sources in ((named, [one, other]), (named, [one, one]), (named, [two])):
+        file.check_sources(expand(sources))
+    for source in (one, two, clips[0]):
+        numbered_only.check_sources(expand([source]))
+    with pytest.raises(InputError, match=rf"'a\.png' is in both {one} and {two}.*FOLDER/\*\*/"):
+        named.check_sources(expand([one, two]))
+    with pytest.raises(InputError, match="boxes of one video, and 2 sources"):
+        named.check_sources(expand([one, clips[0]]))
+    for sources in ([one, other], [clips[0], one], clips):
+        with pytest.raises(InputError, match="holds the boxes of one"):
+            numbered_only.check_sources(expand(sources))
+
+
+def test_a_category_by_name_or_id_where_several_may_be_persons(tmp_path):
+    categories = [{"id": 2, "name": "player"}, {"id": 5, "name": "referee"}]
+    images = [{"id": 1, "file_name": "a.jpg"}]
+    rows = [{"image_id": 1, "category_id": c, "bbox": [c, 0, 5, 5]} for c in (2, 5)]
+    data = {"images": images, "categories": categories, "annotations": rows}
+    path = write(tmp_path / "coco.json", data)
+    with pytest.raises(InputError, match=r"which of 2 .*'player'.*'referee'.*--category"):
+        BoxFile(path)
+    for wanted in ("Referee", "5"):
+        found = BoxFile(path, category=wanted)
+        assert found.boxes(1, "a.jpg").xyxy.tolist() == [[5, 0, 10, 5]]
+        assert found.notes == [f"{path}: 1 annotations of other categories are left out"]
 
 
 def test_boxes_without_width_or_height_are_left_out_and_counted(tmp_path):

@@ -69,6 +69,24 @@ def test_categories_of_a_data_set() -> None:
         parse_coco(data_set([two, horse], 2), name="f")
 
 
+def test_a_category_is_named_where_several_may_be_persons() -> None:
+    """By name without case, else by id; a name goes before an id, and what is named is no note."""
+    one, two = {"id": 1, "name": "Person"}, {"id": 2, "name": "Player"}
+    three = {"id": 3, "name": "2"}
+    data = data_set([one, two, three], 1, 2, 3)
+    for wanted, edge in (("player", 1), ("PLAYER ", 1), ("1", 0), ("person", 0), ("2", 2)):
+        found = parse_coco(data, name="f", category=wanted)
+        assert [each.bbox[0] for each in found.annotations if each.bbox] == [edge]
+        assert found.notes == ("f: 2 annotations of other categories are left out",)
+    with pytest.raises(InputError, match=r"none of its 3 categories \(1: 'Person', .*'horse'"):
+        parse_coco(data, name="f", category="horse")
+    with pytest.raises(DataError, match="none of its 1 categories"):
+        parse_coco(results(4), name="f", category="3", error=DataError)
+    assert [a.bbox for a in parse_coco(results(3, 4), name="f", category="4").annotations] == [
+        [1, 0, 5, 5]
+    ]
+
+
 def results(*used: int) -> list[dict[str, Any]]:
     return [{"image_id": 1, "bbox": [n, 0, 5, 5], "category_id": c} for n, c in enumerate(used)]
 

@@ -70,7 +70,7 @@ def gif(width: int, height: int) -> bytes:
     return head + (b"," + bytes(4) + size + b"\0\x02\x02\x44\x01\0") * 3 + b";"
 
 
-@pytest.mark.parametrize("name", ["bomb.png", "bomb.gif", "bomb.mp4", "bomb.jpg"])
+@pytest.mark.parametrize("name", ["a.png", "a.gif", "a.mp4", "a.jpg", "a.mkv", "a", "a.m3u8"])
 def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded(
     tmp_path: Path, name: str
 ) -> None:
@@ -78,9 +78,7 @@ def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded(
     path.write_bytes(gif(32_000, 32_000) if name.endswith("gif") else png(32_000, 32_000))
     assert path.stat().st_size < 200_000
     tracemalloc.start()
-    # FFmpeg, which reads what is named like a video, counts such a frame as damaged
-    message = "no frame" if name.endswith("mp4") else r"pixels.*--max-pixels"
-    with pytest.raises(SourceError, match=message):
+    with pytest.raises(SourceError, match=r"32000 x 32000 px .* pixels.*--max-pixels"):
         read(path)
     assert tracemalloc.get_traced_memory()[1] < 10_000_000
     tracemalloc.stop()

@@ -1,7 +1,10 @@
 """Pixels are square or the notes say so: aspect, sizes that change, several streams, fields."""
 
+import itertools
 import json
+import threading
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,13 @@ import numpy as np
 import pytest
 
 import posekit
-from posekit.video import read
+from posekit.video import ReadOptions, read
+from posekit.video.decoding.survey import Survey
+from posekit.video.timeline import Place
 from posekit.write import Header, open_writers
 from tests.support.clips import make_clip, numbered
+from tests.support.processes import run
+from tests.support.streams import http_server
 
 
 def encode(images: list[np.ndarray], **settings: Any) -> list[bytes]:
@@ -119,6 +126,79 @@ def test_interlaced_frames_are_noted(tmp_path: Path) -> None:
     with read(transport_stream(tmp_path / "clip.ts", units, (160, 96))) as reader:
         assert len(list(reader)) == 5
     assert any("5 of 5 frames are interlaced" in note for note in reader.notes)
+
+
+def test_a_live_stream_has_the_same_notes_while_it_runs(tmp_path: Path) -> None:
+    """Interlaced, then frames of another size; its end never comes, so nothing waits for it."""
+    units = encode([numbered(n) for n in range(5)], options={"x264-params": "interlaced=1:tff=1"})
+    units += encode([numbered(n, (320, 192)) for n in range(5, 40)])
+    clip = transport_stream(tmp_path / "clip.ts", units, (160, 96))
+    done = threading.Event()
+
+    def endless(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(clip.read_bytes())
+        done.wait(20)
+
+    options = ReadOptions(live="all", timeout_s=20)
+    with http_server(endless) as url, read(f"{url}/live.ts", options=options) as reader:
+        frames = list(itertools.islice(reader, 30))
+        while_open = reader.notes
+        reader.close()
+        done.set()
+    assert reader.kind == "live"
+    assert reader.notes == while_open
+    for note in ("frames are interlaced", "the frame size changes: 320 x 192 px from frame 5"):
+        assert any(note in each for each in while_open), while_open
+    assert {frame.size for frame in frames} == {(160, 96), (320, 192)}
+
+
+def test_a_stream_that_changes_for_ever_is_noted_in_one_sentence() -> None:
+    survey = Survey()
+    for n in range(1000):
+        survey.take(av.VideoFrame(16 + 16 * (n % 2), 16, "gray"), Place(n, n / 25))
+    (note,) = survey.notes()
+    assert len(note) < 300
+    assert "and 99" in note
+    assert len(survey.changes) <= 100
+
+
+def test_frames_of_another_size_than_the_container_states_are_noted(tmp_path: Path) -> None:
+    """VP8 states its size in each frame; the container's is another."""
+    encoder: Any = av.CodecContext.create("libvpx", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = 160, 96, "yuv420p"
+    encoder.time_base = Fraction(1, 25)
+    path = tmp_path / "clip.webm"
+    with av.open(str(path), "w") as out:
+        stream: Any = out.add_stream("libvpx", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 320, 192, "yuv420p"
+        for n in range(5):
+            frame = av.VideoFrame.from_ndarray(numbered(n), format="rgb24")
+            frame = frame.reformat(format="yuv420p")
+            frame.pts = n
+            for packet in encoder.encode(frame):
+                packet.stream = stream
+                out.mux(packet)
+    with read(path) as reader:
+        assert {frame.size for frame in reader} == {(160, 96)}
+    assert any("states frames of 320 x 192 px, and the first has 160" in n for n in reader.notes)
+
+
+def test_infer_notes_a_size_that_changes_whatever_the_format(tmp_path: Path) -> None:
+    """Only JSON Lines has a place for each frame's size: the summary and the terminal say it."""
+    units = encode([numbered(n) for n in range(5)])
+    units += encode([numbered(n, (320, 192)) for n in range(5, 10)])
+    clip = transport_stream(tmp_path / "clip.ts", units, (160, 96))
+    options = ("--boxes", "full", "-m", "movenet-lightning", "--no-video", "--min-score", 0)
+    code, out, err = run(
+        "infer", clip, *options, "--format", "coco,csv,openpose", "-o", tmp_path / "out"
+    )
+    assert code == 0, err
+    note = "the frame size changes: 320 x 192 px from frame 5 (0.200 s)"
+    assert note in " ".join(out.split())
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))
+    assert any(note in each for each in summary["sources"][0]["notes"])
 
 
 def test_a_plain_video_has_no_notes(tmp_path: Path) -> None:
