@@ -69,14 +69,12 @@ def _run(estimator: Estimator, labels: Annotations, *, given: bool, seed: int, s
     from posekit.evaluate import predict, score
     from posekit.evaluate.outcome import Run
 
-    runtime = estimator.runtime
-    find = None if given else estimator.find_still
+    runtime, find = estimator.runtime, None if given else estimator.find_still
     with counted(runtime.bundle.name, len(labels.images), silent=silent) as on_image:
         found = predict(estimator, labels, find, skeleton=runtime.spec.skeleton, on_image=on_image)
     judged = score(found, labels, runtime.spec, seed=seed)
-    return Run(
-        runtime, judged, estimator.options.views, (*labels.notes, *getattr(find, "notes", ()))
-    )
+    notes = (*labels.notes, *getattr(find, "notes", ()))
+    return Run(runtime, judged, estimator.options.views, notes)
 
 
 def _print(result: Mapping[str, Any]) -> None:
