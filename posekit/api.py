@@ -352,10 +352,11 @@ def adapt(
 ) -> Adapted:
     """Adapt a model to images without labels; it is written only if the gate finds it no worse.
 
-    The result says adapted, refused, forced or nothing to learn, why, and what was written: `out`,
-    and the report beside it as `.html` and `.json`.  common: fields of `options` that are often
-    given.  Needs `posekit[adapt]`.  Raises DataError, RecipeError, CollapsedError, DivergedError,
-    BundleError, ParityError, SourceError, InputError, MissingExtraError.
+    The result says adapted, refused, forced, learned too little or nothing to learn, why, and what
+    was written: `out`, and the report beside it as `.html` and `.json`.  common: fields of
+    `options` that are often given.  Needs `posekit[adapt]`.  Raises DataError, RecipeError,
+    CollapsedError, DivergedError, BundleError, ParityError, SourceError, InputError,
+    MissingExtraError.
     """
     chosen = replace(options or _options("AdaptOptions")(), **common)
     providers.check_threads(chosen.threads)

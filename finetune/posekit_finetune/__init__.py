@@ -8,7 +8,13 @@ They are imported when they are first used.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+# OpenMP reads it when torch is loaded. Threads then sleep while they wait for the others of an
+# operation, instead of spinning: on 2 CPUs that other processes used as well, a step took 0.2 to
+# 0.5 s, and 1.5 to 18 s without it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from posekit_finetune import recipe

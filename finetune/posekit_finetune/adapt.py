@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,12 +18,14 @@ from lightning_fabric import Fabric
 from posekit.atomic import write_atomic
 from posekit.bundle import Bundle
 from posekit.errors import AdaptError, CollapsedError, DivergedError
+from posekit.types import Int64
 from posekit_finetune.assess import gate
 from posekit_finetune.assess.checks import Checker
 from posekit_finetune.assess.gate import Verdict
 from posekit_finetune.assess.held_out import HeldOut, train
 from posekit_finetune.assess.indicators import Indicators
 from posekit_finetune.assess.monitor import Monitor, MonitorReading
+from posekit_finetune.budget import EVALUATIONS, TimeBudget, duration, measure_costs
 from posekit_finetune.data.find import find_persons
 from posekit_finetune.data.persons import Persons, split
 from posekit_finetune.recipe import Recipe
@@ -67,35 +72,90 @@ def adapt(source: Bundle, options: RunOptions, hooks: AdaptHooks = AdaptHooks())
     """
     started = time.perf_counter()
     torch.set_num_threads(options.threads)
-    hooks.on_stage("searching for persons")
-    find = dataclasses.replace(options.find, threads=options.threads)
-    persons = find_persons(
-        options.unlabeled, source.pose_spec, find, work=options.work, progress=hooks.on_count
-    )
-    rows, held = split(persons, seed=options.seed)
-    hooks.on_stage(f"{len(rows)} persons to train on, {len(held)} held out; running the teacher")
-    data, teacher = training_targets(source, persons, (rows, held), options=options, hooks=hooks)
-    if options.teacher is None:  # another model's views are not biased towards the source
-        teacher = with_rotated_views(teacher, persons, held, bundle=source, threads=options.threads)
-    held_out = HeldOut(source, persons, held, teacher, options.threads)
-    before = held_out.measure(source.weights, None)
+    budget = functools.cache(lambda: _budget(source, options, started, hooks=hooks))
+    checked = None if options.resume else budget()  # the first run of a resumed one has checked it
+    persons, (rows, held) = _find(source, options, checked, hooks=hooks)
+    data, held_out = _with_teacher(source, persons, (rows, held), options=options, hooks=hooks)
+    hooks.on_stage(f"evaluating {source.name} on the {len(held):,} held-out persons")
+    before = held_out.measure(source.weights, None, progress=hooks.on_count)
     agreement = before.mean("teacher")
     facts = run_facts(source, persons, options, agreement=agreement)
+    facts = {**facts, "held_out": len(held), "steps_of_recipe": options.recipe.steps}
     outcome = Outcome(None, None, "", before, None, (), facts, persons, options.recipe)
     if options.teacher is None and options.labeled is None and agreement > MAX_AGREEMENT:
         reason = (
             f"the model agrees with its own test-time augmentation on {agreement:.1%} of the "
             "joints; nothing was written"
         )
-        return dataclasses.replace(outcome, reason=reason)
-    hooks.on_stage(f"training; networks: {networks(source, options)}")
-    loop = _loop(source, data, options)
-    loop.stopped, loop.deferred = hooks.stopped, hooks.deferred
+        return dataclasses.replace(outcome, reason=reason, facts={**facts, **run_cost(started)})
+    loop = _loop(source, data, options, budget=budget, hooks=hooks)
+    if loop.step:
+        outcome = dataclasses.replace(outcome, facts={**facts, "resumed_at_step": loop.step})
+    hooks.on_stage(f"training, {loop.recipe.steps:,} steps; networks: {networks(source, options)}")
     outcome = _trained(outcome, loop, held_out, on_reading=hooks.on_reading)
     if outcome.error is None:
-        hooks.on_stage("comparing with the source")
-        outcome = _judged(outcome, loop, held_out, checks=options.checks)
+        hooks.on_stage(f"comparing with {source.name} on the held-out persons")
+        outcome = _judged(outcome, loop, held_out, checks=options.checks, hooks=hooks)
     return dataclasses.replace(outcome, facts={**outcome.facts, **run_cost(started, loop)})
+
+
+def _budget(
+    source: Bundle, options: RunOptions, started: float, *, hooks: AdaptHooks
+) -> TimeBudget | None:
+    """The budget, if there is one. Raises InputError where it is too short for any persons."""
+    if options.budget_s is None:
+        return None
+    hooks.on_stage(f"timing each part of a run, for the budget of {duration(options.budget_s)}")
+    costs = measure_costs(source, options)
+    budget = TimeBudget(options.budget_s, started, costs, options.recipe)
+    budget.check_at_start()
+    return budget
+
+
+def _find(
+    source: Bundle, options: RunOptions, budget: TimeBudget | None, *, hooks: AdaptHooks
+) -> tuple[Persons, tuple[Int64, Int64]]:
+    """The persons, and the rows to train on and those held out. Raises DataError, InputError."""
+
+    def count(done: int, total: int) -> None:
+        hooks.on_count(done, total)
+        if budget is not None:
+            budget.check_search(done, total)
+
+    hooks.on_stage("searching the images for persons")
+    find = dataclasses.replace(options.find, threads=options.threads)
+    persons = find_persons(
+        options.unlabeled, source.pose_spec, find, work=options.work, progress=count
+    )
+    rows, held = split(persons, seed=options.seed)
+    if budget is not None:
+        budget.check(len(persons), len(held))
+    return persons, (rows, held)
+
+
+def _with_teacher(
+    source: Bundle,
+    persons: Persons,
+    parts: tuple[Int64, Int64],
+    *,
+    options: RunOptions,
+    hooks: AdaptHooks,
+) -> tuple[TrainingData, HeldOut]:
+    """The training data and what the held-out persons are evaluated with."""
+    rows, held = parts
+    hooks.on_stage(f"{len(rows):,} persons to train on, {len(held):,} held out")
+    data, teacher = training_targets(source, persons, parts, options=options, hooks=hooks)
+    if options.teacher is None:  # another model's views are not biased towards the source
+        hooks.on_stage(f"running the teacher's rotated views of the {len(held):,} held-out persons")
+        teacher = with_rotated_views(
+            teacher,
+            persons,
+            held,
+            bundle=source,
+            threads=options.threads,
+            progress=hooks.on_count,
+        )
+    return data, HeldOut(source, persons, held, teacher, options.threads)
 
 
 def _trained(
@@ -126,13 +186,18 @@ def _trained(
 
 
 def _judged(
-    outcome: Outcome, loop: Loop, held_out: HeldOut, *, checks: Sequence[Checker]
+    outcome: Outcome,
+    loop: Loop,
+    held_out: HeldOut,
+    *,
+    checks: Sequence[Checker],
+    hooks: AdaptHooks,
 ) -> Outcome:
     """The outcome with the gate's verdict."""
     if outcome.adapted is None:
         raise AssertionError("a verdict needs trained weights")
     adapted, source = outcome.adapted, held_out.source
-    after = held_out.measure(adapted.weights, outcome.before)
+    after = held_out.measure(adapted.weights, outcome.before, progress=hooks.on_count)
     checked = [check(source, adapted) for check in checks]
     verdict = gate.judge(outcome.before, after, checks=checked)
     origin = provenance(source, outcome.facts, loop.recipe, verdict=verdict)
@@ -158,33 +223,50 @@ def _start(source: Bundle, options: RunOptions) -> Start:
     return start_networks(source, *([options.second] if options.second else []))
 
 
-def _loop(source: Bundle, data: TrainingData, options: RunOptions) -> Loop:
+def _loop(
+    source: Bundle,
+    data: TrainingData,
+    options: RunOptions,
+    *,
+    budget: Callable[[], TimeBudget | None],
+    hooks: AdaptHooks,
+) -> Loop:
     """The loop, within the budget; resumed where a state is stored."""
     key = content_key(_inputs(data, options), source, 0)
     state = options.work / f"state-{key}.pt"
     if not options.resume:
         state.unlink(missing_ok=True)
     recipe = options.recipe
-    fabric = Fabric(accelerator="auto", devices=1)
     if options.budget_s is not None:
-        recipe = _within_budget(source, data, options, budget_s=options.budget_s)
+        path = options.work / f"steps-{key}.txt"
+        recipe = _within_budget(data, options, budget, path=path)
+    fabric = Fabric(accelerator="auto", devices=1)
     start = _start(source, options)
-    return Loop(start, data, recipe, seed=options.seed, fabric=fabric, state=state)
+    loop = Loop(start, data, recipe, seed=options.seed, fabric=fabric, state=state)
+
+    def stopped() -> bool:
+        hooks.on_count(loop.step, recipe.steps)
+        return hooks.stopped()
+
+    loop.stopped, loop.deferred = stopped, hooks.deferred
+    return loop
 
 
 def _within_budget(
-    source: Bundle, data: TrainingData, options: RunOptions, *, budget_s: float
+    data: TrainingData,
+    options: RunOptions,
+    budget: Callable[[], TimeBudget | None],
+    *,
+    path: Path,
 ) -> Recipe:
     """The recipe with the number of steps that fit; stored, so that a resumed run has the same."""
     recipe = options.recipe
-    path = options.work / f"steps-{content_key(_inputs(data, options), source, 0)}.txt"
     if options.resume and path.exists():
         steps = int(path.read_text())
-    else:
-        trial = dataclasses.replace(recipe, steps=6, watch_every=6)
-        loop = Loop(_start(source, options), data, trial, seed=options.seed)
-        list(loop)
-        steps = max(1, int(0.8 * budget_s / (loop.seconds / loop.step)))
+    elif (measured := budget()) is not None:
+        steps = measured.steps(len(data.persons) - len(data.rows))
         write_atomic(path, str(steps), shared=True)
-    watch = min(recipe.watch_every, max(1, steps // 3))
+    else:
+        return recipe
+    watch = min(recipe.watch_every, math.ceil(steps / (EVALUATIONS - 1)))
     return dataclasses.replace(recipe, steps=steps, watch_every=watch)

@@ -17,25 +17,31 @@ from posekit_finetune import recipe
 from posekit_finetune.adapt import Outcome, adapt
 from posekit_finetune.assess.checks import Checker
 from posekit_finetune.assess.monitor import MonitorReading
+from posekit_finetune.budget import MIN_STEPS, duration
 from posekit_finetune.data.find import FindOptions
 from posekit_finetune.data.labeled import LabeledPersons
 from posekit_finetune.options import AdaptOptions
 from posekit_finetune.report import page
 from posekit_finetune.run_options import AdaptHooks, RunOptions
 
+TOO_LITTLE = "learned too little"
+"""Status of a run whose model predicts as its source, or whose few steps show no improvement."""
+
 
 @dataclass(frozen=True, eq=False)
 class Adapted:
     """The result of an adaptation.
 
-    status: adapted, refused, forced or nothing to learn.  reason: one sentence.
+    status: adapted, refused, forced, learned too little or nothing to learn.  reason: sentences.
     outputs: files that were written.  summary: the report as plain values.
+    headline: the status with the steps done and planned, the persons and the time.
     """
 
     status: str
     reason: str
     outputs: tuple[Path, ...]
     summary: dict[str, Any]
+    headline: str = ""
 
     @property
     def passed(self) -> bool:
@@ -44,8 +50,8 @@ class Adapted:
 
     @property
     def exit_code(self) -> int:
-        """Exit code of the command line."""
-        return RejectedError.exit_code if self.status == "refused" else 0
+        """Exit code of the command line: not 0 where training did not give the model."""
+        return RejectedError.exit_code if self.status in ("refused", TOO_LITTLE) else 0
 
 
 def run(
@@ -202,9 +208,11 @@ def _write(
     """Write the model if it passed, and the report, to `files`."""
     output, *pages = files.outputs
     status = _status(outcome, options)
+    headline, reason = f"{status}: {_work_done(outcome)}", _reason(outcome, status)
     report = page.Run(
-        title=f"{model.name} to {output.stem}",
-        reason=f"{status}: {outcome.reason}",
+        title=f"{model.name} adapted as {output.stem}",
+        reason=f"{status}: {reason}",
+        headline=headline,
         facts={**outcome.facts, "status": status},
         recipe=outcome.recipe,
         before=outcome.before,
@@ -214,8 +222,8 @@ def _write(
         history=outcome.history,
     )
     summary = page.summary(report)
-    if status == "nothing to learn":
-        return Adapted(status, outcome.reason, (), summary)
+    if status in ("nothing to learn", TOO_LITTLE):
+        return Adapted(status, reason, (), summary, headline)
     written: list[Path] = []
     if outcome.adapted is not None and status in ("adapted", "forced"):
         adapted = dataclasses.replace(outcome.adapted, name=output.stem)
@@ -226,14 +234,41 @@ def _write(
         written.append(output)
     html, json_page = map(files.place, pages)
     page.write(html, json_page, report, images=options.pictures)
-    return Adapted(status, outcome.reason, (*written, *pages), summary)
+    return Adapted(status, reason, (*written, *pages), summary, headline)
 
 
 def _status(outcome: Outcome, options: AdaptOptions) -> str:
     if outcome.error is not None:
         return "stopped"
-    if outcome.verdict is None:
+    verdict = outcome.verdict
+    if verdict is None:
         return "nothing to learn"
-    if outcome.verdict.passed:
+    if verdict.passed:
         return "adapted"
-    return "forced" if options.force else "refused"
+    if options.force:
+        return "forced"
+    few = outcome.facts["steps"] < MIN_STEPS and not verdict.harmful
+    return TOO_LITTLE if verdict.unchanged or few else "refused"
+
+
+def _reason(outcome: Outcome, status: str) -> str:
+    """Why, and what to do where the model learned too little."""
+    if status != TOO_LITTLE:
+        return outcome.reason
+    return (
+        f"{outcome.reason}. The old model stands and no file was written. Allow more steps "
+        f"({MIN_STEPS} at least; the recipe's own number without --steps and --budget), or add "
+        "persons that differ from these"
+    )
+
+
+def _work_done(outcome: Outcome) -> str:
+    """Steps done and planned, persons, and the time of the whole run."""
+    facts = outcome.facts
+    count, held = len(outcome.persons), facts["held_out"]
+    resumed = facts.get("resumed_at_step")
+    since = f" since it was resumed at step {resumed:,}" if resumed else ""
+    return (
+        f"{facts['steps']:,} of {facts['steps_of_recipe']:,} steps on {count - held:,} persons "
+        f"({held:,} more held out to judge by) in {duration(facts['seconds'])}{since}"
+    )

@@ -18,7 +18,7 @@ class AdaptOptions:
     well, and its images; labeled_first: only the first ones, in the file's order.
     teacher, second: other models, opened; see `RunOptions`.  boxes: a detector, "full" or a
     file.  category: of the persons in COCO files, by name or id; max_boxes: of one image in a file
-    of boxes.  limit: maximum number of persons.  budget_s: instead of the recipe's steps.
+    of boxes.  limit: maximum number of persons.  budget_s: of the whole run.
     work: folder for intermediate files, None for one beside the output that is removed at the end.
     force: write a refused model too, marked as refused.  tensorboard: folder for event files.
     pictures: whether the report contains images of persons.

@@ -44,16 +44,16 @@ class Recipe:
 
     networks: Literal[1, 2] = 1
     teacher: Teacher = "ensemble"
-    ensemble_views: Literal[1, 2, 4, 8, 16] = 16
+    ensemble_views: Literal[1, 2, 4, 8, 16] = 16  # rotations and flips (M)
     direction: Direction = "easy-hard"
-    stop_gradient: bool = True
+    stop_gradient: bool = True  # the teacher's side gets no gradient (X)
     easy: Strength = field(default_factory=Strength)
     hard: Strength = field(
         default_factory=lambda: Strength(
             turn_deg=(8.0, 20.0), scale=(0.05, 0.1), move_px=2.0, flip=0.5, any_turn=0.4
         )
     )
-    hard_from_easy: bool = False
+    hard_from_easy: bool = False  # warp the easy view a second time (X's code), else the crop
     hard_views: int = 1
     repeat_joints: bool = False  # X's code: draw Joint Cutout's joints with replacement
     target: Literal["maps", "gaussian", "gaussian-height"] = "maps"
@@ -92,7 +92,7 @@ class Recipe:
     clip: float = 0.0  # maximum norm of the gradient, 0: unlimited
     ema: float = 0.99  # decay of the averaged weights, which are exported; 0: no average
     blend: float = 0.8  # share of the learned weights in the exported ones, the rest the source's
-    steps: int = 1400
+    steps: int = 1400  # training steps (M)
     batch: int = 16  # persons per step
     labelled_batch: int = 16  # labeled persons per step
     watch_every: int = 350  # steps between two evaluations of the held-out persons

@@ -21,7 +21,7 @@ class RunOptions:
     """What to train on, how, and for how long; checked when it is made.
 
     unlabeled: images, folders, patterns, videos.  work: folder for intermediate files.
-    find: which persons to use.  budget_s: wall time for training, None for the recipe's steps.
+    find: which persons to use.  budget_s: wall time of the whole run, at most the recipe's steps.
     teacher: another model as the teacher instead of the source's own views.  second: the initial
     second network, where the recipe has two.  labeled: labeled persons to train on as well.
     resume: continue an interrupted run with the same inputs.  threads: CPU threads.
@@ -63,9 +63,10 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class AdaptHooks:
-    """Called during a run: `on_stage` with a sentence, `on_count` with the done and total counts,
-    `on_reading` after each evaluation of the held-out persons; `stopped` between the training
-    steps, which run within `deferred()`: anything else may be interrupted at any time.
+    """Called during a run: `on_stage` with a sentence at the start of each stage, `on_count` with
+    its done and total counts (images, persons, steps), `on_reading` after each evaluation of the
+    held-out persons; `stopped` between the training steps, which run within `deferred()`: anything
+    else may be interrupted at any time.
     """
 
     on_stage: Callable[[str], None] = lambda _: None

@@ -1,8 +1,8 @@
-"""One HTML file that shows an evaluation: tables, curves, bars, and the worst people."""
+"""One HTML file that shows an evaluation: tables, curves, bars, and the people with lowest OKS."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -10,14 +10,31 @@ import numpy as np
 
 from posekit.drawing.draw import DrawStyle, draw
 from posekit.evaluate.score import HEADLINES, Evaluation
-from posekit.output import html
+from posekit.output import charts, html
+from posekit.output.charts import Axis, Interval
 from posekit.types import Boxes, Float32, Poses, Skeleton, UInt8
 from posekit.video.images import read_image
 
 WORST = 12
-_SIDE_PX = 260
+MAIN = ("AP", "AR", "PCK@0.2 torso", "PCK@0.1 box", "PCKh@0.5", "OKS")
+"""Figures that are shown first; the others are folded. Larger is better."""
+
+GLOSSARY = (
+    "AP and AR: COCO's average precision and recall over OKS thresholds of 0.5 to 0.95. "
+    "PCK@t: share of the keypoints nearer to their label than t times the torso, the box's longer "
+    "side or the head. OKS: object keypoint similarity, 1 is perfect. AUC: mean of PCK over "
+    "thresholds up to 0.5. NME: mean error relative to the person's size; smaller is better."
+)
+
+_SIDE_PX = 340
 _EVERYTHING = DrawStyle(min_score=1e-6, ids=False)  # a score of 0: not labeled
 _CENTERS = (*(np.arange(10) / 10 + 0.05).tolist(), 1.0)
+_LENGTHS = {
+    "torso": "torso length",
+    "box": "longer side of the box",
+    "head": "head size",
+    "size": "person size",
+}
 
 
 def reliability_page(title: str, report: Mapping[str, Any]) -> str:
@@ -27,17 +44,23 @@ def reliability_page(title: str, report: Mapping[str, Any]) -> str:
         "dashed line is perfect. Each fold of images was scored with a fit to the others."
     )
     parts = [html.heading(title, 1), html.paragraph(text)]
-    rows = []
+    diagrams, rows = [], []
     for name, entry in report.items():
         curves = {each: _bins(entry[each]["reliability"]) for each in ("raw", "calibrated")}
-        parts.append(
-            html.line_chart(
-                name, _CENTERS, curves, x_label="predicted", y_range=(0, 1), diagonal=True
+        diagrams.append(
+            charts.line_chart(
+                name,
+                _CENTERS,
+                curves,
+                x_axis=Axis("Predicted confidence", 0, 1),
+                y_axis=Axis("Share of the keypoints that are right", 0, 1),
+                diagonal=True,
             )
         )
         rows += [
             [f"{name}, {e}", f"{entry[e]['ece']:.4f}", f"{entry[e]['brier']:.4f}"] for e in curves
         ]
+    parts.append(html.grid(diagrams))
     parts.append(html.table(("", "expected calibration error", "Brier score"), rows))
     return html.page(title, parts)
 
@@ -53,40 +76,89 @@ def _bins(rows: Sequence[Mapping[str, float]]) -> list[float | None]:
 def page(evaluation: Evaluation, report: Mapping[str, Any], skeleton: Skeleton) -> str:
     """One self-contained HTML page; `report` is what `--json` prints.
 
+    With a comparison the second model's figures and curves stand beside the first's.
     skeleton: the model's, whose bones the images show. Raises SourceError.
     """
-    figures = report["figures"]
-    title = f"{report['model']['name']} on {figures['data']}"
+    models = _models(report)
+    title = f"{' and '.join(models)} on {report['figures']['data']}"
+    groups = [
+        _groups(title, {name: each[key] for name, each in models.items()})
+        for title, key in (("By size", "by_size"), ("By visibility", "by_visibility"))
+    ]
     parts = [
         html.heading(title, 1),
-        html.paragraph(_summary(report)),
-        _metrics(figures["metrics"]),
-        _comparison(report.get("comparison")),
-        html.heading("PCK by threshold"),
-        _curves(figures["curves"]),
-        html.heading("Keypoints"),
-        _keypoints(figures["per_keypoint"]),
-        html.heading("Size and visibility"),
-        _groups(figures["by_size"]),
-        _groups(figures["by_visibility"]),
+        html.verdict(*_result(report)),
+        html.grid([_main_chart(report), html.paragraph(GLOSSARY)]),
+        html.details("All figures with 95 % intervals", [_metrics(report)]),
+        html.heading("Share of right keypoints by threshold"),
+        html.grid(_curves(models)),
+        html.heading("Share of right keypoints by keypoint"),
+        html.grid(_keypoints(models)),
+        html.details("By size of the person, and by visibility of the keypoint", groups),
+        html.details("How it was measured", [_provenance(report)]),
         html.heading(f"The {WORST} people with the lowest OKS"),
-        html.paragraph("Left: labels. Right: predictions."),
-        *_worst(evaluation, skeleton),
+        html.paragraph(f"Left: labels. Right: predictions of {next(iter(models))}."),
+        html.grid(_worst(evaluation, skeleton)),
     ]
     return html.page(title, parts)
 
 
-def _summary(report: Mapping[str, Any]) -> str:
-    figures, run = report["figures"], report["run"]
+def _models(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The figures of each model by its name, the evaluated one first."""
+    models = {report["model"]["name"]: report["figures"]}
+    if comparison := report.get("comparison"):
+        name = comparison["model"]["name"]
+        models[f"{name} (compared)" if name in models else name] = comparison["figures"]
+    return models
+
+
+def _result(report: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The result in a sentence, and what it was measured on."""
+    figures, comparison = report["figures"], report.get("comparison")
+    name = report["model"]["name"]
+    lines = [
+        f"Measured on {figures['persons']} labeled people ({figures['found']} found) in "
+        f"{figures['images']} images, on {len(figures['keypoints'])} keypoints."
+    ]
     unused = ", ".join(figures["unused_keypoints"])
+    lines += [f"Not evaluated, since only one side has them: {unused}."] if unused else []
+    if comparison is None:
+        shown = [f"{each} {_cell(figures['metrics'].get(each))}" for each in _known(report)[:3]]
+        return f"{name}: {', '.join(shown)}.", ["In brackets: 95 % intervals.", *lines]
+    return _compared_result(report, comparison), [_counts(report, comparison), *lines]
+
+
+def _compared_result(report: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
+    """Which model is better by the first of the main figures."""
+    name, other = report["model"]["name"], comparison["model"]["name"]
+    if not (known := _known(report)):
+        return f"{name} was compared with {other}."
+    value, low, high = comparison["difference"][known[0]]
+    relation = "better than" if low > 0 else "worse than" if high < 0 else "not clearly apart from"
+    shown = f"{known[0]} {value:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}"
+    return f"{name} is {relation} {other}: {shown}."
+
+
+def _counts(report: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
+    """How many of the main figures are significantly better and worse."""
+    cells = [comparison["difference"][name] for name in _known(report)]
+    better, worse = sum(low > 0 for _, low, _ in cells), sum(high < 0 for _, _, high in cells)
     return (
-        f"{figures['persons']} labeled people ({figures['found']} found) in {figures['images']} "
-        f"images; boxes: {run['boxes']}; {describe_augmentation(run)}; "
-        f"{len(figures['keypoints'])} keypoints"
-        + (f", not evaluated: {unused}" if unused else "")
-        + f"; sha256 {report['model']['sha256'][:16]}. "
-        "95 % bootstrap intervals over images."
+        f"Of {len(cells)} main figures {better} are significantly better and {worse} worse; both "
+        "models were measured on the same people."
     )
+
+
+def _known(report: Mapping[str, Any]) -> list[str]:
+    """Those of MAIN that are defined, also for the difference where there is one."""
+    tables = [report["figures"]["metrics"]]
+    if comparison := report.get("comparison"):
+        tables.append(comparison["difference"])
+    return [name for name in MAIN if all(_defined(table.get(name)) for table in tables)]
+
+
+def _defined(cell: Sequence[float | None] | None) -> bool:
+    return cell is not None and None not in cell
 
 
 def describe_augmentation(run: Mapping[str, Any]) -> str:
@@ -95,62 +167,113 @@ def describe_augmentation(run: Mapping[str, Any]) -> str:
     return f"{views} views" if views else f"flip {'on' if run['flip'] else 'off'}"
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _number(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else f"{value:{sign}.3f}"
 
 
-def _metrics(metrics: Mapping[str, Sequence[float | None]]) -> str:
-    rows = [
-        [name, _number(value), f"{_number(low)} to {_number(high)}"]
-        for name, (value, low, high) in metrics.items()
-        if value is not None
-    ]
-    return html.table(("", "value", "95 % interval"), rows)
+def _cell(cell: Sequence[float | None] | None, sign: str = "") -> str:
+    """A figure with its interval in brackets."""
+    if cell is None or cell[0] is None:
+        return "-"
+    value, low, high = cell
+    return f"{_number(value, sign)} ({_number(low, sign)} to {_number(high, sign)})"
 
 
-def _comparison(comparison: Mapping[str, Any] | None) -> str:
+def _main_chart(report: Mapping[str, Any]) -> str:
+    """The main figures with their intervals; with a comparison, the differences."""
+    comparison = report.get("comparison")
     if comparison is None:
-        return ""
+        table = report["figures"]["metrics"]
+        rows = [_interval(name, table[name], "") for name in _known(report)]
+        return charts.interval_chart("Accuracy with 95 % intervals", rows, Axis("Value", 0, 1))
+    table = comparison["difference"]
+    rows = [_interval(name, table[name], "+") for name in _known(report)]
+    axis = Axis(f"Difference; right of 0: {report['model']['name']} is better")
+    return charts.interval_chart("Difference on the same people", rows, axis)
+
+
+def _interval(name: str, cell: Sequence[float], sign: str) -> Interval:
+    value, low, high = cell
+    decided = None if not sign or low <= 0 <= high else low > 0
+    return Interval(name, _cell(cell, sign), value, low=low, high=high, passed=decided)
+
+
+def _metrics(report: Mapping[str, Any]) -> str:
+    """Every figure of each model, and their difference."""
+    models, comparison = _models(report), report.get("comparison")
+    head = ["", *models, *(["difference, paired"] if comparison else [])]
+    rows = []
+    for name, (value, *_) in report["figures"]["metrics"].items():
+        if value is None:
+            continue
+        row = [name, *(_cell(each["metrics"].get(name)) for each in models.values())]
+        rows.append(
+            [*row, *([_cell(comparison["difference"].get(name), "+")] if comparison else [])]
+        )
+    return html.table(head, rows)
+
+
+def _curves(models: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """One chart of all lengths; with two models one chart a length."""
+    first = next(iter(models.values()))["curves"]
+    known = [name for name in _LENGTHS if name in first and first[name][0] is not None]
+    y_axis = Axis("Right keypoints, %", 0, 1, percent=True)
+    if len(models) == 1:
+        curves = {_LENGTHS[name]: first[name] for name in known}
+        x_axis = Axis("Threshold, share of the length", low=0)
+        yield charts.line_chart("PCK", first["thresholds"], curves, x_axis=x_axis, y_axis=y_axis)
+        return
+    for name in known:
+        yield charts.line_chart(
+            f"PCK relative to the {_LENGTHS[name]}",
+            first["thresholds"],
+            {model: figures["curves"][name] for model, figures in models.items()},
+            x_axis=Axis(f"Threshold, share of the {_LENGTHS[name]}", low=0),
+            y_axis=y_axis,
+        )
+
+
+def _keypoints(models: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Bars of two headlines for each keypoint, each model beside the other."""
+    tables = [figures["per_keypoint"] for figures in models.values()]
+    names = [name for name in HEADLINES if any(row[name] is not None for row in tables[0].values())]
+    axis = Axis("Right keypoints, %", 0, 1, percent=True)
+    for name in names[:1] + names[3:4] if len(names) > 3 else names[:2]:
+        bars = {k.replace("_", " "): [table[k][name] for table in tables] for k in tables[0]}
+        yield charts.bar_chart(name, bars, list(models), axis=axis)
+
+
+def _groups(title: str, models: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> str:
+    """Table of the figures of each group of people or keypoints, a row for each model."""
+    first = next(iter(models.values()))
+    names = list(next(iter(first.values())))
+    used = [name for name in names if any(row[name] is not None for row in first.values())]
     rows = [
-        [name, f"{value:+.3f}", f"{low:+.3f} to {high:+.3f}"]
-        for name, (value, low, high) in comparison["difference"].items()
-        if None not in (value, low, high)
+        [
+            group if len(models) == 1 else f"{group}: {model}",
+            str(groups[group][used[0]]),
+            *(_number(groups[group][name]) for name in used[1:]),
+        ]
+        for group in first
+        for model, groups in models.items()
     ]
-    title = html.heading(f"Minus {comparison['model']['name']}, paired")
-    return title + html.table(("", "difference", "95 % interval"), rows)
+    return html.heading(title, 3) + html.table(("", *used), rows)
 
 
-def _curves(curves: Mapping[str, Any]) -> str:
-    shown = {
-        f"of {name}": values
-        for name, values in curves.items()
-        if name != "thresholds" and values[0] is not None
-    }
-    return html.line_chart(
-        "Share of keypoints nearer than",
-        curves["thresholds"],
-        shown,
-        x_label="threshold",
-        y_range=(0, 1),
-    )
-
-
-def _keypoints(table: Mapping[str, Mapping[str, float | None]]) -> str:
-    names = [name for name in HEADLINES if any(row[name] is not None for row in table.values())]
-    shown = names[:1] + names[3:4] if len(names) > 3 else names[:2]
-    return html.bar_chart(
-        "PCK", {k: [row[name] for name in shown] for k, row in table.items()}, shown
-    )
-
-
-def _groups(groups: Mapping[str, Mapping[str, float | None]]) -> str:
-    names = list(next(iter(groups.values())))
-    used = [name for name in names if any(row[name] is not None for row in groups.values())]
-    rows = [
-        [group, *(str(row[used[0]]), *(_number(row[name]) for name in used[1:]))]
-        for group, row in groups.items()
+def _provenance(report: Mapping[str, Any]) -> str:
+    """Models, labels, boxes, and what was assumed, as a table."""
+    run, comparison = report["run"], report.get("comparison")
+    models = [report["model"], *([comparison["model"]] if comparison else [])]
+    rows = [[f"model {each['name']}", f"sha256 {each['sha256']}"] for each in models]
+    rows += [
+        ["labels", str(run["annotations"])],
+        ["boxes", str(run["boxes"])],
+        ["test-time augmentation", describe_augmentation(run)],
+        ["runs on", f"{run['provider']}, {run['threads']} threads"],
+        ["intervals", f"95 %, bootstrap over images, seed {run['seed']}"],
+        *(["note", note] for note in run["notes"]),
     ]
-    return html.table(("", *used), rows)
+    return html.table((), rows, left=True)
 
 
 def _worst(evaluation: Evaluation, skeleton: Skeleton) -> list[str]:
@@ -173,8 +296,9 @@ def _figure(evaluation: Evaluation, n: int, skeleton: Skeleton) -> str:
         evaluation.points[n], evaluation.scores[n], box, skeleton=skeleton, columns=columns
     )
     sides = [_cut(draw(image, each, style=_EVERYTHING), box) for each in (labels, predicted)]
-    text = f"{path.name}, OKS {evaluation.similarity[n]:.3f}"
-    return html.figure(np.concatenate(sides, 1), text)
+    text = f"{path.name}: OKS {evaluation.similarity[n]:.3f}"
+    gap = np.full((_SIDE_PX, 8, 3), 255, np.uint8)
+    return html.figure(np.concatenate([sides[0], gap, sides[1]], 1), text)
 
 
 def _poses(

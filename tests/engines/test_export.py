@@ -104,6 +104,19 @@ def test_the_page_is_self_contained(written: tuple[Path, Any]) -> None:
     assert "href" not in text
 
 
+def test_the_page_begins_with_the_verdict_and_its_budget(written: tuple[Path, Any]) -> None:
+    path, report = written
+    text = path.with_name("lightning.onnx.parity.html").read_text()
+    box = text.split('<div class="verdict good">')[1].split("</div>")[0]
+    assert f"{report['crop_px']['mean']:.3g} px on average: within its budget of" in box
+    assert f"{report['points']:,} keypoints of {report['crops']} crops" in box
+    chart = text.split('aria-label="Deviation from the source"')[1].split("</svg>")[0]
+    assert chart.count("<circle") == 3  # mean, p99, largest
+    assert chart.count('class="limit"') == 1 + bool(report["budget_p99_px"])
+    assert "✗" not in chart
+    assert "<summary>All figures</summary>" in text
+
+
 def test_points_in_frame_pixels_are_the_crop_points_moved(
     lightning: Bundle, tmp_path: Path
 ) -> None:
@@ -145,7 +158,10 @@ def test_over_its_budget_nothing_is_written_unless_forced(
     report = export(lightning, tmp_path / "x.onnx", dataclasses.replace(options, force=True))
     assert report["forced"]
     assert not report["within_budget"]
-    assert "forced" in (tmp_path / "x.onnx.parity.html").read_text()
+    text = (tmp_path / "x.onnx.parity.html").read_text()
+    assert '<div class="verdict bad">' in text
+    assert "over its budget of 1e-09 px" in text
+    assert "--force" in text
 
 
 def test_a_disk_that_fills_leaves_the_old_output(lightning: Bundle, tmp_path: Path) -> None:

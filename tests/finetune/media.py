@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from posekit.skeletons import COCO_17
 from posekit.types import ModelSpec
+from tests.support.assets import shipped
 
 SPEC = ModelSpec("movenet", (64, 64), (16, 16), COCO_17, padding=1.0, crop_center=0.5)
 
@@ -38,3 +39,13 @@ def figure(number: int) -> np.ndarray:
         color = random.integers(0, 255, 3).tolist()
         cv2.line(image, (int(ends[0]), int(ends[1])), (int(ends[2]), int(ends[3])), color, 9)
     return image
+
+
+def photograph(number: int) -> np.ndarray:
+    """One of the two photographs of people that ship, turned and scaled by its number."""
+    name = ("coco_000000234748", "coco_000000397133")[number % 2]
+    image = cv2.imread(str(shipped(f"tests/data/{name}.jpg")))
+    height, width = image.shape[:2]
+    center, scale = (width / 2, height / 2), 0.8 + 0.01 * number
+    turned = cv2.getRotationMatrix2D(center, 11 * number, scale)
+    return cv2.warpAffine(image, turned, (width, height))

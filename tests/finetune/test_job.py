@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from posekit.diagnostics.verify import verify
 from posekit.errors import DataError, InputError, ParityError, RecipeError, SourceError
 from posekit.skeletons import COCO_17
 from posekit_engines.bundles.refresh import refresh_bundle
-from tests.finetune.media import figure
+from tests.finetune.media import figure, photograph
 
 
 @pytest.fixture(scope="module")
@@ -33,22 +34,48 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SHORT = {"boxes": "full", "threads": 1, "settings": ["watch_every=2", "batch=4"]}
 
 
-def test_a_short_run_writes_a_report_and_no_model_that_the_gate_refused(
-    images: Path, tmp_path: Path
-) -> None:
+def test_a_refused_run_writes_a_report_and_no_model(images: Path, tmp_path: Path) -> None:
+    """The source is confident of no joint of a figure of blobs: harm cannot be measured."""
     out = tmp_path / "mine.posekit"
     settings = [*SHORT["settings"], "steps=2", "ensemble_views=2"]
     adapted = posekit.adapt(
         "movenet-lightning", images, out, **{**SHORT, "settings": settings}, overwrite=True
     )
     report = json.loads(out.with_suffix(".json").read_text())
-    assert adapted.status == ("adapted" if out.exists() else "refused")
+    assert (adapted.status, adapted.exit_code) == ("refused", 5)
+    assert not out.exists()
     assert report["labels_used"] == "none"
-    assert report["verdict"]["passed"] == out.exists()
+    assert not report["verdict"]["passed"]
+    assert report["verdict"]["harmful"]
     assert report["facts"]["model_sha256"] == Bundle.open(find("movenet-lightning")).sha256
+    assert report["headline"] == adapted.headline
     assert not out.with_name("mine.posekit.work").exists()
     page = out.with_suffix(".html").read_text()
     assert "http" not in page.split("<body>")[1].replace("http://www.w3.org", "")
+
+
+def test_a_run_that_learned_nothing_writes_nothing_and_does_not_pass(tmp_path: Path) -> None:
+    """One step at a rate of a millionth: every prediction is the source's."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for number in range(60):
+        cv2.imwrite(str(folder / f"{number:02}.jpg"), photograph(number))
+    settings = [*SHORT["settings"], "steps=1", "rate=1e-6", "ensemble_views=2"]
+    options = {**SHORT, "settings": settings, "work": tmp_path / "work"}
+    out = tmp_path / "new" / "mine.posekit"
+    adapted = posekit.adapt("movenet-lightning", folder, out, **options)
+    assert (adapted.status, adapted.exit_code) == ("learned too little", 5)
+    assert not adapted.passed
+    held = adapted.summary["held_out_persons"]
+    assert adapted.headline.startswith(
+        f"learned too little: 1 of 1 steps on {60 - held} persons ({held} more held out"
+    )
+    assert "no file was written" in adapted.reason
+    assert adapted.outputs == ()
+    assert not out.parent.exists()
+    forced = posekit.adapt("movenet-lightning", folder, out, **options, force=True)
+    assert (forced.status, forced.exit_code) == ("forced", 0)
+    assert "nothing was learned" in Bundle.open(out).provenance["refused"]
 
 
 LOADED = """
@@ -70,6 +97,26 @@ def test_a_run_without_labels_loads_neither_the_evaluation_nor_the_reader_of_lab
     assert "posekit_finetune.assess.gate" in loaded
     assert not [name for name in loaded if name.startswith("posekit.evaluate")]
     assert "posekit_finetune.data.annotations" not in loaded
+
+
+OPENMP = """
+import os
+import sys
+import posekit
+posekit.AdaptOptions()
+assert "torch" not in sys.modules  # it reads the variable when it is loaded
+sys.stdout.write(os.environ["OMP_WAIT_POLICY"])
+"""
+
+
+@pytest.mark.parametrize(("given", "used"), [("", "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_sleep_unless_the_user_decides_otherwise(given: str, used: str) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    if given:
+        environment["OMP_WAIT_POLICY"] = given
+    command = [sys.executable, "-c", OPENMP]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == used
 
 
 def test_a_forced_model_is_marked_and_runs_at_once(images: Path, tmp_path: Path) -> None:
@@ -242,7 +289,7 @@ def test_ctrl_c_keeps_the_state_and_resume_ends_where_an_unbroken_run_does(
     with subprocess.Popen(first, stderr=subprocess.PIPE, text=True) as broken:
         assert broken.stderr is not None
         for line in broken.stderr:
-            if "training; networks" in line:
+            if "training, 12 steps" in line:
                 break
         time.sleep(2)
         broken.send_signal(signal.SIGINT)

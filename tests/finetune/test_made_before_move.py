@@ -63,9 +63,13 @@ class Resumed:
     stored: dict[str, Any]
     names: set[str]
     summary: dict[str, Any] = field(default_factory=dict)
-    counts: list[tuple[int, int]] = field(default_factory=list)
+    stages: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
     readings: list[int] = field(default_factory=list)
     steps: int = 0
+
+    def count(self, _done: int, _total: int) -> None:
+        self.counts[self.stages[-1]] = self.counts.get(self.stages[-1], 0) + 1
 
     def count_step(self) -> bool:
         self.steps += 1
@@ -92,7 +96,8 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Resumed:
         work=work,
         resume=True,
         hooks=posekit.AdaptHooks(
-            on_count=lambda done, total: run.counts.append((done, total)),
+            on_stage=run.stages.append,
+            on_count=run.count,
             on_reading=lambda reading, _seconds: run.readings.append(reading.step),
             stopped=run.count_step,
         ),
@@ -104,11 +109,13 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Resumed:
 def test_an_interrupted_adaptation_goes_on_from_its_stored_step(resumed: Resumed) -> None:
     """Nothing is computed again: no person is searched for, no map predicted, no step repeated."""
     assert resumed.stored["step"] == STORED_STEP
-    assert resumed.counts == []
+    assert not [stage for stage in resumed.counts if "searching" in stage or "predicting" in stage]
+    assert sum("predicting" in stage for stage in resumed.stages) == 2
     assert resumed.steps == LAST_STEP - STORED_STEP
     assert resumed.readings == [8, 12]
     assert [each["step"] for each in resumed.summary["history"]] == [4, 8, 12]
-    assert resumed.summary["history"][0] == REPORT["history"][0]  # recalled, not measured
+    recalled = resumed.summary["history"][0]
+    assert {name: recalled[name] for name in REPORT["history"][0]} == REPORT["history"][0]
     assert {path.name for path in resumed.work.iterdir()} == resumed.names
     assert resumed.summary["facts"]["data_fingerprint"] == REPORT["facts"]["data_fingerprint"]
 
@@ -136,7 +143,7 @@ def test_an_interrupted_adaptation_ends_with_the_weights_of_a_whole_run(resumed:
 
 
 def test_the_report_of_a_resumed_run_has_the_keys_of_one_made_before(resumed: Resumed) -> None:
-    assert keys(resumed.summary) == keys(REPORT)
+    assert keys(resumed.summary) >= keys(REPORT)  # keys may be added
     for name, wanted in REPORT["before"].items():
         found = resumed.summary["before"][name]
         assert found == (None if wanted is None else pytest.approx(wanted, abs=0.02)), name

@@ -19,7 +19,7 @@ from posekit_finetune.assess.monitor import DISTINCT_FLOOR, RESPONSE_FLOOR
 from posekit_finetune.assess.probe_views import UNTRAINED
 
 UNCHANGED = 0.002
-"""Below this share of moved joints the network is the source: it can do no harm."""
+"""Below this share of moved joints the network is the source: nothing was learned."""
 
 MIN_SOURCE_AGREEMENT = 0.9
 """Least agreement with the source's confident and consistent predictions. Such joints are right far
@@ -60,11 +60,17 @@ class Verdict:
     """The gate's decision.
 
     reasons: sentences, why it passed or not.  findings: the change of each indicator and check.
+    unchanged: the predictions equal the source's.  harmful: something is worse; where neither this
+    nor `passed`, only the evidence of an improvement is missing.  labels: the checks with labels
+    that were part of the decision, by name.
     """
 
     passed: bool
     reasons: tuple[str, ...]
     findings: tuple[MetricChange, ...]
+    unchanged: bool = False
+    harmful: bool = False
+    labels: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> MetricChange:
         return {each.name: each for each in self.findings}[name]
@@ -72,7 +78,13 @@ class Verdict:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         findings = [each.to_dict() for each in self.findings]
-        return {"passed": self.passed, "reasons": list(self.reasons), "findings": findings}
+        return {
+            "passed": self.passed,
+            "reasons": list(self.reasons),
+            "findings": findings,
+            "unchanged": self.unchanged,
+            "harmful": self.harmful,
+        }
 
 
 def judge(
@@ -90,7 +102,17 @@ def judge(
     checked = tuple(check_change(check, seed) for check in checks)
     decisive = [change for check, change in zip(checks, checked, strict=True) if check.decides]
     passed, reasons = decide(changes, decisive)
-    return Verdict(passed, reasons, (*changes, *checked))
+    named = {each.name: each for each in changes}
+    unchanged = _is_unchanged(named)
+    harmful = not unchanged and bool(_against(named, decisive))
+    return Verdict(
+        passed,
+        reasons,
+        (*changes, *checked),
+        unchanged=unchanged,
+        harmful=harmful,
+        labels=tuple(each.name for each in decisive),
+    )
 
 
 def check_change(check: Check, seed: int = 0) -> MetricChange:
@@ -107,19 +129,34 @@ def decide(
     labeled: metrics with labels, larger is better; a loss refuses, a gain replaces the evidence.
     """
     changes = {each.name: each for each in findings}
-    if changes["changed"].after < UNCHANGED and not any(_floors(changes)):
-        return True, ("its predictions equal the source's: nothing was learned, nothing is harmed",)
-    against = [*filter(None, _floors(changes)), *filter(None, _harms(changes))]
-    against += [
-        f"{each.name} with labels fell by {-each.difference:.3f} {_interval(each)}"
-        for each in labeled
-        if each.high < 0
-    ]
+    if _is_unchanged(changes):
+        return False, (
+            f"{changes['changed'].after:.1%} of the body's joints moved: its predictions equal "
+            "the source's, so nothing was learned",
+        )
+    against = _against(changes, labeled)
     proven = any(each.low > 0 for each in labeled)
     doubts = [] if proven else [*filter(None, _doubts(changes))]
     if against or doubts:
         return False, (*against, *doubts)
     return True, _gains(changes, labeled)
+
+
+def _is_unchanged(changes: Mapping[str, MetricChange]) -> bool:
+    return changes["changed"].after < UNCHANGED and not any(_floors(changes))
+
+
+def _against(changes: Mapping[str, MetricChange], labeled: Sequence[MetricChange]) -> list[str]:
+    """What speaks against the network, whatever it has gained."""
+    return [
+        *filter(None, _floors(changes)),
+        *filter(None, _harms(changes)),
+        *(
+            f"{each.name} with labels fell by {-each.difference:.3f} {_interval(each)}"
+            for each in labeled
+            if each.high < 0
+        ),
+    ]
 
 
 def _floors(changes: Mapping[str, MetricChange]) -> list[str]:

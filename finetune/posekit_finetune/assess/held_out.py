@@ -18,6 +18,7 @@ from posekit_finetune.assess.checks import Checker
 from posekit_finetune.assess.ensemble import mean_distance, mean_maps, predict_members
 from posekit_finetune.assess.indicators import Indicators
 from posekit_finetune.assess.monitor import Monitor, MonitorReading
+from posekit_finetune.assess.probe_views import PROBE_VIEWS
 from posekit_finetune.data.persons import Persons
 from posekit_finetune.train.loop import Loop
 from posekit_finetune.train.teacher import PseudoLabels
@@ -33,9 +34,19 @@ class HeldOut:
     teacher: PseudoLabels
     threads: int
 
-    def measure(self, weights: Weights, before: Indicators | None) -> Indicators:
-        """Indicators with these weights; `before`: the source's, None for the source itself."""
+    def measure(
+        self,
+        weights: Weights,
+        before: Indicators | None,
+        progress: Callable[[int, int], None] = lambda _done, _all: None,
+    ) -> Indicators:
+        """Indicators with these weights; `before`: the source's, None for the source itself.
+
+        progress: called with the crops predicted so far and in total.
+        """
         network = predict.of_bundle(self.source, weights=weights, threads=self.threads)
+        crops = len(self.rows) * (1 + len(PROBE_VIEWS))
+        network = predict.counted(network, crops, progress)
         return indicators.measure(
             network, self.persons, self.rows, teacher=self.teacher, source=before
         )

@@ -129,6 +129,11 @@ class Indicators:
         return float(defined.mean()) if len(defined) else float("nan")
 
     @property
+    def consistency(self) -> float:
+        """Share of the body's joints that stay in place, averaged over the probe views."""
+        return float(np.mean([self.mean(view) for view in PROBE_VIEWS]))
+
+    @property
     def distinct(self) -> float:
         """Mean number of different peak cells of a keypoint, as a share of the persons."""
         counts = [len(np.unique(self.cells[:, k])) for k in range(self.cells.shape[1])]

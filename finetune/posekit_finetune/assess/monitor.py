@@ -44,19 +44,6 @@ UNTRAINED_RESPONSE = 0.05
 do not apply."""
 
 
-_PERCENT = {
-    "stays mirrored": "flip",
-    "rotated": "turn",
-    "smaller": "zoom",
-    "agrees with teacher": "teacher",
-    "with its rotated views": "turned",
-    "swaps": "swaps",
-    "faint": "faint",
-    "distance of the networks": "apart",
-}
-"""Values displayed as percentages: label and name."""
-
-
 @dataclass(frozen=True)
 class MonitorReading:
     """One evaluation of the held-out persons.
@@ -65,7 +52,8 @@ class MonitorReading:
         maps' values relative to its share at the start; with two networks `apart`, the distance of
         their predictions, share of the crop.  losses: of the last step.
     score: estimate of the quality without labels, above 0 better than at the start.
-    warnings: sentences.
+    warnings: sentences.  consistency: share of the body's joints that stay in place in the probe
+        views, at the start and now; NaN in readings stored before it was recorded.
     """
 
     step: int
@@ -73,16 +61,19 @@ class MonitorReading:
     losses: Mapping[str, float]
     score: float
     warnings: tuple[str, ...] = ()
+    consistency: tuple[float, float] = (math.nan, math.nan)
 
     def describe(self) -> str:
-        """The values in one line, without the undefined ones."""
-        values = self.values
-        shares = {label: values.get(name, math.nan) for label, name in _PERCENT.items()}
-        parts = [f"{label} {value:.1%}" for label, value in shares.items() if math.isfinite(value)]
-        bins = [values.get(f"bin_{n}_ratio", math.nan) for n in range(5)]
-        ratios = "/".join(f"{each:.2f}" if math.isfinite(each) else "-" for each in bins)
-        head = f"peaks {values['response']:.3f}, values by fifths {ratios} of the start"
-        return ", ".join([head, f"distinct cells {values['distinct']:.2f}", *parts])
+        """The result so far in words."""
+        before, after = self.consistency
+        parts = [f"held-out consistency {before:.2f} -> {after:.2f}"]
+        teacher, apart = (self.values.get(name, math.nan) for name in ("teacher", "apart"))
+        if math.isfinite(teacher):
+            parts.append(f"agreement with the teacher {teacher:.2f}")
+        if math.isfinite(apart):
+            parts.append(f"distance of the networks {apart:.1%}")
+        parts += [f"{name} loss {value:.3g}" for name, value in self.losses.items()]
+        return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -91,7 +82,8 @@ class MonitorReading:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`."""
-        return cls(**{**data, "warnings": tuple(data["warnings"])})
+        consistency = tuple(data.get("consistency", (math.nan, math.nan)))
+        return cls(**{**data, "warnings": tuple(data["warnings"]), "consistency": consistency})
 
 
 @dataclass(eq=False)
@@ -129,7 +121,10 @@ class Monitor:
         if distance is not None:
             values["apart"] = distance
             warnings += _identical(distance)
-        reading = MonitorReading(step, values, dict(losses), score_of(changes), warnings)
+        both = self.baseline.consistency, indicators.consistency
+        reading = MonitorReading(
+            step, values, dict(losses), score_of(changes), warnings, consistency=both
+        )
         self.history.append(reading)
         _check_finite(step, losses, changes)
         if reason := _collapse(changes) or ("" if self.labeled else _drift(changes)):

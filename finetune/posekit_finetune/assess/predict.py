@@ -51,6 +51,20 @@ def of_network(net: nn.Module, spec: ModelSpec) -> Predict:
     return _in_blocks(run)
 
 
+def counted(predict: Predict, total: int, progress: Callable[[int, int], None]) -> Predict:
+    """The same; `progress` is called with the crops predicted so far and in total."""
+    done = 0
+
+    def run(crops: UInt8) -> Float32:
+        nonlocal done
+        maps = predict(crops)
+        done += len(crops)
+        progress(done, total)
+        return maps
+
+    return run
+
+
 def _in_blocks(run: Predict) -> Predict:
     def predict(crops: UInt8) -> Float32:
         starts = range(0, max(len(crops), 1), _BLOCK)

@@ -3,43 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from posekit.atomic import write_atomic
-from posekit.drawing.draw import DrawStyle, draw
 from posekit.output import html
-from posekit.types import Boxes, Poses, UInt8
-from posekit_finetune.assess.compare import MetricChange
 from posekit_finetune.assess.gate import Verdict
-from posekit_finetune.assess.indicators import Indicators, body_keypoints, clipped_distance
+from posekit_finetune.assess.indicators import Indicators
 from posekit_finetune.assess.monitor import MonitorReading
-from posekit_finetune.assess.probe_views import PROBE_VIEWS
 from posekit_finetune.data.persons import Persons
 from posekit_finetune.recipe import Recipe
-
-SHOWN = 12
-"""Number of persons, those whose predictions changed most, that the page shows."""
-
-_SIDE_PX = 220
-_CURVES = (
-    ("Joints that stay in place in other views, held-out persons", PROBE_VIEWS),
-    ("Agreement, held-out persons", ("teacher", "source")),
-    ("Distance, share of the crop", ("teacher_away", "source_away", "away", "apart")),
-    ("Response, held-out persons", ("response", "faint")),
-    ("Heatmap values by fifths, relative to the start", tuple(f"bin_{n}_ratio" for n in range(5))),
-    ("Different peak cells, share of the persons", ("distinct",)),
-    ("Left/right swaps, crossed pairs, implausible bones", ("swaps", "crossed", "bones")),
-)
+from posekit_finetune.report import curves, decision, moved, recipe_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +30,7 @@ class Run:
     facts: of data, time, memory, seed, versions and parent; plain values by name.
     verdict, after: None where training did not finish.
     before, after: on the held-out rows of `persons`.  history: readings during training.
+    headline: the status with steps, persons and time.
     """
 
     title: str
@@ -61,12 +42,13 @@ class Run:
     after: Indicators | None = None
     verdict: Verdict | None = None
     history: Sequence[MonitorReading] = ()
+    headline: str = ""
 
 
 def write(html_path: Path, json_path: Path, run: Run, *, images: bool = True) -> None:
     """Write both files, each atomically.
 
-    images: of the persons whose predictions changed most; False keeps persons out of the file.
+    images: of the persons whose joints moved; False keeps persons out of the file.
     Raises SourceError.
     """
     write_atomic(html_path, page(run, images=images))
@@ -78,6 +60,7 @@ def summary(run: Run) -> dict[str, Any]:
     contents = {
         "title": run.title,
         "result": run.reason,
+        "headline": run.headline,
         "labels_used": run.facts.get("labels used", "none"),
         "verdict": None if run.verdict is None else run.verdict.to_dict(),
         "facts": dict(run.facts),
@@ -107,39 +90,79 @@ def _to_json(value: Any) -> Any:
 def page(run: Run, *, images: bool = True) -> str:
     """The HTML page; images: as for `write`."""
     title = f"posekit adapt: {run.title}"
-    labels = str(run.facts.get("labels used", "none"))
-    compared = f"Compared on {len(run.before)} held-out persons that it was not trained on."
-    parts = [
-        html.heading(title, level=1),
-        *_verdict(run),
-        html.paragraph(f"Labels used: {labels}. {compared}", ""),
-        _changes(run.verdict.findings if run.verdict else ()),
-        html.heading("Distribution of heatmap values"),
-        _histogram(run),
-        html.heading("During training"),
-        *_curves(run),
-        *(_figures(run) if images else [html.paragraph("Images were left out.")]),
-        html.heading("Recipe"),
-        *_recipe(run.recipe),
-        html.heading("Data, time, machine"),
-        html.table((), [[k, _format(v)] for k, v in _flat(run.facts)], left=True),
+    verdict, after = run.verdict, run.after
+    parts = [html.heading(title, level=1), _verdict(run)]
+    parts.append(html.bullets(f"note: {note}" for note in run.facts.get("notes", ())))
+    if verdict is not None:
+        parts.append(html.grid([decision.chart(verdict), html.paragraph(decision.NOTE)]))
+    parts += [html.heading("During training"), *_training(run)]
+    if after is not None:
+        parts += (
+            moved.section(run.before, after, run.persons)
+            if images
+            else [html.paragraph("Images of persons were left out.")]
+        )
+    parts += [
+        html.heading("Details"),
+        html.details("All indicators, before and after", [_changes(verdict)]) if verdict else "",
+        html.details("Distribution of heatmap values", [_histogram(run)]),
+        recipe_table.section(run.recipe, str(run.facts.get("recipe", ""))),
+        html.details("Data, time, machine and versions", [_facts(run.facts)]),
     ]
     return html.page(title, parts)
 
 
-def _verdict(run: Run) -> list[str]:
-    if run.verdict is None:
-        return [html.paragraph(run.reason, "")]
-    passed = run.verdict.passed
-    title, kind = ("Passed", "good") if passed else ("Refused: the old model stands", "bad")
-    return [html.heading(title, kind=kind), html.bullets(run.verdict.reasons)]
+_TITLES = {
+    "adapted": ("Passed: the adapted model was written.", "good"),
+    "refused": ("Refused: the old model stands.", "bad"),
+    "forced": ("Refused, and written only because --force was given.", "bad"),
+    "stopped": ("Stopped: the old model stands.", "bad"),
+    "learned too little": ("Learned too little: the old model stands.", ""),
+    "nothing to learn": ("Nothing to learn: the old model stands.", ""),
+}
+
+
+def _verdict(run: Run) -> str:
+    """The verdict in a sentence, what was done, and the evidence."""
+    passed = run.verdict is not None and run.verdict.passed
+    status = str(run.facts.get("status", "adapted" if passed else "refused"))
+    title, kind = _TITLES[status]
+    labels = str(run.facts.get("labels used", "none"))
+    held = len(run.before)
+    lines = [
+        *([run.headline.partition(": ")[2]] if run.headline else []),
+        *(run.verdict.reasons if run.verdict else [run.reason.partition(": ")[2] or run.reason]),
+        f"compared on {held} held-out persons that it was not trained on; labels used: {labels}",
+    ]
+    return html.verdict(title, [_sentence(line) for line in lines], kind)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
+
+
+def _training(run: Run) -> list[str]:
+    if not run.history:
+        return [html.paragraph("No training took place.")]
+    warnings = [
+        f"step {reading.step}: {text}" for reading in run.history for text in reading.warnings
+    ]
+    more = curves.draw(curves.MORE_CHARTS, run.before, run.history)
+    return [
+        html.bullets(warnings, "warnings"),
+        html.paragraph("Measured on the held-out persons, at the start and during training."),
+        html.grid(
+            [*curves.draw(curves.CHARTS, run.before, run.history), curves.losses(run.history)]
+        ),
+        html.details("More curves", [html.grid(more)]),
+    ]
 
 
 def _number(value: float, sign: str = "") -> str:
     return f"{value:{sign}.3f}" if math.isfinite(value) else "-"
 
 
-def _changes(changes: Sequence[MetricChange]) -> str:
+def _changes(verdict: Verdict) -> str:
     better = {1: "larger", -1: "smaller", 0: ""}
     rows = [
         [
@@ -152,7 +175,7 @@ def _changes(changes: Sequence[MetricChange]) -> str:
             if math.isfinite(each.low)
             else "-",
         ]
-        for each in changes
+        for each in verdict.findings
         if each.defined
     ]
     head = ("indicator", "better is", "before", "after", "difference", "95 % interval")
@@ -168,115 +191,11 @@ def _histogram(run: Run) -> str:
         after = run.after.histogram.mean(0)
         ratios = [f"{b / a:.2f}" if a > 0 else "-" for a, b in zip(before, after, strict=True)]
         rows += [["after", *(f"{v:.5f}" for v in after)], ["after / before", *ratios]]
-    return html.table(("", *bins), rows)
+    return html.table(("share of the values", *bins), rows)
 
 
-def _curves(run: Run) -> list[str]:
-    if not run.history:
-        return [html.paragraph("No training took place.")]
-    steps = [0, *(reading.step for reading in run.history)]
-    values = [run.before.summary(), *(reading.values for reading in run.history)]
-    charts = [
-        html.line_chart(
-            title, steps, {name: [each.get(name, math.nan) for each in values] for name in names}
-        )
-        for title, names in _CURVES
-    ]
-    names = sorted({name for reading in run.history for name in reading.losses})
-    losses = {name: [r.losses.get(name, math.nan) for r in run.history] for name in names}
-    warnings = [
-        f"step {reading.step}: {text}" for reading in run.history for text in reading.warnings
-    ]
-    return [
-        *charts,
-        html.line_chart("Loss", steps[1:], losses),
-        html.bullets(warnings, "warnings"),
-    ]
-
-
-def _figures(run: Run) -> list[str]:
-    """Before and after, side by side, of the persons whose predictions changed most."""
-    if run.after is None:
-        return []
-    part = body_keypoints(run.before.skeleton)
-    after, before = (each.points[:, part] for each in (run.after, run.before))
-    moved = clipped_distance(after, before, run.before.side).mean(1)
-    order = np.argsort(-moved, kind="stable")[:SHOWN]
-    crops = run.persons.crops(run.before.rows[order])
-    figures = [
-        _figure(run, int(n), crop, moved=float(moved[n]))
-        for n, crop in zip(order, crops, strict=True)
-    ]
-    return [
-        html.heading(f"The {len(figures)} persons whose predictions changed most"),
-        html.paragraph("Left before, right after; held out."),
-        *figures,
-    ]
-
-
-def _figure(run: Run, n: int, crop: UInt8, *, moved: float) -> str:
-    if run.after is None:
-        return ""
-    height, width = crop.shape[:2]
-    box = Boxes(np.array([[0, 0, width - 1, height - 1]], np.float32))
-    style = DrawStyle(min_score=0.0, boxes=False, ids=False)
-    size = (round(width * _SIDE_PX / height), _SIDE_PX)
-    scale = (np.array(size) / (width, height)).astype(np.float32)
-    image = np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_LINEAR), np.uint8)
-    drawn = []
-    for each in (run.before, run.after):
-        points = each.points[n : n + 1] * scale
-        poses = Poses(points, each.scores[n : n + 1], box, each.skeleton)
-        drawn.append(draw(image, poses, style=style))
-    name = run.persons.sources[int(run.before.rows[n])]
-    caption = f"{name}: joints moved by {moved:.1%} of the crop on average"
-    return html.figure(np.concatenate(drawn, 1), caption)
-
-
-def _recipe(recipe: Recipe) -> list[str]:
-    """Table of every number with its default, meaning and source."""
-    notes = notes_of(type(recipe))
-    defaults = dict(_flat(Recipe().to_dict()))
-    rows = []
-    for name, value in _flat(recipe.to_dict()):
-        default = "" if defaults.get(name) == value else _format(defaults.get(name))
-        rows.append([name, _format(value), default, notes.get(name.partition(".")[0], "")])
-    intro = inspect.getdoc(Recipe) or ""
-    sources = " ".join(intro.split("\n\n", 1)[0].split())
-    head = ("number", "value", "default", "meaning and source")
-    return [html.paragraph(sources), html.table(head, rows, left=True)]
-
-
-def notes_of(kind: type) -> dict[str, str]:
-    """Description of each field, from a dataclass's docstring and the comments at its fields."""
-    notes: dict[str, str] = {}
-    names: list[str] = []
-    for line in (inspect.getdoc(kind) or "").splitlines():
-        match = re.match(r"(\w+(?:, \w+)*): (.*)", line)
-        if match:
-            names = match[1].split(", ")
-            notes.update(dict.fromkeys(names, match[2]))
-        elif line.startswith(" "):
-            notes.update({name: f"{notes[name]} {line.strip()}" for name in names})
-        else:
-            names = []
-    for name, comment in re.findall(r"^    (\w+):.*?  # (.*)$", inspect.getsource(kind), re.M):
-        notes[name] = "; ".join(filter(None, (notes.get(name), comment)))
-    return notes
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
-    """Nested tables as rows with dotted names."""
-    rows: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{before}{name}.")
-        else:
-            rows.append((f"{before}{name}", value))
-    return rows
-
-
-def _format(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_format, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _facts(facts: Mapping[str, Any]) -> str:
+    """All facts but the recipe's numbers, which have a section of their own."""
+    shown = {name: value for name, value in facts.items() if name != "numbers"}
+    rows = [[name, recipe_table.text_of(value)] for name, value in recipe_table.flat(shown)]
+    return html.table((), rows, left=True)

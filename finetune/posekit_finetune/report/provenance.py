@@ -79,11 +79,12 @@ def networks(source: Bundle, options: RunOptions) -> str:
     )
 
 
-def run_cost(started: float, loop: Loop) -> dict[str, Any]:
-    """Steps, seconds since `started` (time.perf_counter), and memory."""
+def run_cost(started: float, loop: Loop | None = None) -> dict[str, Any]:
+    """Steps, seconds since `started` (time.perf_counter), and memory; no loop: no training."""
     return {
-        "steps": loop.step,
-        "learning_s": round(loop.seconds, 1),
+        "steps": loop.step if loop else 0,
+        "steps_planned": loop.recipe.steps if loop else 0,
+        "learning_s": round(loop.seconds, 1) if loop else 0.0,
         "seconds": round(time.perf_counter() - started, 1),
         "peak_memory_mb": peak_memory_mb(),
     }

@@ -82,12 +82,15 @@ def with_rotated_views(
     *,
     bundle: Bundle,
     threads: int | None = None,
+    progress: Progress = lambda _done, _all: None,
 ) -> PseudoLabels:
     """Pseudo-labels with the points of the bundle's rotated views alone, of the held-out persons.
 
     Raises BundleError.
     """
-    views = predict_pseudo_labels(persons.select(held), bundle, views=14, threads=threads)
+    views = predict_pseudo_labels(
+        persons.select(held), bundle, views=14, threads=threads, progress=progress
+    )
     rotated = np.full(labels.points.shape, np.nan, np.float32)
     rotated[held] = views.points
     return replace(labels, rotated=rotated)

@@ -32,7 +32,7 @@ class Strength:
     turn_deg: rotation; (30, 60) is the paper's A30 and A60.  turn_share: share of rotated views.
     scale: around 1.  move_px: sigma of a shift, crop px.  flip: share of mirrored views.
     any_turn: share of views rotated by a uniformly drawn angle instead.
-    operations, magnitude: RandAugment; 0 operations: none.  cutout: number of joints (JC-n).
+    operations, magnitude: RandAugment; 0 operations for none.  cutout: number of joints (JC-n).
     """
 
     turn_deg: tuple[float, float] = (0.0, 0.0)

@@ -30,8 +30,8 @@ def command(
     category: Annotated[str | None, Option(metavar="NAME", help="Category of the persons in COCO files, by name or id; without it person, or the only one.")] = None,
     max_boxes: Annotated[int, Option(min=1, help="Refuse an image with more boxes in a file of boxes.")] = 1000,
     limit: Annotated[int, Option(min=50, help="Maximum number of people.")] = 2000,
-    budget: Annotated[str | None, Option(help="Time for learning, as 20min or 90s, instead of the recipe's steps.")] = None,
-    steps: Annotated[int | None, Option(min=1, help="Steps, instead of the recipe's.")] = None,
+    budget: Annotated[str | None, Option(help="Time for the whole run, as 2h or 40min: fewer steps than the recipe's where it is short.")] = None,
+    steps: Annotated[int | None, Option(min=1, help="Training steps, instead of the recipe's.")] = None,
     seed: Annotated[int, Option(help="The same seed gives the same model on the same machine.")] = 0,
     threads: Annotated[int | None, Option(min=1, help="CPU threads; all by default.")] = None,
     resume: Annotated[bool, Option("--resume", help="Go on where the same command stopped.")] = False,
@@ -45,11 +45,12 @@ def command(
 ) -> None:
     """Adapt a model to unlabeled images or videos; it is written only if it is no worse."""
     from posekit import api
-    from posekit.cli.make.adapt_progress import Learning, seconds_of
+    from posekit.cli.make.adapt_progress import AdaptProgress
+    from posekit.cli.make.stage_clock import seconds_of
 
     wanted = seconds_of(budget)
     extra = [f"steps={steps}"] if steps else []
-    with Learning(silent=quiet or as_json) as progress:
+    with AdaptProgress(silent=quiet or as_json) as progress:
         options = api.AdaptOptions(
             recipe=recipe, settings=[*(settings or []), *extra], check=check, check_images=check_images, source=source, source_images=source_images,
             labeled=labeled, labeled_images=labeled_images, labeled_first=labeled_first, teacher=teacher, second=second, boxes=boxes, category=category, max_boxes=max_boxes, limit=limit,

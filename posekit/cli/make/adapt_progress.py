@@ -1,10 +1,11 @@
-"""What `posekit adapt` shows while it learns, and how Ctrl-C reaches it."""
+"""What `posekit adapt` shows while it runs, and how Ctrl-C reaches it."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
@@ -12,27 +13,17 @@ from typing import TYPE_CHECKING, Any, Self
 import typer
 
 from posekit.cli import signals
-from posekit.errors import InputError
+from posekit.cli.make.stage_clock import StageClock, minutes
 
 if TYPE_CHECKING:
     from posekit.api import AdaptHooks
 
-_UNITS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 
+class AdaptProgress:
+    """A line for each stage and evaluation, and a bar with the time left.
 
-def seconds_of(budget: str | None) -> float | None:
-    """`20min`, `90s`, `1.5h` in seconds. Raises InputError."""
-    if budget is None:
-        return None
-    found = re.fullmatch(r"([0-9.]+)\s*(s|sec|min|m|h)", budget.strip())
-    try:
-        return float(found[1]) * _UNITS[found[2]] if found else float("")
-    except ValueError:
-        raise InputError(f"--budget {budget}: wanted a time such as 20min, 90s or 1h") from None
-
-
-class Learning:
-    """A line for each stage and reading, a bar with time left; Ctrl-C keeps what was learned."""
+    Without a terminal the bar is a line a minute. Ctrl-C keeps what was learned.
+    """
 
     def __init__(self, silent: bool) -> None:
         from rich.console import Console
@@ -42,11 +33,12 @@ class Learning:
         self._quiet = silent
         self._stopped = False
         console = Console(stderr=True)
-        columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         title = TextColumn("{task.description}")
-        hidden = silent or not sys.stderr.isatty()
-        self._bars = Bars(title, *columns, console=console, disable=hidden, transient=True)
+        columns = title, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        self._piped = not sys.stderr.isatty()
+        self._bars = Bars(*columns, console=console, disable=silent or self._piped, transient=True)
         self._task: Any = None
+        self._clock = StageClock("", time.monotonic())
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -72,7 +64,7 @@ class Learning:
 
     @contextmanager
     def _deferred(self) -> Iterator[None]:
-        """Around a step of learning, which is finished first."""
+        """Around a training step, which is finished first."""
         with signals.graceful(self._interrupt):
             yield
         if self._stopped:
@@ -82,34 +74,37 @@ class Learning:
         self._stopped = True
         signals.tell("stopping after this step; --resume goes on from there")
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if not self._quiet:
             self._bars.console.print(f"posekit: {text}", highlight=False, soft_wrap=True)
 
     def _stage(self, text: str) -> None:
         if self._task is not None:
             self._bars.remove_task(self._task)
-        self._say(text)
-        self._task = self._bars.add_task(text.split(",")[0][:40], total=None)
+        self._print(text)
+        title = re.split("[,;:]", text)[0]
+        self._clock = StageClock(title, time.monotonic())
+        self._task = self._bars.add_task(title[:40], total=None)
 
     def _count(self, done: int, total: int) -> None:
         if self._task is not None:
             self._bars.update(self._task, completed=done, total=total)
+        if self._piped and (line := self._clock.line(done, total, time.monotonic())):
+            self._print(line)
 
     def _read(self, reading: Any, seconds: float) -> None:
-        self._say(f"step {reading.step}, {seconds:.0f} s: {reading.describe()}")
-        losses = ", ".join(f"{name} {value:.4g}" for name, value in reading.losses.items())
-        self._say(f"  loss {losses}; score {reading.score:+.3f}")
+        self._print(f"step {reading.step:,} after {minutes(seconds)}: {reading.describe()}")
         for warning in reading.warnings:
-            self._say(f"  warning: {warning}")
+            self._print(f"  warning: {warning}")
 
     def report(self, adapted: Any, *, as_json: bool, quiet: bool) -> None:
         """Print the verdict: JSON, a few lines, or nothing."""
         if as_json:
             typer.echo(json.dumps(adapted.summary, indent=1))
         elif not quiet:
+            typer.echo(adapted.headline)
+            typer.echo(adapted.reason)
             for note in adapted.summary["facts"]["notes"]:
                 typer.echo(f"note: {note}")
-            typer.echo(f"{adapted.status}: {adapted.reason}")
             for path in adapted.outputs:
                 typer.echo(f"wrote {path}")

@@ -48,10 +48,25 @@ def test_a_better_model_passes_and_the_reasons_name_its_gains(scene):
     assert verdict["odd"].low > 0
 
 
-def test_the_source_itself_passes_as_unchanged(scene):
+def test_a_model_that_predicts_as_its_source_has_learned_nothing_and_does_not_pass(scene):
     verdict = scene(unsteady(0.1))
-    assert verdict.passed
-    assert "equal the source's" in verdict.reasons[0]
+    assert not verdict.passed
+    assert verdict.unchanged
+    assert not verdict.harmful
+    assert "nothing was learned" in verdict.reasons[0]
+
+
+def test_a_verdict_tells_harm_from_a_lack_of_evidence(scene):
+    assert not scene(drawn_model).harmful
+    assert not scene(drawn_model).unchanged
+    assert scene(changed(HARMFUL["swapped"][0])).harmful
+    few = [
+        each if each.name != "flip" else dataclasses.replace(each, difference=0.0, low=-0.01)
+        for each in changes()
+    ]
+    passed, reasons = decide(few)
+    assert not passed
+    assert all("equivariance" in reason for reason in reasons)
 
 
 def test_a_model_that_differs_without_improvement_is_refused(scene):

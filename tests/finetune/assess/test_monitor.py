@@ -194,3 +194,27 @@ def test_an_untrained_network_is_not_held_to_the_floors(scene):
     blank = measured(lambda crops: 0.01 * drawn_model(crops))
     reading = Monitor(blank).watch(50, measured(lambda crops: 0.004 * drawn_model(crops)), FINE)
     assert reading.step == 50
+
+
+def test_a_reading_is_described_in_words(scene):
+    """Consistency is the mean over the probe views, at the start and now."""
+    source, measured = scene
+    reading = Monitor(source).watch(10, measured(drawn_model), FINE)
+    views = ("flip", "turn", "zoom", "move", "odd")
+    before = np.mean([source.mean(view) for view in views])
+    after = np.mean([reading.values[view] for view in views])
+    assert reading.consistency == pytest.approx((before, after))
+    text = reading.describe()
+    assert text.startswith(f"held-out consistency {before:.2f} -> {after:.2f}, ")
+    assert f"agreement with the teacher {reading.values['teacher']:.2f}" in text
+    assert text.endswith("consistency loss 0.1")
+    assert "nan" not in text
+
+
+def test_a_reading_stored_without_its_consistency_is_read(scene):
+    source, measured = scene
+    stored = Monitor(source).watch(10, measured(drawn_model), FINE).to_dict()
+    again = MonitorReading.from_dict(json.loads(json.dumps(stored)))
+    assert again.consistency == pytest.approx(stored["consistency"])
+    del stored["consistency"]
+    assert np.isnan(MonitorReading.from_dict(stored).consistency).all()

@@ -316,6 +316,6 @@ def test_given_boxes_go_through_the_estimator(tmp_path: Path) -> None:
     save(result, run, json_file=tmp_path / "a.json", html_file=tmp_path / "a.html")
     assert json.loads((tmp_path / "a.json").read_text()) == result
     page = (tmp_path / "a.html").read_text()
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 6  # differences, PCK by each of three lengths, two headlines
     assert "data:image/jpeg;base64," in page
     assert not re.search(r"(src|href)=.(?!data:)|https?://|@import|url\(", page)
