@@ -1,7 +1,7 @@
 """posekit: adapt a 2D human-pose model to your camera, export it, run it on video.
 
 estimator = posekit.load("movenet-thunder")
-poses = estimator(image)                       # uint8 RGB (H, W, 3)
+poses = estimator("photo.jpg")                 # or an array, uint8 RGB (H, W, 3)
 for frame, poses in estimator.stream("video.mp4"):
     print(frame.time_s, poses.points.shape)    # (N, K, 2), frame pixels
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from posekit.errors import PosekitError
     from posekit.estimate import EstimateOptions, Estimator
     from posekit.geometry import Warp
-    from posekit.types import Boxes, Frame, ModelSpec, Poses, Skeleton
+    from posekit.types import Boxes, DrawStyle, Frame, ModelSpec, Person, Poses, Skeleton
     from posekit.video import ReadOptions
 
 __all__ = [
@@ -36,12 +36,14 @@ __all__ = [
     "Boxes",
     "BuildOptions",
     "Bundle",
+    "DrawStyle",
     "EstimateOptions",
     "Estimator",
     "ExportOptions",
     "Frame",
     "GpuCheckOptions",
     "ModelSpec",
+    "Person",
     "PosekitError",
     "Poses",
     "ReadOptions",
@@ -57,12 +59,14 @@ _HOME = {
     "Boxes": "types",
     "BuildOptions": "api",
     "Bundle": "bundle",
+    "DrawStyle": "types",
     "EstimateOptions": "estimate",
     "Estimator": "estimate",
     "ExportOptions": "api",
     "Frame": "types",
     "GpuCheckOptions": "api",
     "ModelSpec": "types",
+    "Person": "types",
     "Poses": "types",
     "PosekitError": "errors",
     "ReadOptions": "video",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from posekit_finetune.options import AdaptOptions as AdaptOptions
     from posekit_finetune.run_options import AdaptHooks as AdaptHooks
 
-DETECTOR = "nanodet-person"
+_FLIP_IS_OFF = "the flip test is off: the mirror pairs of the model's skeleton are not known"
 
 _OPTIONS = {
     "AdaptHooks": "posekit_finetune.run_options",
@@ -63,14 +63,15 @@ def load(
     threads: int | None = None,
     *,
     flip: bool = True,
-    boxes: str | Path | Finder = DETECTOR,
+    boxes: str | Path | Finder = "nanodet-person",
     options: EstimateOptions = EstimateOptions(),
     runtime: providers.Choice = "auto",
 ) -> Estimator:
     """A pose estimator for an embedded model, `.posekit`, exported `.onnx` or checkpoint.
 
     device: auto, cpu, cuda or cuda:N; only auto may fall back.  threads: None for all.
-    flip: average with the mirrored crop, more accurate at twice the cost.
+    flip: average with the mirrored crop, more accurate at twice the cost; off, with a note, where
+    the skeleton's mirror pairs are not known.
     boxes: a detector (embedded, `.posekit` or `.onnx`), a file of boxes (`.json`, `.jsonl`),
     "full" for the whole frame, or a function from Frame to Boxes.
     runtime: on a GPU native, ort or ort-tensorrt; auto: native where its engine is built, else ort.
@@ -79,8 +80,11 @@ def load(
     providers.check_device(device, runtime)
     providers.check_threads(threads)
     pose = _opened(model)
-    tta = TtaOptions(flip, options.views)
+    requested = TtaOptions(flip, options.views)
+    tta = requested.for_skeleton(pose.pose_spec.skeleton)
     runner = _runtime(pose, device, threads, tta=tta, runtime=runtime)
+    if tta != requested:
+        runner.notes.append(_FLIP_IS_OFF)
     if callable(boxes):
         name = getattr(boxes, "__name__", "function")
         return Estimator(runner, boxes, options, boxes_from=name, files=[model])
@@ -229,6 +233,8 @@ def export(
         from posekit_engines.export import outputs_of
     check_apart(outputs_of(Path(output)), [path, chosen.check, chosen.calibrate])
     source = convert.read_checkpoint(path) if _is_checkpoint(path) else bundle.Bundle.open(path)
+    if source.kind == "pose" and chosen.merges and not source.pose_spec.skeleton.mirror:
+        return write(source, output, replace(chosen, flip=False)) | {"notes": [_FLIP_IS_OFF]}
     return write(source, output, chosen)
 
 
@@ -256,6 +262,8 @@ def build(
     target, path = None if output is None else Path(output), bundle.find(model)
     check_apart([target], [path])
     source = bundle.Bundle.open(path)
+    if source.kind == "pose" and not source.pose_spec.skeleton.mirror:
+        chosen = replace(chosen, flip=False)
     return [to_dict(each) for each in build(source, target, chosen, overwrite=overwrite)]
 
 
@@ -357,6 +365,11 @@ def adapt(
         from posekit_engines.bundles.refresh import refresh_bundle
         from posekit_finetune import job
         from posekit_finetune.run_options import AdaptHooks as AdaptHooks
+    if not source.pose_spec.skeleton.mirror:
+        raise InputError(
+            f"{model}: the mirror pairs of its skeleton are not known, and adapt learns from "
+            "mirrored views: convert the checkpoint again with a skeleton file that states mirror"
+        )
     paths = [unlabeled] if isinstance(unlabeled, str | Path) else unlabeled
     check_apart(job.outputs_of(Path(out), chosen.work), [path, *paths, *chosen.files()])
     calls = hooks or AdaptHooks()

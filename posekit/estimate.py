@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 
@@ -20,10 +22,13 @@ from posekit.geometry import Warp
 from posekit.inference.runtime import PoseRuntime
 from posekit.inputs.parsing import number
 from posekit.tracking.smooth import OneEuro
-from posekit.tracking.track import Tracker, strength_of
-from posekit.types import Boxes, Float32, Frame, Poses, UInt8
+from posekit.tracking.track import Tracker, TrackOptions, strength_of
+from posekit.types import Boxes, Color, Float32, Frame, Poses
+from posekit.video import Still
 
 Finder = Callable[[Frame], Boxes]
+_TOGETHER = 8  # images of a list whose crops run together
+_PAUSE_S = TrackOptions().max_age_s  # no track goes on after a longer one
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,10 @@ class Estimator:
     """Images and video to keypoints.
 
         estimator = posekit.load("movenet-thunder")
-        poses = estimator(image)                            # uint8 RGB (H, W, 3)
+        poses = estimator("photo.jpg")                      # or an array, or a PIL image
+        first, second = estimator(["a.jpg", "b.jpg"])
         for frame, poses in estimator.stream("video.mp4"): ...
+        poses = estimator.track(image, time.monotonic())    # ids, in a loop of one's own
 
     `find` gives the boxes of persons in a frame of video, `find_still` in an image (the same
     where it is left out), `boxes_from` names their origin, `files` what was read for them. Where
@@ -92,20 +99,88 @@ class Estimator:
         self.files = list(files)
         self.options = options
         self.times: dict[str, deque[float]] = {}
+        self._next: deque[Frame] = deque()
+        self._loop: Iterator[tuple[Frame, Poses]] | None = None
+        self._tracker = Tracker(runtime.spec.skeleton)
+        self._tracked_count = 0
 
-    def __call__(self, image: UInt8 | Frame, boxes: Boxes | Float32 | None = None) -> Poses:
-        """Keypoints of the persons in one image, uint8 RGB (H, W, 3), in its pixels.
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a str is never a list of images
+        self, image: Still, boxes: Boxes | Float32 | None = None, *, color: Color = "rgb"
+    ) -> Poses: ...
+    @overload
+    def __call__(
+        self,
+        image: Sequence[Still],
+        boxes: Sequence[Boxes | Float32] | None = None,
+        *,
+        color: Color = "rgb",
+    ) -> list[Poses]: ...
+    def __call__(
+        self,
+        image: Any,
+        boxes: Any = None,
+        *,
+        color: Color = "rgb",
+    ) -> Poses | list[Poses]:
+        """Keypoints of the persons in an image, in its pixels; of a list of images a list.
 
-        With `boxes` (N, 4) xyxy there are N persons in their order; else those that are found.
-        Raises InputError, also for more than `options.max_boxes` boxes in a frame.
+        image: uint8 (H, W, 3), a path, or a PIL image.  color: the order of an array's channels,
+        "bgr" for OpenCV's.  With `boxes` (N, 4) xyxy, for a list of images one array each, there
+        are N persons in their order; else those that are found.
+        Raises InputError, also above `options.max_boxes` boxes a frame, and SourceError.
         """
-        frame = image if isinstance(image, Frame) else Frame(image)
+        if isinstance(image, list | tuple):
+            return self._several(image, boxes, color)
+        plain = isinstance(image, np.ndarray) and color == "rgb"
+        frame = Frame(image) if plain else video.still_frame(image, color)
         given = boxes if boxes is None or isinstance(boxes, Boxes) else Boxes(boxes)
         if given is not None:
             return self._infer([frame], [given])[0]
         with self.timed("detect"):
             found = self.find_still(frame)
         return self._keep(self._infer([frame], [found])[0])
+
+    def _several(
+        self, images: Sequence[Still], boxes: Sequence[Boxes | Float32] | None, color: Color
+    ) -> list[Poses]:
+        """The persons of several images, whose crops run together."""
+        if boxes is not None and len(boxes) != len(images):
+            raise InputError(f"{len(images)} images and {len(boxes)} boxes; wanted as many")
+        results: list[Poses] = []
+        for start in range(0, len(images), _TOGETHER):
+            chunk = images[start : start + _TOGETHER]
+            frames = [
+                video.still_frame(each, color, index=start + n) for n, each in enumerate(chunk)
+            ]
+            if boxes is None:
+                with self.timed("detect"):
+                    found = [self.find_still(frame) for frame in frames]
+                results += map(self._keep, self._infer(frames, found))
+            else:
+                given = boxes[start : start + _TOGETHER]
+                found = [each if isinstance(each, Boxes) else Boxes(each) for each in given]
+                results += self._infer(frames, found)
+        return results
+
+    def track(self, image: Still, time_s: float, *, color: Color = "rgb") -> Poses:
+        """The persons in the next image of a loop of one's own, with their ids, smoothed.
+
+        time_s: when it was taken, on any clock, seconds. A step back in time or a pause of more
+        than a second starts anew; ids are never reused. An estimator follows one camera, in one
+        thread. A person has an id, and is in the result, once it is certain.
+        Raises InputError, SourceError.
+        """
+        if not self.options.track:
+            raise InputError("track: the options say track=False: leave that out")
+        number(time_s, name="time_s")
+        frame = video.still_frame(image, color)
+        self._next.append(Frame(frame.image, self._tracked_count, time_s))
+        loop = self._loop or self._tracked(iter(self._next.popleft, None), 1, self._tracker)
+        self._loop = None  # stays so where the next line raises
+        _, poses = next(loop)
+        self._loop, self._tracked_count = loop, self._tracked_count + 1
+        return poses
 
     def stream(
         self, source: str | Path | int, options: video.ReadOptions = video.ReadOptions()
@@ -123,7 +198,8 @@ class Estimator:
             return self._each(frames, self.find_still)
         if not self.options.track:
             return self._each(frames, self.find)
-        return self._tracked(frames, 1 if kind == "live" else self.options.frames_per_batch)
+        size = 1 if kind == "live" else self.options.frames_per_batch
+        return self._tracked(frames, size, Tracker(self.runtime.spec.skeleton))
 
     def _each(self, frames: Iterable[Frame], find: Finder) -> Iterator[tuple[Frame, Poses]]:
         for batch in _batches(frames, self.options.frames_per_batch):
@@ -132,8 +208,9 @@ class Estimator:
             for frame, poses in zip(batch, self._infer(batch, found), strict=True):
                 yield frame, self._keep(poses)
 
-    def _tracked(self, frames: Iterable[Frame], size: int) -> Iterator[tuple[Frame, Poses]]:
-        tracker = Tracker(self.runtime.spec.skeleton)
+    def _tracked(
+        self, frames: Iterable[Frame], size: int, tracker: Tracker
+    ) -> Iterator[tuple[Frame, Poses]]:
         smooth = OneEuro()
         exact = getattr(self.find, "is_exact", False)
         given = self._exact if exact else self._predicted
@@ -174,15 +251,17 @@ class Estimator:
     ) -> Iterator[tuple[list[Frame], Boxes | None]]:
         """Batches, each with its first frame's detections where they are due, else None.
 
+        They are due at the latest where no track goes on: after a pause, or a step back in time.
         In files, detection runs one batch ahead, beside the network; live frames do not wait.
         """
         ahead = 0 if size == 1 else 1
-        next_detection, frame_size = 0, None
+        next_detection, frame_size, last_s = 0, None, -math.inf
         waiting: deque[tuple[list[Frame], Future[Boxes] | None]] = deque()
         with ThreadPoolExecutor(1, "posekit-detect") as pool:
-            for count, batch in enumerate(_batches(frames, size)):
-                due = count * size >= next_detection or batch[0].size != frame_size
-                frame_size = batch[0].size
+            for count, batch in enumerate(_batches(frames, size, _PAUSE_S)):
+                goes_on = batch[0].size == frame_size and 0 <= batch[0].time_s - last_s <= _PAUSE_S
+                due = count * size >= next_detection or not goes_on
+                frame_size, last_s = batch[0].size, batch[-1].time_s
                 if due:
                     next_detection = count * size + self.options.detect_every
                 self.runtime.prefetch([frame.pixels for frame in batch])
@@ -251,11 +330,14 @@ def _with_result(
     return batch, None if detected is None else detected.result()
 
 
-def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    """Runs of up to `size` frames that are equally large."""
+def _batches(
+    frames: Iterable[Frame], size: int, pause_s: float = math.inf
+) -> Iterator[list[Frame]]:
+    """Runs of up to `size` frames that are equally large, without a pause longer than `pause_s`."""
     batch: list[Frame] = []
     for frame in frames:
-        if batch and frame.size != batch[0].size:
+        ends = batch and frame.time_s - batch[-1].time_s > pause_s
+        if batch and (ends or frame.size != batch[0].size):
             yield batch
             batch = []
         batch.append(frame)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,10 @@ from posekit.types import Skeleton
 _LARGEST = 1 << 20  # bytes of a file
 # What a skeleton file without sigmas gets; near the middle of COCO's.
 DEFAULT_SIGMA = 0.06
+OPTIONAL = ("mirror", "sigmas", "bones")
+"""Fields that a skeleton file may leave out."""
+_SIDES = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "l": "r", "L": "R"}
+_SIDES |= {right: left for left, right in _SIDES.items()}
 
 # Source: COCO 2017 person_keypoints categories; sigmas from pycocotools (half of its 2 sigma).
 COCO_17 = Skeleton(
@@ -215,21 +219,36 @@ def find(name: str | Path) -> Skeleton:
 
 def read(path: str | Path) -> Skeleton:
     """A custom skeleton from a TOML or JSON file; see `parse` for its fields. Raises InputError."""
-    path = Path(path)
-    data = read_json(path, max_bytes=_LARGEST) if path.suffix == ".json" else read_toml(path)
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: wanted a table of keypoints, mirror, bones and sigmas")
+    path, data = Path(path), _table(Path(path))
     try:
         return parse({"name": path.stem, **data})
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
+def stated(name: str | Path) -> frozenset[str]:
+    """Which of mirror, bones and sigmas of `find(name)` are known; the others are assumed.
+
+    Raises InputError.
+    """
+    path = Path(name)
+    fields = _table(path) if path.suffix in (".toml", ".json") else OPTIONAL
+    return frozenset(OPTIONAL) & frozenset(fields)
+
+
+def _table(path: Path) -> dict[str, Any]:
+    data = read_json(path, max_bytes=_LARGEST) if path.suffix == ".json" else read_toml(path)
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: wanted a table of keypoints, mirror, bones and sigmas")
+    return data
+
+
 def parse(data: Mapping[str, Any]) -> Skeleton:
     """A skeleton from plain data: keypoints (names), mirror and bones (pairs), sigmas, name.
 
-    Pairs hold names or indices; a keypoint in no mirror pair is its own mirror image. mirror,
-    bones and sigmas (one, or K) may be left out.  Raises InputError.
+    Pairs hold names or indices; a keypoint in no mirror pair is its own mirror image. Without
+    mirror the pairs are those of `mirror_of`; bones and sigmas (one, or K) may be left out too.
+    Raises InputError.
     """
     known = {"name", "keypoints", "mirror", "bones", "sigmas"}
     names = data.get("keypoints")
@@ -246,7 +265,11 @@ def parse(data: Mapping[str, Any]) -> Skeleton:
         name=str(data.get("name", "custom")),
         keypoints=tuple(names),
         bones=tuple(_pairs(data.get("bones", []), names, "bones")),
-        mirror=_mirror(_pairs(data.get("mirror", []), names, "mirror"), len(names)),
+        mirror=(
+            _mirror(_pairs(data["mirror"], names, "mirror"), len(names))
+            if "mirror" in data
+            else mirror_of(names)
+        ),
         sigmas=tuple(values),
     )
 
@@ -278,6 +301,32 @@ def _mirror(pairs: list[tuple[int, int]], count: int) -> tuple[int, ...]:
             raise InputError(f"skeleton: mirror pairs a keypoint twice, at {(a, b)}")
         mirror[a], mirror[b] = b, a
     return tuple(mirror)
+
+
+def mirror_of(keypoints: Sequence[str]) -> tuple[int, ...]:
+    """Mirror indices by the names: left_*/right_*, l_*/r_*, L*/R*, also further on in a name.
+
+    A name without a side is its own mirror image. Empty where no name has a side, or one with a
+    side has no counterpart: then the pairs are not known.
+    """
+    names = {name: k for k, name in enumerate(keypoints)}
+    mirror = []
+    for name in keypoints:
+        other = _other_side(name, names)
+        if other not in names:
+            return ()
+        mirror.append(names[other])
+    return tuple(mirror) if any(m != k for k, m in enumerate(mirror)) else ()
+
+
+def _other_side(name: str, names: Collection[str]) -> str:
+    """A keypoint's name with its sides exchanged; the name itself where it has none."""
+    words = re.findall(r"[A-Z](?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|[^A-Za-z]+", name)
+    other = "".join(_SIDES.get(word, word) for word in words)
+    if other == name and name[0] in "LR":  # LHIP, Lhip; but not `Root of tail`
+        initial = _SIDES[name[0]] + name[1:]
+        return initial if initial in names else name
+    return other
 
 
 def plain(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
@@ -39,7 +40,8 @@ class Skeleton:
     """What the keypoints are and how they hang together.
 
     keypoints: K names.  bones: pairs of indices.
-    mirror: K indices; keypoint k of a mirrored image is keypoint mirror[k].
+    mirror: K indices; keypoint k of a mirrored image is keypoint mirror[k]. Empty where that is not
+        known: then nothing may be averaged with a mirrored view.
     sigmas: K OKS constants, as a share of the person's size (COCO: sigma, not 2 sigma).
     """
 
@@ -56,13 +58,14 @@ class Skeleton:
                 f"skeleton {self.name}: {count} keypoints; wanted at most {_MOST_KEYPOINTS}"
             )
         numbers(self.sigmas, name=f"skeleton {self.name}: sigmas", low=0, high=1e6)
-        if len(self.mirror) != count or len(self.sigmas) != count:
+        if len(self.mirror) not in (0, count) or len(self.sigmas) != count:
             raise InputError(
                 f"skeleton {self.name}: {count} keypoints, {len(self.mirror)} mirror indices and "
                 f"{len(self.sigmas)} sigmas; wanted as many of each"
             )
-        if sorted(self.mirror) != list(range(count)) or any(
-            self.mirror[self.mirror[k]] != k for k in range(count)
+        mirror = self.mirror or tuple(range(count))
+        if sorted(mirror) != list(range(count)) or any(
+            mirror[mirror[k]] != k for k in range(count)
         ):
             raise InputError(f"skeleton {self.name}: mirror must pair keypoints, got {self.mirror}")
         if any(not 0 <= end < count for bone in self.bones for end in bone):
@@ -70,6 +73,16 @@ class Skeleton:
 
     def __len__(self) -> int:
         return len(self.keypoints)
+
+    def index(self, keypoint: str) -> int:
+        """Where a keypoint of this name stands. Raises InputError with the nearest names."""
+        if keypoint in self.keypoints:
+            return self.keypoints.index(keypoint)
+        near = difflib.get_close_matches(str(keypoint), self.keypoints) or self.keypoints[:8]
+        raise InputError(
+            f"skeleton {self.name}: has no keypoint {shown(keypoint)}; did you mean "
+            f"{' or '.join(near)}?"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, for JSON."""

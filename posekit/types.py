@@ -6,24 +6,31 @@ Pixel convention (stated in full in `posekit.geometry`): the center of the first
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from posekit.drawing.style import DrawStyle
 from posekit.errors import InputError, MissingExtraError
 from posekit.spec import Color, Decode, DetectorSpec, ModelSpec, Skeleton
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "Boxes",
     "Color",
     "Decode",
     "DetectorSpec",
+    "DrawStyle",
     "Float32",
     "Frame",
     "Int64",
     "ModelSpec",
+    "Person",
     "Poses",
     "Skeleton",
     "UInt8",
@@ -133,8 +140,35 @@ class Boxes:
 
 
 @dataclass(frozen=True, eq=False)
+class Person:
+    """One person of `Poses`; `person["left_knee"]` is x, y of that keypoint.
+
+    points: float32 (K, 2), x then y, frame pixels.  scores: float32 (K,), heatmap peaks.
+    box: float32 (4,), x0, y0, x1, y1.  id: of the track, or None.
+    confidence: float32 (K,), calibrated probability, or None.
+    """
+
+    points: Float32
+    scores: Float32
+    box: Float32
+    id: int | None
+    confidence: Float32 | None
+    skeleton: Skeleton
+
+    def __getitem__(self, keypoint: str) -> Float32:
+        """x, y, float32 (2,). Raises InputError for a name that the skeleton lacks."""
+        point: Float32 = self.points[self.skeleton.index(keypoint)]
+        return point
+
+    def __repr__(self) -> str:
+        return f"Person(id={self.id}, box={self.box.tolist()}, skeleton={self.skeleton.name})"
+
+
+@dataclass(frozen=True, eq=False)
 class Poses:
-    """Keypoints of N persons in one frame.
+    """Keypoints of N persons in one frame: an iterable of `Person`, and their arrays.
+
+    `poses[0]` is a person, `poses["left_knee"]` that keypoint of all, float32 (N, 2).
 
     points: float32 (N, K, 2), x then y, frame pixels.  scores: float32 (N, K), heatmap peaks.
     boxes: where each person was looked for.  ids: int64 (N,) track ids, or None.
@@ -168,6 +202,23 @@ class Poses:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def __iter__(self) -> Iterator[Person]:
+        return (self[n] for n in range(len(self)))
+
+    @overload
+    def __getitem__(self, key: int) -> Person: ...
+    @overload
+    def __getitem__(self, key: str) -> Float32: ...
+    def __getitem__(self, key: int | str) -> Person | Float32:
+        """Raises IndexError for a person, InputError for a keypoint that is not there."""
+        if isinstance(key, str):
+            named: Float32 = self.points[:, self.skeleton.index(key)]
+            return named
+        confidence = None if self.confidence is None else self.confidence[key]
+        identity = None if self.ids is None else int(self.ids[key])
+        box = self.boxes.xyxy[key]
+        return Person(self.points[key], self.scores[key], box, identity, confidence, self.skeleton)
+
     def __repr__(self) -> str:
         ids = None if self.ids is None else self.ids.tolist()
         return f"Poses(points={self.points.shape}, skeleton={self.skeleton.name}, ids={ids})"
@@ -179,6 +230,49 @@ class Poses:
         ids, raw, confidence = (None if part is None else part[rows] for part in optional)
         points, scores, boxes = self.points[rows], self.scores[rows], self.boxes.select(rows)
         return Poses(points, scores, boxes, self.skeleton, ids, raw, confidence)
+
+    def angle(self, start: str, vertex: str, end: str, *, min_score: float = 0.0) -> Float32:
+        """The angle at keypoint `vertex` between `start` and `end`, degrees from 0 to 180, (N,).
+
+            poses.angle("left_hip", "left_knee", "left_ankle")  # 180: a straight leg
+
+        In the image plane. NaN where one of the three scores below `min_score`, or two coincide.
+        Raises InputError for a name that the skeleton lacks.
+        """
+        rows = [self.skeleton.index(name) for name in (start, vertex, end)]
+        points = self.points[:, rows].astype(np.float64)
+        first, second = points[:, 0] - points[:, 1], points[:, 2] - points[:, 1]
+        cross = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+        angles = np.degrees(np.arctan2(np.abs(cross), (first * second).sum(1)))
+        known = first.any(1) & second.any(1) & (self.scores[:, rows] >= min_score).all(1)
+        return np.where(known, angles, np.nan).astype(np.float32)
+
+    def crop(self, image: UInt8, index: int, *, margin: float = 0.0) -> UInt8:
+        """A copy of `image` within the box of person `index`, cut at the image's border.
+
+        margin: added on each side, as a share of the box's longer side.
+        Raises IndexError, and InputError where the box lies outside the image.
+        """
+        box = self.boxes.xyxy[index].astype(np.float64)
+        grown = margin * (box[2:] - box[:2]).max()
+        size = np.array(image.shape[1::-1])
+        low = np.clip(np.floor(box[:2] - grown + 0.5), 0, size).astype(int)
+        high = np.clip(np.ceil(box[2:] + grown + 0.5), 0, size).astype(int)
+        if (high <= low).any():
+            raise InputError(
+                f"person {index}: its box {np.round(box).tolist()} does not lie in an image of "
+                f"{size[0]} x {size[1]} px"
+            )
+        return image[low[1] : high[1], low[0] : high[0]].copy()
+
+    def draw(self, image: UInt8, style: DrawStyle = DrawStyle(), *, color: Color = "rgb") -> UInt8:
+        """A copy of `image`, uint8 (H, W, 3), with the persons drawn on it; see `DrawStyle`.
+
+        color: the order of the image's channels, which the copy has too. Raises InputError.
+        """
+        from posekit.drawing.draw import draw  # loads OpenCV, which nothing else here needs
+
+        return draw(image, self, style=style, color=color)
 
     def to_dict(self) -> dict[str, Any]:
         """One JSON Lines frame's `persons`: id, box, box_score, points, raw_points, scores."""
@@ -214,6 +308,29 @@ class Poses:
             bbox = _rounded(np.array([x0, y0, x1 - x0, y1 - y0]))
             results.append({**entry, "score": round(score, 6), "bbox": bbox})
         return results
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row a keypoint: person, id, keypoint, x, y, score; confidence where there is one.
+
+        person: row in `points`.  Raises MissingExtraError where pandas is missing.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise MissingExtraError("to_dataframe needs: pip install pandas") from error
+        count, names = len(self), self.skeleton.keypoints
+        ids = np.array([person.id for person in self], object)
+        columns: dict[str, Any] = {
+            "person": np.repeat(np.arange(count), len(names)),
+            "id": pd.array(np.repeat(ids, len(names)), dtype="Int64"),
+            "keypoint": np.tile(np.array(names, object), count),
+            "x": self.points[..., 0].ravel(),
+            "y": self.points[..., 1].ravel(),
+            "score": self.scores.ravel(),
+        }
+        if self.confidence is not None:
+            columns["confidence"] = self.confidence.ravel()
+        return pd.DataFrame(columns)
 
     def to_supervision(self) -> Any:
         """A `supervision.KeyPoints`. Raises MissingExtraError where supervision is missing."""

@@ -28,6 +28,7 @@ import pytest
 import posekit
 from posekit import errors
 from tests.support.assets import ROOT, shipped
+from tests.support.labels import one_person
 
 DOCS = ROOT / "docs"
 README = "README"
@@ -99,8 +100,10 @@ def pages_with(kind: str) -> list[str]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the pages take for given: a short video, photos, labels and frames of one's own."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """What the pages take for given: a short video, photos, labels, frames and a network."""
+    if request.node.callspec.params["page"] == "skeletons":
+        _write_network(tmp_path / "horse.pth", keypoints=7)
     clip = shipped("examples/sports2d_demo.mp4")
     _shorten(clip, tmp_path / "video.mp4")
     (tmp_path / "photos").mkdir()
@@ -108,7 +111,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copy(path, tmp_path / "photos")
     photo = shipped("tests/data/coco_000000397133.jpg")
     shutil.copy(photo, tmp_path / "photo.jpg")
-    (tmp_path / "labels.json").write_text(json.dumps(_labels(photo.name)))
+    (tmp_path / "labels.json").write_text(json.dumps(one_person(photo.name)))
     shutil.copytree(tmp_path / "photos", tmp_path / "my_frames")  # the clip alone has 48 persons
     shutil.copy(clip, tmp_path / "my_frames")
     here = Path(sys.executable).parent
@@ -117,6 +120,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, _sources())))
     return tmp_path
+
+
+def _write_network(path: Path, keypoints: int) -> None:
+    """A checkpoint in SimpleBaseline's own layout with random weights."""
+    import torch
+
+    from posekit.nets import build
+    from posekit.types import ModelSpec
+    from tests.support.states import FLAT, joints, renamed, saved
+
+    torch.manual_seed(11)
+    net = build(ModelSpec("simple-baseline-r18", (256, 256), (64, 64), joints(keypoints)))
+    saved(renamed(dict(net.state_dict()), FLAT), path)
 
 
 @pytest.fixture
@@ -149,19 +165,6 @@ def _shorten(clip: Path, target: Path) -> None:
             plain = av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")
             out.mux(stream.encode(plain))
         out.mux(stream.encode())
-
-
-def _labels(name: str) -> dict[str, Any]:
-    """One person in COCO's form; made up, so no figure of a page may come from it."""
-    from posekit.skeletons import COCO_17
-
-    box = [388.7, 70.0, 109.4, 276.7]
-    flat = [v for n in range(17) for v in (400.0 + 5 * n, 90.0 + 14 * n, 2)]
-    person = {"id": 1, "image_id": 1, "category_id": 1, "bbox": box, "area": 16000.0}
-    person |= {"iscrowd": 0, "num_keypoints": 17, "keypoints": flat}
-    category = {"id": 1, "name": "person", "keypoints": list(COCO_17.keypoints)}
-    image = {"id": 1, "file_name": name, "width": 640, "height": 427}
-    return {"images": [image], "annotations": [person], "categories": [category]}
 
 
 def run(block: Block, folder: Path) -> None:

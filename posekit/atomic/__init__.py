@@ -5,6 +5,7 @@ lock of a killed run no longer holds, and what that run left is removed by the n
 """
 
 from posekit.atomic.checks import check_apart, check_free, explained
+from posekit.atomic.folders import free_name, new_folder
 from posekit.atomic.hidden import make_folder, remove_empty
 from posekit.atomic.output import (
     INCOMPLETE,
@@ -24,7 +25,9 @@ __all__ = [
     "check_free",
     "discard_all",
     "explained",
+    "free_name",
     "make_folder",
+    "new_folder",
     "remove_empty",
     "write_atomic",
 ]

@@ -22,7 +22,13 @@ Family = Literal[
     "movenet",
 ]
 Source = Literal[
-    "flag", "config beside it", "config in the file", "file name", "weights", "family default"
+    "flag",
+    "config beside it",
+    "config in the file",
+    "file name",
+    "weights",
+    "names of keypoints",
+    "family default",
 ]
 Triple = tuple[float, float, float]
 
@@ -31,7 +37,8 @@ Triple = tuple[float, float, float]
 class SpecHints:
     """What a state dict does not contain; None where this source has no value.
 
-    input_size: (W, H), px.  color: channel order of the network's input.
+    input_size: (W, H), px.  skeleton_stated: what its file states of mirror, sigmas and bones,
+        None for a skeleton that is not from one.  color: channel order of the network's input.
     mean, std: per channel, 0..255.  padding: a box grows by this factor.
     convention: how boxes become crops and cells crop px: msra, udp or half-pixel.
     flip_shift: cells, right.  sigma: cells.  decode, blur: as in ModelSpec.
@@ -39,6 +46,7 @@ class SpecHints:
 
     input_size: tuple[int, int] | None = None
     skeleton: Skeleton | None = None
+    skeleton_stated: frozenset[str] | None = None
     color: Color | None = None
     mean: Triple | None = None
     std: Triple | None = None
@@ -159,7 +167,32 @@ def _skeleton(ledger: _Ledger, joints: int) -> Skeleton:
             f"the head gives {joints} maps, but skeleton {skeleton.name} has {len(skeleton)} "
             "keypoints; give the one it was trained with by --skeleton"
         )
+    ledger.items += _parts(skeleton, ledger)
     return skeleton
+
+
+def _parts(skeleton: Skeleton, ledger: _Ledger) -> list[ResolvedField]:
+    """What the file of a skeleton states or leaves to assume; nothing of one that posekit has."""
+    source, hints = next(
+        (each for each in ledger.sources.items() if each[1].skeleton is skeleton), (None, None)
+    )
+    if source is None or hints is None or hints.skeleton_stated is None:
+        return []
+    pairs = sum(k < m for k, m in enumerate(skeleton.mirror))
+    low, high = min(skeleton.sigmas), max(skeleton.sigmas)
+    texts = {
+        "mirror": f"{pairs} pairs" if skeleton.mirror else "not known, so the flip test is off",
+        "sigmas": f"{low:g} to {high:g}" if low < high else f"{low:g} each",
+        "bones": str(len(skeleton.bones)),
+    }
+    default: Source = "names of keypoints" if skeleton.mirror else "family default"
+    origin: dict[str, Source] = {"mirror": default}
+    return [
+        ResolvedField(name, text, source)
+        if name in hints.skeleton_stated
+        else ResolvedField(name, text, origin.get(name, "family default"), assumed=True)
+        for name, text in texts.items()
+    ]
 
 
 def _with_convention(spec: ModelSpec, family: Family, ledger: _Ledger) -> ModelSpec:

@@ -27,6 +27,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 ok, 1 bad input, 2 usage, 3 environment, 4 parity over budget, "
     "5 adaptation refused, 130 interrupted.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich would double the time of --help

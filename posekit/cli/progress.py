@@ -14,7 +14,7 @@ from posekit.cli import infer_summary, signals
 from posekit.inputs.parsing import printable
 
 if TYPE_CHECKING:
-    from posekit.infer import SourceSummary
+    from posekit.infer.summary import SourceSummary
 
 
 class Progress:
@@ -97,11 +97,12 @@ class Progress:
 
 
 @contextmanager
-def counted(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Gives a function that takes how much is done; silent where stderr is no terminal."""
+def counted(title: str, total: int, *, silent: bool = False) -> Iterator[Callable[[int], None]]:
+    """Gives a function that takes how much is done; silent too where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+    hidden = silent or not sys.stderr.isatty()
+    with Progress(console=Console(stderr=True), disable=hidden) as bars:
         task = bars.add_task(title, total=total)
         yield lambda done: bars.update(task, completed=done)

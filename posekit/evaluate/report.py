@@ -8,10 +8,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from posekit.drawing.draw import DrawStyle, draw
 from posekit.evaluate.score import HEADLINES, Evaluation
 from posekit.output import charts, html
 from posekit.output.charts import Axis, Interval
-from posekit.output.draw import DrawStyle, draw
 from posekit.types import Boxes, Float32, Poses, Skeleton, UInt8
 from posekit.video.images import read_image
 

@@ -20,6 +20,8 @@ from posekit.types import ModelSpec
 DATA = ".data"
 """Behind an exported file's name, where its weights are too many for one file."""
 _BLOCK = 1 << 22
+_POINTS = ("points", "points in frame px (--affine)")
+"""What the metadata calls outputs that can be run; the latter get a warp that changes nothing."""
 
 
 def open_model(path: Path) -> Bundle:
@@ -78,7 +80,7 @@ def _metadata(path: Path, graph: bytes, weights: Weights) -> Mapping[str, str]:
     except BundleError as error:
         raise BundleError(f"{path}: not a whole ONNX file: {error}") from error
     metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
-    if metadata.get("outputs") != "points":
+    if metadata.get("outputs") not in _POINTS:
         found = f"outputs {metadata['outputs']}" if "outputs" in metadata else "no posekit metadata"
         raise BundleError(
             f"{path}: holds {found}; infer runs what `posekit export --outputs points` writes"

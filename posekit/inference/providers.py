@@ -14,7 +14,7 @@ import importlib.util
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -244,8 +244,8 @@ def check_used(device: Device, requested: Sequence[Any], used: str, *, reason: s
     raise DeviceError(f"--device {device}: {why}; run `posekit doctor`, or use --device cpu")
 
 
-def run_bound(session: Any, name: str, array: NDArray[Any], *, device: Device) -> list[Any]:
-    """The session's outputs for one input: bound on the device, so that each is copied once.
+def run_bound(session: Any, feeds: Mapping[str, NDArray[Any]], *, device: Device) -> list[Any]:
+    """The session's outputs for its inputs: bound on the device, so that each is copied once.
 
     Raises DeviceError: the device fails while it runs.
     """
@@ -255,8 +255,12 @@ def run_bound(session: Any, name: str, array: NDArray[Any], *, device: Device) -
 
     where = (device.kind, device.index)
     binding = session.io_binding()
-    value = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), *where)
-    binding.bind_ortvalue_input(name, value)
+    values = {  # kept until it has run
+        name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), *where)
+        for name, array in feeds.items()
+    }
+    for name, value in values.items():
+        binding.bind_ortvalue_input(name, value)
     for output in session.get_outputs():
         binding.bind_output(output.name, *where)
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from posekit.bundle import Bundle
 from posekit.errors import BundleError, EngineError, InputError
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _MOST = 8
 """Crops at a time on a CPU: more gain nothing there, and hold memory."""
 _MOST_GPU = 64
+_SAME = np.eye(2, 3, dtype=np.float32)[None]
+"""A warp from crop pixels to crop pixels."""
 
 
 class PoseRuntime(Protocol):
@@ -103,6 +106,8 @@ class Runtime:
         )
         self._wide = self._narrow
         self._batch = fixed_batch(self._narrow)
+        # an export with --affine maps its points on; here `Warp.to_frame` does that
+        self._affine = any(each.name == "warp" for each in self._narrow.get_inputs())
         self.provider: str = self._narrow.get_providers()[0]
         self._on = (
             Device("cpu") if self.provider == CPU else Device("cuda", Device.of(device).index)
@@ -169,14 +174,18 @@ class Runtime:
             parts = np.array_split(crops, max(spread, -(-len(crops) // most)))
         else:
             parts = filled(crops, self._batch)
+        feeds: list[dict[str, NDArray[Any]]] = [
+            {"crops": part, **({"warp": _SAME.repeat(len(part), 0)} if self._affine else {})}
+            for part in parts
+        ]
         try:
             if self._on.kind == "cuda":
-                results = [run_bound(self._wide, "crops", part, device=self._on) for part in parts]
+                results = [run_bound(self._wide, feed, device=self._on) for feed in feeds]
             elif self._pool is None or spread == 1:
-                results = [self._wide.run(None, {"crops": part}) for part in parts]
+                results = [self._wide.run(None, feed) for feed in feeds]
             else:
                 run = self._narrow.run
-                results = list(self._pool.map(lambda part: run(None, {"crops": part}), parts))
+                results = list(self._pool.map(lambda feed: run(None, feed), feeds))
         except session_errors() as error:
             raise EngineError(
                 f"{self.bundle.name}: ONNX Runtime could not run it: {reason(error)}"

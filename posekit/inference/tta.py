@@ -18,7 +18,7 @@ from posekit.bundle import Bundle
 from posekit.errors import InputError
 from posekit.geometry import Float64, Warp, compose
 from posekit.inference.runtime import Runtime
-from posekit.types import Float32, Int64, ModelSpec, UInt8
+from posekit.types import Float32, Int64, ModelSpec, Skeleton, UInt8
 
 POWER = 4.0
 """Exponent of the mean peak in a view's weight: with 0, a plain average, the gain on LSPET is half
@@ -88,6 +88,21 @@ class TtaOptions(NamedTuple):
         if self.is_aligned:
             return True
         return self.flip if self.views is None else any(view.mirrored for view in self.each)
+
+    def for_skeleton(self, skeleton: Skeleton) -> TtaOptions:
+        """These, without the flip test where the skeleton's mirror pairs are not known.
+
+        Raises InputError for views of which some are mirrored.
+        """
+        if skeleton.mirror or not self.mirrored:
+            return self
+        if self.views is None:
+            return self._replace(flip=False)
+        raise InputError(
+            f"{self.views} views: some of them are mirrored, and the mirror pairs of skeleton "
+            f"{skeleton.name} are not known; take 4 (rotations alone), or convert the checkpoint "
+            "again with a skeleton file that states mirror"
+        )
 
     @property
     def graph(self) -> str:

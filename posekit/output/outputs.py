@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -14,13 +14,17 @@ from typing import Self
 import cv2
 
 from posekit import video, write
-from posekit.atomic import AtomicFile, AtomicFolder, check_free, explained
+from posekit.atomic import AtomicFile, AtomicFolder, check_free, explained, new_folder
+from posekit.drawing.draw import draw
+from posekit.drawing.style import DrawStyle
 from posekit.errors import SourceError
 from posekit.inputs.parsing import number
-from posekit.output.draw import draw
 from posekit.output.mjpeg import MjpegServer
 from posekit.types import Frame, Poses
 from posekit.write import Header, Writers
+
+OUTPUT = "posekit_output"
+"""Folder of the runs that are given none."""
 
 QUEUE = 8  # frames between inference and writing, where they are not very large
 
@@ -31,14 +35,17 @@ Timed = Callable[[str], AbstractContextManager[None]]
 class OutputOptions:
     """What is written, and where.
 
-    folder: made where it is missing.  formats: of posekit.write.  overlay: also draw.
+    folder: made where it is missing; None: `posekit_output/<stem of the first source>`, a new one
+        numbered on (`<stem>-2`) where that exists, or with `overwrite` that one.
+    formats: of posekit.write.  overlay: also draw, in this `style`.
     codec: h264, vp9 or av1.  overwrite: replace what is there.
     segment_s: live output is cut into `<stem>_000`, `<stem>_001`, … this long, seconds.
     """
 
-    folder: Path
+    folder: Path | None = None
     formats: tuple[str, ...] = ("jsonl",)
     overlay: bool = True
+    style: DrawStyle = DrawStyle()
     codec: video.Codec = "h264"
     overwrite: bool = False
     segment_s: float = 600.0
@@ -47,12 +54,31 @@ class OutputOptions:
         number(self.segment_s, name="segment_s", low=1e-3)
 
 
-def output_paths(options: OutputOptions, source: video.Source) -> list[Path]:
+@contextmanager
+def output_folder(options: OutputOptions, sources: Sequence[video.Source]) -> Iterator[Path]:
+    """Where the results go; a folder that is made here is removed again if it stays empty.
+
+    Raises SourceError.
+    """
+    default = Path(OUTPUT) / sources[0].stem if sources else Path(OUTPUT)
+    if options.folder is not None or options.overwrite:
+        yield options.folder or default
+        return
+    with new_folder(default) as folder:
+        yield folder
+
+
+def summary_path(folder: Path, source: video.Source) -> Path:
+    """Of one source."""
+    return folder / f"{source.stem}.summary.json"
+
+
+def output_paths(options: OutputOptions, folder: Path, source: video.Source) -> list[Path]:
     """All that a source may write; of segments of a live source those whose names are taken.
 
     Raises InputError for an unknown format.
     """
-    stem, folder = source.stem, options.folder
+    stem = source.stem
     paths = list(write.output_paths(options.formats, folder, stem).values())
     if options.overlay:
         ending = video.suffix_of(options.codec)
@@ -63,7 +89,7 @@ def output_paths(options: OutputOptions, source: video.Source) -> list[Path]:
         endings = "|".join(re.escape(path.name.removeprefix(stem)) for path in paths)
         segment = re.compile(rf"{re.escape(stem)}_\d{{3,}}({endings})")
         paths += [each for each in folder.iterdir() if segment.fullmatch(each.name)]
-    return paths
+    return [*paths, summary_path(folder, source)]
 
 
 class Outputs:
@@ -78,15 +104,17 @@ class Outputs:
     def __init__(
         self,
         options: OutputOptions,
+        folder: Path,
         reader: video.Reader,
-        header: Header,
         *,
+        header: Header,
         server: MjpegServer | None,
         timed: Timed,
     ) -> None:
         self.paths: list[Path] = []
         self.incomplete: list[Path] = []
-        self._options, self._reader, self._header = options, reader, header
+        self._options, self._folder = options, folder
+        self._reader, self._header = reader, header
         self._server, self._timed = server, timed
         self._segment, self._segment_start_s, self._count = 0, 0.0, 0
         self._pending: deque[Future[None]] = deque()
@@ -145,15 +173,15 @@ class Outputs:
         options = self._options
         self._overlay: _Film | _Images | None = None
         if options.overlay and self._reader.kind == "images":
-            self._overlay = _Images(options, stem, self._reader.names)
+            self._overlay = _Images(options, self._folder / stem, self._reader.names)
         elif options.overlay:
-            self._overlay = _Film(options, stem, self._reader)
+            self._overlay = _Film(options, self._folder / stem, self._reader)
         with ExitStack() as on_failure:
             if self._overlay is not None:
                 on_failure.callback(self._overlay.abort)
             self._writers: Writers = write.open_writers(
                 options.formats,
-                options.folder,
+                self._folder,
                 stem,
                 header=self._header,
                 overwrite=options.overwrite,
@@ -174,7 +202,7 @@ class Outputs:
 
     def _draw(self, frame: Frame, poses: Poses) -> None:
         with self._timed("draw"):
-            image = draw(frame.image, poses)
+            image = draw(frame.image, poses, style=self._options.style)
         if self._server is not None:
             self._server.push(image)
         if self._overlay is not None:
@@ -195,7 +223,7 @@ class Outputs:
             self.incomplete += self._overlay.keep_incomplete()
         if self.incomplete:
             names = ", ".join(path.name for path in self.incomplete)
-            error.add_note(f"what was done until then is kept in {self._options.folder}: {names}")
+            error.add_note(f"what was done until then is kept in {self._folder}: {names}")
 
     def _abort(self) -> None:
         if self._overlay is not None:
@@ -206,9 +234,9 @@ class Outputs:
 class _Film:
     """The overlay of a video; the file is opened with the first frame, whose size it takes."""
 
-    def __init__(self, options: OutputOptions, stem: str, reader: video.Reader) -> None:
-        suffix = video.suffix_of(options.codec)
-        self._path = options.folder / f"{stem}{suffix}"
+    def __init__(self, options: OutputOptions, start: Path, reader: video.Reader) -> None:
+        """start: its path without the suffix."""
+        self._path = start.with_name(f"{start.name}{video.suffix_of(options.codec)}")
         check_free(self._path, overwrite=options.overwrite)
         self._codec, self._fps = options.codec, reader.fps
         self._writer: video.VideoWriter | None = None
@@ -242,11 +270,11 @@ class _Film:
 class _Images:
     """Overlays of images: `<stem>_overlay.jpg` for one, `<stem>_overlay/` for many."""
 
-    def __init__(self, options: OutputOptions, stem: str, names: Sequence[str]) -> None:
+    def __init__(self, options: OutputOptions, start: Path, names: Sequence[str]) -> None:
+        """start: its path without `_overlay`."""
         self._stems = Counter(Path(name).stem.casefold() for name in names)
         self._count = 0
-        name = f"{stem}_overlay.jpg" if len(names) == 1 else f"{stem}_overlay"
-        path = options.folder / name
+        path = start.with_name(f"{start.name}_overlay{'.jpg' if len(names) == 1 else ''}")
         check_free(path, overwrite=options.overwrite)
         self._output: AtomicFile | AtomicFolder = (
             AtomicFile(path, "wb") if len(names) == 1 else AtomicFolder(path)

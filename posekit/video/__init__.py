@@ -9,6 +9,7 @@ from posekit.video.encode import Codec, WriteOptions, suffix_of
 from posekit.video.options import ReadOptions
 from posekit.video.read import Reader, read
 from posekit.video.sources import Source, expand, is_live
+from posekit.video.still import Still, still_frame
 from posekit.video.write import VideoWriter
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ReadOptions",
     "Reader",
     "Source",
+    "Still",
     "Surface",
     "SurfaceDecoder",
     "SurfaceDecoders",
@@ -27,5 +29,6 @@ __all__ = [
     "is_live",
     "read",
     "rgb_of",
+    "still_frame",
     "suffix_of",
 ]

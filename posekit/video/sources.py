@@ -147,20 +147,57 @@ def _natural(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
 
 
 def _folder(path: Path) -> Source:
-    entries = [entry for entry in path.iterdir() if entry.is_file()]
-    images = _visible(entries, IMAGE_SUFFIXES)
+    """Its own images; where there are none, neither videos, those of its subfolders."""
+    entries = list(path.iterdir())
+    files = [entry for entry in entries if entry.is_file()]
+    images, videos = _visible(files, IMAGE_SUFFIXES), _visible(files, VIDEO_SUFFIXES)
     if images:
-        stem = path.resolve().name or "images"
-        others = _visible(entries, VIDEO_SUFFIXES | _OTHER_IMAGES)
-        notes = (_unread(path, others),) if others else ()
-        return Source("images", str(path), str(path), stem, tuple(images), path, notes)
-    videos = _visible(entries, VIDEO_SUFFIXES)
+        others = _visible(files, VIDEO_SUFFIXES | _OTHER_IMAGES)
+        notes = [_unread(path, others)] if others else []
+        return _images_of(path, images, [*notes, *_below_unread(path)])
     if videos:
         raise SourceError(
             f"{path}: a folder with {len(videos)} videos and no images; pass the files, or a "
             f"pattern such as '{path / ('*' + videos[0].suffix)}'"
         )
-    raise SourceError(f"{path}: a folder without images (wanted jpg, png, bmp, webp, tiff, ...)")
+    below = [each for folder in _folders_within(path)[1:] for each in folder.iterdir()]
+    images = [each for each in _visible(below, IMAGE_SUFFIXES) if each.is_file()]
+    if images:
+        count = len({image.parent for image in images})
+        return _images_of(path, images, [f"{path}: its images lie in {count} folders below it"])
+    if videos := _visible(below, VIDEO_SUFFIXES):
+        raise SourceError(
+            f"{path}: a folder without images, and {len(videos)} videos in the folders below it; "
+            f"pass the files, or a pattern such as '{path / '**' / ('*' + videos[0].suffix)}'"
+        )
+    raise SourceError(
+        f"{path}: a folder without images, like those below it (wanted jpg, png, bmp, webp, tiff, "
+        "...)"
+    )
+
+
+def _images_of(path: Path, images: list[Path], notes: list[str]) -> Source:
+    stem = path.resolve().name or "images"
+    return Source("images", str(path), str(path), stem, tuple(images), path, tuple(notes))
+
+
+def _below_unread(folder: Path) -> Iterator[str]:
+    """A note where folders directly below one with images hold images too."""
+    below = _visible_folders(folder)
+    names = sorted(each.name for each in below if _holds_image(each))
+    if names:
+        yield (
+            f"{folder}: images in {len(names)} folders below it were not read ({listed(names)}); "
+            f"to take them too, pass a pattern such as '{folder / '**' / '*.jpg'}'"
+        )
+
+
+def _holds_image(folder: Path) -> bool:
+    """False also where it may not be read: it was not requested."""
+    try:
+        return any(_visible([each], IMAGE_SUFFIXES) for each in folder.iterdir())
+    except OSError:
+        return False
 
 
 def _unread(folder: Path, others: list[Path]) -> str:

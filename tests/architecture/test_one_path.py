@@ -45,5 +45,6 @@ def test_one_image_runs_little_code() -> None:
 def test_the_path_reads_as_a_dozen_lines() -> None:
     """`Estimator.__call__` is the steps in their order and branches on no backend."""
     module = Module(Path(estimate.__file__))
-    (call,) = (each for each in functions(module) if each.node.name == "__call__")
+    calls = [each for each in functions(module) if each.node.name == "__call__"]
+    (call,) = (each for each in calls if not each.node.decorator_list)  # the others: @overload
     assert call.statements <= 14

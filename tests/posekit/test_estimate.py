@@ -192,3 +192,13 @@ def test_where_the_frame_size_changes_no_track_goes_on(
     assert not before & after
     first = next(each for each in poses[6:] if len(each))
     np.testing.assert_array_equal(first.points, first.raw_points)  # smoothed from nothing before
+
+
+@pytest.mark.parametrize("kind", ["video", "live"])
+def test_persons_are_found_after_every_pause(
+    lightning: Estimator, frames: list[Frame], kind: str
+) -> None:
+    """Frames two seconds apart: no track goes on, so each needs a detection of its own."""
+    apart = [Frame(frame.image, n, 2.0 * n) for n, frame in enumerate(frames[:6])]
+    counts = [len(poses) for _, poses in lightning.follow(apart, kind)]
+    assert min(counts) >= 1, counts

@@ -149,5 +149,5 @@ def test_the_category_of_a_box_file_is_an_option(tmp_path: Path) -> None:
     run("infer", photo, *FAST, *options, "--category", "Guest", "--max-boxes", 1)
     (line,) = lines(tmp_path / "out" / f"{photo.stem}.jsonl")
     assert [person["box"] for person in line["persons"]] == [[0, 100, 100, 300]]
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))
+    summary = json.loads((tmp_path / "out" / f"{photo.stem}.summary.json").read_text("utf-8"))
     assert "1 annotations of other categories are left out" in summary["boxes"]["notes"][0]

@@ -39,7 +39,9 @@ def one_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(shipped(CLIP), source)
     code, out, err = posekit("infer", source, *FAST, "-o", folder / "out", "--end", "1", "--json")
     assert code == 0, err
-    assert json.loads(out) == json.loads((folder / "out" / "summary.json").read_text("utf-8"))
+    assert json.loads(out) == json.loads(
+        (folder / "out" / "ein Vidéo.summary.json").read_text("utf-8")
+    )
     return folder / "out"
 
 
@@ -47,7 +49,7 @@ def test_a_clip_becomes_lines_an_overlay_and_a_summary(one_run: Path) -> None:
     assert sorted(path.name for path in one_run.iterdir()) == [
         "ein Vidéo.jsonl",
         "ein Vidéo.mp4",
-        "summary.json",
+        "ein Vidéo.summary.json",
     ]
     header, *frames = lines(one_run / "ein Vidéo.jsonl")
     assert header["model"] == "movenet-lightning"
@@ -62,7 +64,7 @@ def test_a_clip_becomes_lines_an_overlay_and_a_summary(one_run: Path) -> None:
 
 
 def test_the_summary_says_what_ran(one_run: Path) -> None:
-    summary = json.loads((one_run / "summary.json").read_text("utf-8"))
+    summary = json.loads((one_run / "ein Vidéo.summary.json").read_text("utf-8"))
     assert summary["runtime"] == {
         "provider": "CPUExecutionProvider",
         "device": "cpu",
@@ -218,7 +220,7 @@ def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
     _, *frames = lines(tmp_path / "out" / "sports2d_demo.jsonl")
     with av.open(str(tmp_path / "out" / "sports2d_demo.mp4")) as video:
         assert sum(1 for _ in video.decode(video=0)) == len(frames) >= 1
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "out" / "sports2d_demo.summary.json").read_text())
     assert summary["interrupted"] is True
     assert summary["frames"] == len(frames)
     assert not list(partial.glob(".*")), "a partial file is left"

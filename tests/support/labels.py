@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import posekit
+from posekit.skeletons import COCO_17
 from posekit.types import Poses
 
 
@@ -24,3 +26,14 @@ def own_prediction(estimator: posekit.Estimator, image: Path, folder: Path) -> P
     path = folder / "labels.json"
     path.write_text(json.dumps(data))
     return path
+
+
+def one_person(name: str) -> dict[str, Any]:
+    """One person in COCO's form; made up, so no figure of a page may come from it."""
+    box = [388.7, 70.0, 109.4, 276.7]
+    flat = [v for n in range(17) for v in (400.0 + 5 * n, 90.0 + 14 * n, 2)]
+    person = {"id": 1, "image_id": 1, "category_id": 1, "bbox": box, "area": 16000.0}
+    person |= {"iscrowd": 0, "num_keypoints": 17, "keypoints": flat}
+    category = {"id": 1, "name": "person", "keypoints": list(COCO_17.keypoints)}
+    image = {"id": 1, "file_name": name, "width": 640, "height": 427}
+    return {"images": [image], "annotations": [person], "categories": [category]}

@@ -74,7 +74,7 @@ def assemble_bundle(
     network = network_graph(exact, spec, weights)
     graphs = {
         view: points_graph(network, spec, flip=view == "flip").SerializeToString()
-        for view in ("flip", "plain")
+        for view in points_views(spec)
     }
     reference = _reference(exact, spec)
     parity = _parity(graphs, weights, reference)
@@ -87,6 +87,11 @@ def assemble_bundle(
     return replace(
         source, spec=spec, weights=weights, graphs=graphs, extras={**extras, **parts}, sha256=""
     )
+
+
+def points_views(spec: ModelSpec) -> tuple[str, ...]:
+    """The points graphs of a bundle: with the flip test only where the mirror pairs are known."""
+    return ("flip", "plain") if spec.skeleton.mirror else ("plain",)
 
 
 def _parity(
@@ -137,16 +142,13 @@ def _reference(net: nn.Module, spec: ModelSpec) -> dict[str, NDArray[Any]]:
     Raises ExportError where these are not finite.
     """
     crops = reference_crops(spec)
-    flip, plain = (source_points(net, crops, spec, flip=flip) for flip in (True, False))
-    if not all(np.isfinite(part).all() for part in (*flip, *plain)):
+    reference: dict[str, NDArray[Any]] = {"crops": crops}
+    for view in points_views(spec):
+        points, scores = source_points(net, crops, spec, flip=view == "flip")
+        reference |= {f"{view}_points": points, f"{view}_scores": scores}
+    if not all(np.isfinite(part).all() for part in reference.values()):
         raise ExportError(
             f"{spec.architecture}: its heatmaps of the check crops are not finite: the weights are "
             "damaged, or of another network of the same shapes"
         )
-    return {
-        "crops": crops,
-        "flip_points": flip[0],
-        "flip_scores": flip[1],
-        "plain_points": plain[0],
-        "plain_scores": plain[1],
-    }
+    return reference

@@ -15,7 +15,7 @@ from posekit.inputs.onnx_scan import external_initializers
 from posekit.nets import build
 from posekit.stats.parity import Parity, compare
 from posekit.types import Float32
-from posekit_engines.bundles.assemble import assemble_bundle
+from posekit_engines.bundles.assemble import assemble_bundle, points_views
 from posekit_engines.graphs.weights import load_weights
 from posekit_engines.parity.crops import reference_crops
 from posekit_engines.parity.source import source_points
@@ -30,7 +30,8 @@ def refresh_bundle(bundle: Bundle) -> Bundle:
     replaced by fp32 ones, and its provenance says so. Raises ParityError where a graph deviates
     from the network with the new weights.
     """
-    graphs = (bundle.graphs.get(name, b"") for name in ("flip", "plain", "maps"))
+    views = points_views(bundle.pose_spec)
+    graphs = (bundle.graphs.get(name, b"") for name in (*views, "maps"))
     if not all(external_initializers(graph, bundle.name) for graph in graphs):
         bundle = _with_fp32_graphs(bundle)
     spec = bundle.pose_spec
@@ -39,7 +40,7 @@ def refresh_bundle(bundle: Bundle) -> Bundle:
     net = load_weights(build(spec), bundle.weights)
     reference: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = {"crops": crops}
     measured = {}
-    for view in ("flip", "plain"):
+    for view in views:
         source = source_points(net, crops, spec, flip=view == "flip")
         reference[f"{view}_points"], reference[f"{view}_scores"] = source
         parity = _measure(bundle, view, crops, source=source)

@@ -60,7 +60,7 @@ class DecodeTables:
     @classmethod
     def of(cls, device: Device, spec: ModelSpec) -> DecodeTables:
         """Upload them, once for a model. Raises DeviceError."""
-        mirror = np.array(spec.skeleton.mirror, np.int32)
+        mirror = np.array(spec.skeleton.mirror or range(len(spec.skeleton)), np.int32)
         return cls(spec, device.upload(mirror), device.upload(blur_kernel(spec.blur)))
 
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from posekit.drawing.draw import DrawStyle, draw
 from posekit.output import html
-from posekit.output.draw import DrawStyle, draw
 from posekit.types import Boxes, Float32, Int64, Poses, UInt8
 from posekit_finetune.assess.indicators import (
     FAINT_PEAK,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from typer import Option
+
+from posekit.cli.printing import show
 
 
 # fmt: off
@@ -25,16 +26,14 @@ def command(
     rebuild: Annotated[bool, Option("--rebuild", help="Even where an engine that fits is there.")] = False,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing output.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print what was built as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """Build a model's TensorRT engines on the machine that will run them, and keep them."""
     from posekit import api
 
     plans = api.build(model, output, options=api.BuildOptions(kind=kind, precision=precision, persons=persons, flip=flip, library=library, refit=refit, version_compatible=version_compatible, rebuild=rebuild), device=device, overwrite=overwrite)
-    if as_json:
-        typer.echo(json.dumps(plans, indent=1))
-    else:
-        _print(plans, output)
+    show(plans, lambda: _print(plans, output), as_json=as_json, quiet=quiet)
 # fmt: on
 
 

@@ -37,6 +37,7 @@ def command(
     config: Annotated[Path | None, Option(help="Its mmpose .py, .yaml or .json config; parsed, never run.")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing output.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print what was decided as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """Turn a checkpoint into a bundle, and print what was known and what was assumed."""
@@ -44,8 +45,10 @@ def command(
     from posekit.checkpoints import Overrides
 
     chosen = skeletons.find(skeleton) if skeleton else None
-    overrides = Overrides(input_size=_size(input_size), skeleton=chosen, color=color, convention=convention, decode=decode, sigma=sigma, blur=blur, flip_shift=flip_shift, padding=padding, weights=weights, network=network, head=head, experts=experts, architecture=architecture, config=config)
-    _print(api.convert(file, output, overrides, storage=storage, overwrite=overwrite), output, as_json=as_json)
+    overrides = Overrides(input_size=_size(input_size), skeleton=chosen, skeleton_stated=skeletons.stated(skeleton) if skeleton else None, color=color, convention=convention, decode=decode, sigma=sigma, blur=blur, flip_shift=flip_shift, padding=padding, weights=weights, network=network, head=head, experts=experts, architecture=architecture, config=config)
+    converted = api.convert(file, output, overrides, storage=storage, overwrite=overwrite)
+    if as_json or not quiet:
+        _print(converted, output, as_json=as_json)
 # fmt: on
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from typer import Option
+
+from posekit.cli.printing import show
 
 
 # fmt: off
@@ -31,16 +32,14 @@ def command(
     version_compatible: Annotated[bool, Option("--version-compatible", help="An engine for later TensorRT of the same major version too.")] = False,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing output.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the parity report as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """Write a model for deployment and measure how far it deviates from its source."""
     from posekit import api
 
     report = api.export(model, output, options=api.ExportOptions(to=to, outputs=outputs, flip=flip, decode=decode, affine=affine, batch=batch, precision=precision, calibrate=calibrate, check=check, budget_px=budget, force=force, profile=_three(profile), library=library, refit=refit, version_compatible=version_compatible, overwrite=overwrite))
-    if as_json:
-        typer.echo(json.dumps(report, indent=1))
-    else:
-        _print(report, output)
+    show(report, lambda: _print(report, output), as_json=as_json, quiet=quiet)
 # fmt: on
 
 
@@ -67,6 +66,8 @@ def _print(report: dict[str, Any], output: Path) -> None:
     console.print(table)
     if "plan" in report:
         typer.echo(f"parity by {report['runtime']}")
+    for note in report.get("notes", []):
+        typer.echo(f"note: {note}")
     if report["forced"]:
         typer.echo("posekit: over its budget; written because of --force", err=True)
     typer.echo(f"{output}: written, with {output.name}.parity.json and .parity.html")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from typer import Option
+
+from posekit.cli.printing import show
 
 
 # fmt: off
@@ -19,17 +20,20 @@ def command(
     only: Annotated[str, Option(metavar="PARTS", help="Of kernels,sanitizer,engines,times,decode,crop,end-to-end; all by default.")] = "",
     persons: Annotated[str, Option(help="Persons in a batch, each a row.")] = "1,8,32,64",
     seconds: Annotated[float, Option(help="For each figure.")] = 1.0,
-    json_to: Annotated[str, Option("--json", metavar="FILE|-", help="Where the result is written; - prints it instead of the tables.")] = "gpu-check.json",
+    json_to: Annotated[str | None, Option("--json", metavar="FILE|-", help="Where the result is written, gpu-check.json, gpu-check-2.json, ... without it; - prints it instead of the tables.")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing output.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """Check kernels and engines on this NVIDIA GPU, then time them; a few minutes, one JSON file."""
     from posekit import api
+    from posekit.atomic import free_name
 
-    json_file = None if json_to == "-" else Path(json_to)
+    default = Path("gpu-check.json")
+    json_file = None if json_to == "-" else Path(json_to) if json_to else default if overwrite else free_name(default)
     names = tuple(each for each in only.split(",") if each)
-    result = api.gpu_check(model, options=api.GpuCheckOptions(driver=driver, only=names, persons=_counts(persons), seconds=seconds), device=device, json_file=json_file, overwrite=overwrite, on_part=lambda line: typer.echo(line, err=True))
-    typer.echo(json.dumps(result, indent=1)) if json_file is None else _print(result, json_file)
+    result = api.gpu_check(model, options=api.GpuCheckOptions(driver=driver, only=names, persons=_counts(persons), seconds=seconds), device=device, json_file=json_file, overwrite=overwrite, on_part=lambda line: None if quiet else typer.echo(line, err=True))
+    show(result, lambda: _print(result, str(json_file)), as_json=json_to == "-", quiet=quiet)
     api.gpu_verdict(result)
 # fmt: on
 
@@ -41,7 +45,7 @@ def _counts(text: str) -> tuple[int, ...]:
         raise typer.BadParameter(f"--persons {text}: wanted numbers, as in 1,8,32,64") from error
 
 
-def _print(result: Mapping[str, Any], path: Path) -> None:
+def _print(result: Mapping[str, Any], path: str) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer import Option
+
+from posekit.cli.printing import show
 
 
 # fmt: off
@@ -24,6 +25,7 @@ def command(
     compare: Annotated[Path | None, Option(metavar="FILE", help="JSON of an earlier run: print the ratios of this run to it.")] = None,
     json_to: Annotated[str | None, Option("--json", metavar="FILE|-", help="Write the figures as JSON; - prints them instead of the table.")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing output.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """Time every stage alone and the whole path, with machine, threads and versions."""
@@ -41,7 +43,7 @@ def command(
         if old is not None:
             result["ratios"] = bench.ratios(result, old)
         outcome.save_json(result, files.optional(json_file))
-    typer.echo(json.dumps(result, indent=1)) if json_to == "-" else _print(result)
+    show(result, lambda: _print(result), as_json=json_to == "-", quiet=quiet)
 # fmt: on
 
 
@@ -69,6 +71,7 @@ def _print(result: Mapping[str, Any]) -> None:
     console, run, machine = Console(highlight=False), result["run"], result["machine"]
     old = result.get("ratios")
     width, height = result["source"]["size"]
+    console.print(_headline(result), soft_wrap=True)
     console.print(
         f"{result['model']['name']} (flip {'on' if run['flip'] else 'off'}) on {run['provider']}, "
         f"{run['threads']} threads of {machine['cpu']}; {result['source']['name']} {width}x{height}"
@@ -85,7 +88,18 @@ def _print(result: Mapping[str, Any]) -> None:
     rate = result["throughput"]
     more = f", ratio {old['throughput']['any']}" if old else ""
     console.print(
-        f"whole path: {rate['frames_per_s']} frames/s (median of {rate['passes']}), "
-        f"{rate['persons_per_frame']} persons a frame{more}; peak memory "
-        f"{result['peak_memory_mb']} MB; decode heatmaps is inside network"
+        f"whole path: {rate['frames_per_s']} frames/s (median of {rate['passes']}){more}; peak "
+        f"memory {result['peak_memory_mb']} MB; decode heatmaps is inside network"
     )
+
+
+def _headline(result: Mapping[str, Any]) -> str:
+    """Milliseconds a person, and the rate with the persons that were in view."""
+    costs = [
+        f"{cost:.1f} ms a person" + (f" of {count}" if count != "1" else "")
+        for count, cost in result["ms_per_person"].items()
+    ]
+    rate = result["throughput"]
+    persons = rate["persons_per_frame"]
+    view = f"with {persons:g} persons in view" if persons else "with no person in view"
+    return f"{', '.join(costs)} (crop and network); {rate['frames_per_s']} frames/s {view}"

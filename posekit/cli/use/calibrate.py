@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
+
+from posekit.cli.printing import show
 
 if TYPE_CHECKING:
     from posekit.estimate import Estimator
@@ -30,6 +31,7 @@ def command(
     html_file: Annotated[Path | None, Option("--html", metavar="FILE", help="Write the reliability diagrams.")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace existing outputs.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the report as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """Calibrate confidence to probabilities, P(nearer than 0.1 of the person size), by keypoint."""
@@ -43,17 +45,16 @@ def command(
     source, labels = bundle.Bundle.open(path), read_annotations(annotations, images, category=category)
     views = [name for name in ("flip", "plain") if name in source.graphs]
     with AtomicFiles([output, html_file], overwrite=overwrite) as files:
-        data = {name: _samples(api.load(model, device, threads, flip=name == "flip", boxes="full", options=EstimateOptions(max_boxes=max_boxes)), labels) for name in views}
+        data = {name: _samples(api.load(model, device, threads, flip=name == "flip", boxes="full", options=EstimateOptions(max_boxes=max_boxes)), labels, silent=quiet) for name in views}
         found = calibrate.calibrate(data, seed)
         calibrate.calibrated(source, found.curves, calibrate.fingerprint(labels, annotations)).save(files.place(output))
         outcome.save_reliability(found.report, files.optional(html_file), title=f"{source.name}, calibrated on {annotations.name}")
-    for note in labels.notes:
-        typer.echo(f"posekit: {note}", err=True)
-    typer.echo(json.dumps(found.report, indent=1)) if as_json else _print(found.report, output)
+    _echo_notes([] if quiet else labels.notes)
+    show(found.report, lambda: _print(found.report, output), as_json=as_json, quiet=quiet)
 # fmt: on
 
 
-def _samples(estimator: Estimator, labels: Annotations) -> Samples:
+def _samples(estimator: Estimator, labels: Annotations, *, silent: bool) -> Samples:
     """Predictions in the labeled boxes and whether they are right, with a bar on a terminal."""
     from posekit.cli.progress import counted
     from posekit.evaluate import predict, score
@@ -61,9 +62,14 @@ def _samples(estimator: Estimator, labels: Annotations) -> Samples:
 
     runtime = estimator.runtime
     title = f"{runtime.bundle.name}, flip {'on' if runtime.flip else 'off'}"
-    with counted(title, len(labels.images)) as on_image:
+    with counted(title, len(labels.images), silent=silent) as on_image:
         found = predict(estimator, labels, skeleton=runtime.spec.skeleton, on_image=on_image)
     return samples(score(found, labels, runtime.spec), len(runtime.spec.skeleton))
+
+
+def _echo_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        typer.echo(f"posekit: {note}", err=True)
 
 
 def _print(report: Mapping[str, Any], output: Path) -> None:

@@ -21,6 +21,7 @@ _MARKS = {
 # fmt: off
 def command(
     as_json: Annotated[bool, Option("--json", help="Print the findings as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """Try Python, packages, providers, encoders and models; exit 3 where the CPU path is broken."""
@@ -29,7 +30,7 @@ def command(
     report = doctor.examine()
     if as_json:
         _print_json(report)
-    else:
+    elif not quiet:
         _print_table(report)
     raise typer.Exit(0 if report.works else 3)
 # fmt: on

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Option
+
+from posekit.cli.printing import show
 
 if TYPE_CHECKING:
     from posekit.estimate import Estimator
@@ -37,6 +38,7 @@ def command(
     json_to: Annotated[str | None, Option("--json", metavar="FILE|-", help="Write all figures as JSON; - prints them instead of the table.")] = None,
     html_file: Annotated[Path | None, Option("--html", metavar="FILE", help="Write a page: curves, bars, worst persons.")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace existing outputs.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """Measure a model on labeled images: COCO AP, PCK, PCKh, AUC, NME, each with an interval."""
@@ -51,25 +53,24 @@ def command(
     labels = read_annotations(annotations, images, category=category)
     source = {"gt": "full", "detector": detector}.get(boxes, boxes)
     options = EstimateOptions(views=parse_views(views), max_boxes=max_boxes, category=category)
-    if views:
+    if views and not quiet:
         typer.echo(describe_views(views), err=True)
     with AtomicFiles([json_file, html_file], overwrite=overwrite) as files:
-        runs = [_run(api.load(each, device, threads, flip=flip, boxes=source, options=options), labels, given=boxes == "gt", seed=seed) for each in (model, compare) if each]
+        runs = [_run(api.load(each, device, threads, flip=flip, boxes=source, options=options), labels, given=boxes == "gt", seed=seed, silent=quiet) for each in (model, compare) if each]
         result = outcome.report(runs, boxes=boxes, annotations=annotations)
         outcome.save(result, runs[0], json_file=files.optional(json_file), html_file=files.optional(html_file))
-    typer.echo(json.dumps(result, indent=1)) if json_to == "-" else _print(result)
+    show(result, lambda: _print(result), as_json=json_to == "-", quiet=quiet)
 # fmt: on
 
 
-def _run(estimator: Estimator, labels: Annotations, *, given: bool, seed: int) -> Run:
+def _run(estimator: Estimator, labels: Annotations, *, given: bool, seed: int, silent: bool) -> Run:
     """Estimate every image and measure it, with a bar on a terminal's stderr."""
     from posekit.cli.progress import counted
     from posekit.evaluate import predict, score
     from posekit.evaluate.outcome import Run
 
-    runtime = estimator.runtime
-    find = None if given else estimator.find_still
-    with counted(runtime.bundle.name, len(labels.images)) as on_image:
+    runtime, find = estimator.runtime, None if given else estimator.find_still
+    with counted(runtime.bundle.name, len(labels.images), silent=silent) as on_image:
         found = predict(estimator, labels, find, skeleton=runtime.spec.skeleton, on_image=on_image)
     judged = score(found, labels, runtime.spec, seed=seed)
     notes = (*labels.notes, *getattr(find, "notes", ()))

@@ -15,7 +15,7 @@ FORMATS = "jsonl, coco, csv, parquet, openpose, labelstudio, dlc, html"
 def command(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Video, image, folder, glob, webcam index, rtsp:// or http:// URL.")],
     model: Annotated[str, Option("-m", "--model", help="Embedded name, .posekit, exported .onnx or checkpoint.")] = "movenet-thunder",
-    output: Annotated[Path, Option("-o", "--output", help="Folder for the results.")] = Path("posekit_output"),
+    output: Annotated[Path | None, Option("-o", "--output", help="Folder for the results; without it a new one each time: posekit_output/<name of the source>, then -2, -3, ...")] = None,
     formats: Annotated[str, Option("--format", help=f"Comma-separated: {FORMATS}.")] = "jsonl",
     device: Annotated[str, Option(help="auto, cpu, cuda or cuda:N; only auto may fall back.")] = "auto",
     runtime: Annotated[Literal["auto", "native", "ort", "ort-tensorrt"], Option(help="On a GPU: posekit's own kernels and TensorRT, or ONNX Runtime with CUDA or TensorRT.")] = "auto",
@@ -36,6 +36,11 @@ def command(
     track: Annotated[bool, Option(help="Give persons ids and follow them.")] = True,
     smooth: Annotated[bool, Option(help="Smooth tracks; raw points stay in the output.")] = True,
     video: Annotated[bool, Option(help="Write the overlay.")] = True,
+    line_width: Annotated[float | None, Option(min=0.25, max=1000, help="Of bones in the overlay, px; by the person's size without it.")] = None,
+    draw_boxes: Annotated[bool, Option(help="Draw the persons' boxes.")] = True,
+    ids: Annotated[bool, Option(help="Draw the numbers of tracks.")] = True,
+    labels: Annotated[bool, Option(help="Write the names of keypoints beside them.")] = False,
+    draw_threshold: Annotated[float, Option(help="Draw keypoints of this score or more; files have all.")] = 0.2,
     codec: Annotated[Literal["h264", "vp9", "av1"], Option(help="Of the overlay.")] = "h264",
     live: Annotated[Literal["latest", "all"], Option(help="Live sources: newest frame, or every frame.")] = "latest",
     segment: Annotated[float, Option(min=1, help="Cut live output into pieces of this many seconds.")] = 600.0,
@@ -51,10 +56,12 @@ def command(
     from posekit.estimate import EstimateOptions
     from posekit.inference.tta import describe_views, parse_views
     from posekit.output.outputs import OutputOptions
+    from posekit.types import DrawStyle
     from posekit.video import ReadOptions
 
     follow = EstimateOptions(detect_every=1 if boxes else detect_every, min_score=min_score, max_persons=max_persons, max_boxes=max_boxes, category=category, views=parse_views(views), track=track, smooth=smooth)
-    files = OutputOptions(output, tuple(formats.split(",")), overlay=video, codec=codec, overwrite=overwrite, segment_s=segment)
+    style = DrawStyle(line_width, draw_threshold, boxes=draw_boxes, ids=ids, labels=labels)
+    files = OutputOptions(output, tuple(formats.split(",")), overlay=video, style=style, codec=codec, overwrite=overwrite, segment_s=segment)
     options = infer.InferOptions(files, ReadOptions(every=every, start_s=start, end_s=end, live=live, max_pixels=max_pixels), show=show)
     estimator = api.load(model, device, threads, flip=flip, boxes=boxes or detector, options=follow, runtime=runtime)
     if views and not quiet:

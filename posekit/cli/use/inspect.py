@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
+from posekit.cli.printing import show
+
 if TYPE_CHECKING:
     from posekit.bundle import Bundle
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 def command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Embedded name or .posekit file.")],
     as_json: Annotated[bool, Option("--json", help="Print everything as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """Print a bundle's spec, parts, licenses and provenance."""
@@ -24,10 +27,7 @@ def command(
 
     path = bundle.find(model)
     data = _describe(bundle.Bundle.open(path), path)
-    if as_json:
-        typer.echo(json.dumps(data, indent=1, ensure_ascii=False))
-    else:
-        _print_text(data)
+    show(data, lambda: _print_text(data), as_json=as_json, quiet=quiet)
 # fmt: on
 
 

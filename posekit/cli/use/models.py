@@ -9,10 +9,16 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
+from posekit.cli.printing import show
+
+_GROUPS = {"coco_protocol": "COCO", "coco": "COCO", "coco_val": "COCO"}
+"""Groups of images in accuracy.json whose first figures are shown, and what they are called."""
+
 
 # fmt: off
 def command(
     as_json: Annotated[bool, Option("--json", help="Print the list as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """List the embedded models: size, license and measured accuracy."""
@@ -20,10 +26,7 @@ def command(
 
     measured = _accuracy(bundle.MODELS / "accuracy.json")
     rows = [_row(path, measured.get(name, {})) for name, path in bundle.embedded().items()]
-    if as_json:
-        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
-    else:
-        _print_table(rows)
+    show(rows, lambda: _print_table(rows), as_json=as_json, quiet=quiet)
 # fmt: on
 
 
@@ -51,29 +54,25 @@ def _row(path: Path, measured: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("model", "kind", "size", "input", "license", "measured", box=None)
+    """A line a model, within 80 columns; `--json` has all figures."""
+    cells = [("model", "MB", "input", "license", "measured")]
     for row in rows:
         width, height = row["input_size"]
         license_ = row["licences"].get("weights", "not stated").partition(";")[0]
-        size = f"{row['bytes'] / 1e6:.1f} MB"
-        figures = _figures(row["accuracy"])
-        table.add_row(row["name"], row["kind"], size, f"{width}x{height}", license_, figures)
-    Console().print(table)
+        license_ = license_.partition(" (")[0]
+        size = f"{row['bytes'] / 1e6:.1f}"
+        cells.append((row["name"], size, f"{width}x{height}", license_, _figures(row["accuracy"])))
+    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
+    for each in cells:
+        padded = [cell.ljust(width) for cell, width in zip(each, widths, strict=True)]
+        typer.echo("  ".join(padded).rstrip())
 
 
 def _figures(measured: dict[str, Any]) -> str:
-    """A line a view: `flip: coco AR 0.531 AR50 0.734, lspet PCK@0.2 0.779`."""
-    if not measured:
-        return "not measured"
-    views = measured if {"flip", "plain"} <= set(measured) else {"": measured}
-    lines = []
-    for view, groups in views.items():
-        parts = [
-            f"{group} {' '.join(f'{key} {value}' for key, value in values.items())}"
-            for group, values in groups.items()
-        ]
-        lines.append(f"{view}: {', '.join(parts)}".removeprefix(": "))
-    return "\n".join(lines)
+    """The first figures of COCO, else of what there is: `COCO AP 0.498, COCO AR 0.539`."""
+    groups = measured.get("flip", measured)  # what runs by default
+    chosen = [name for name in _GROUPS if name in groups] or list(groups)[:2]
+    figures = [(_GROUPS.get(name, name), *next(iter(groups[name].items()))) for name in chosen]
+    return (
+        ", ".join(f"{data} {name} {value:.3f}" for data, name, value in figures) or "not measured"
+    )

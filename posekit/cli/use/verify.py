@@ -17,6 +17,7 @@ def command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Embedded name or .posekit file.")],
     expect: Annotated[str | None, Option(metavar="SHA256", help="The file's sha256 must be this.")] = None,
     as_json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print errors only.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """Check every part's sha256, the spec against the graphs, and how far those deviate.
@@ -36,7 +37,7 @@ def command(
         shifts = {name: each["max_px"] for name, each in parity.items()}
         result = {"file": str(path), "sha256": opened.sha256, "sound": True, "shift_px": shifts, "parity": parity, "ran": list(found)}
         typer.echo(json.dumps(result, indent=1, ensure_ascii=False))
-    else:
+    elif not quiet:
         typer.echo("\n".join([f"{path}: sound", *map(_line, found, found.values()), f"sha256 {opened.sha256}"]))
 # fmt: on
 

@@ -120,7 +120,7 @@ def test_a_bound_run_gives_what_a_plain_one_gives(lightning: Bundle) -> None:
     """The same calls bind on a GPU; here the device is the CPU."""
     session = open_session(lightning.graphs["plain"], lightning.weights, device="cpu", threads=1)
     crops = lightning.reference["crops"]
-    bound = providers.run_bound(session, "crops", crops[:, ::-1], device=Device("cpu"))
+    bound = providers.run_bound(session, {"crops": crops[:, ::-1]}, device=Device("cpu"))
     plain = session.run(None, {"crops": np.ascontiguousarray(crops[:, ::-1])})
     for one, other in zip(bound, plain, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -130,7 +130,7 @@ def test_a_failure_in_a_bound_run_is_a_device_error(lightning: Bundle) -> None:
     session = open_session(lightning.graphs["plain"], lightning.weights, device="cpu", threads=1)
     with pytest.raises(DeviceError, match="ONNX Runtime failed on it"):
         providers.run_bound(
-            session, "crops", np.zeros((1, 8, 8, 3), np.uint8), device=Device("cpu")
+            session, {"crops": np.zeros((1, 8, 8, 3), np.uint8)}, device=Device("cpu")
         )
 
 

@@ -137,10 +137,10 @@ def test_a_signal_keeps_what_was_done(clip: Path, number: int) -> None:
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert names(out) == ["clip.jsonl", "clip.mp4", "summary.json"]
+    assert names(out) == ["clip.jsonl", "clip.mp4", "clip.summary.json"]
     _, *frames = lines(out / "clip.jsonl")
     assert frames_of(out / "clip.mp4") == len(frames) >= 1
-    summary = json.loads((out / "summary.json").read_text())
+    summary = json.loads((out / "clip.summary.json").read_text())
     assert summary["interrupted"] is True
     assert summary["frames"] == len(frames)
 
@@ -172,7 +172,7 @@ def test_a_stream_that_has_stalled_does_not_hold_up_the_end(tmp_path: Path) -> N
         _, err = process.communicate(timeout=60)
         assert time.monotonic() - began < 5
     assert process.returncode == 130, err
-    assert names(tmp_path / "out") == ["live_000.jsonl", "live_000.mp4", "summary.json"]
+    assert names(tmp_path / "out") == ["live.summary.json", "live_000.jsonl", "live_000.mp4"]
 
 
 BROKEN = """
@@ -198,14 +198,14 @@ def test_an_unexpected_exception_keeps_what_was_done_under_names_that_say_so(cli
     assert err.startswith("posekit: stopped by an unexpected RuntimeError: no such luck;")
     assert "--debug" in err
     assert err.count("\n") == 1
-    endings = ("clip.jsonl", "clip.mp4", "clip_json", "summary.json")
+    endings = ("clip.jsonl", "clip.mp4", "clip_json", "clip.summary.json")
     assert names(out) == sorted(f"{name}.incomplete" for name in endings)
     assert all(name in err for name in endings[:3])
     _, *frames = lines(out / "clip.jsonl.incomplete")
     assert [each["frame"] for each in frames] == list(range(10))
     assert frames_of(out / "clip.mp4.incomplete") == len(names(out / "clip_json.incomplete"))
     assert frames_of(out / "clip.mp4.incomplete") == 10
-    summary = json.loads((out / "summary.json.incomplete").read_text())
+    summary = json.loads((out / "clip.summary.json.incomplete").read_text())
     assert "RuntimeError: no such luck" in summary["sources"][0]["error"]
     code, _, err = run(*wanted, "--end", "0.2", program=BROKEN.format(after=1000))
     assert code == 0, err  # no final name is taken
@@ -253,7 +253,7 @@ def test_a_bad_image_does_not_lose_the_others(photos: Path) -> None:
     code, text, err = run("infer", photos, *FAST, "-o", out, "--json")
     assert code == 1
     summary = json.loads(text)
-    assert summary == json.loads((out / "summary.json").read_text("utf-8"))
+    assert summary == json.loads((out / "photos.summary.json").read_text("utf-8"))
     assert summary["failed"] == summary["sources"][0]["unreadable"] == 2
     notes = [note for note in summary["sources"][0]["notes"] if note.startswith("left out: ")]
     assert "a_cut.jpg" in notes[0]
@@ -285,7 +285,8 @@ def test_a_bad_video_does_not_lose_the_others(clip: Path) -> None:
     assert "bad.mp4" in err
     assert "going on with the others" in err
     assert err.count("\n") == 1
-    names_ = ["clip.jsonl", "clip.mp4", "last.jsonl", "last.mp4", "summary.json"]
+    files = ("jsonl", "mp4", "summary.json")
+    names_ = [f"{stem}.{each}" for stem in ("clip", "last") for each in files] + ["summary.json"]
     assert names(folder / "out") == names_
     summary = json.loads((folder / "out" / "summary.json").read_text())
     assert summary["failed"] == 1

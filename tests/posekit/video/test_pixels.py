@@ -197,7 +197,7 @@ def test_infer_notes_a_size_that_changes_whatever_the_format(tmp_path: Path) -> 
     assert code == 0, err
     note = "the frame size changes: 320 x 192 px from frame 5 (0.200 s)"
     assert note in " ".join(out.split())
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))
+    summary = json.loads((tmp_path / "out" / "clip.summary.json").read_text("utf-8"))
     assert any(note in each for each in summary["sources"][0]["notes"])
 
 

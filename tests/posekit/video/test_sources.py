@@ -123,6 +123,35 @@ def test_folders_that_hold_nothing_to_read_say_what_to_do(tmp_path: Path) -> Non
         read(str(tmp_path / "*.avi"))
 
 
+def test_a_folder_of_folders_of_images_is_read_with_them(tmp_path: Path) -> None:
+    """Natural order through the folders, hidden ones left out, names from the folder."""
+    for place in ("cam10/1.png", "cam2/b/3.png", "cam2/2.png", ".cache/9.png"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        save(tmp_path / place, drawn())
+    with read(tmp_path) as reader:
+        frames = list(reader)
+    assert [frame.name for frame in frames] == ["cam2/2.png", "cam2/b/3.png", "cam10/1.png"]
+    assert any("its images lie in 3 folders below it" in note for note in reader.notes)
+
+
+def test_images_below_a_folder_with_images_are_named_not_read(tmp_path: Path) -> None:
+    for place in ("1.png", "thumbs/1.png", "text/notes.txt"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        save(tmp_path / place, drawn()) if place.endswith("png") else None
+    with read(tmp_path) as reader:
+        assert [frame.name for frame in reader] == ["1.png"]
+    (note,) = reader.notes
+    assert "1 folders below it were not read (thumbs)" in note
+    assert "**" in note
+
+
+def test_videos_below_a_folder_are_named(tmp_path: Path) -> None:
+    (tmp_path / "day1").mkdir()
+    make_clip(tmp_path / "day1" / "clip.mp4", 2)
+    with pytest.raises(SourceError, match=r"1 videos in the folders below it; .*\*\*/\*\.mp4"):
+        read(tmp_path)
+
+
 def test_a_pattern_of_videos_is_a_source_each_with_stems_of_their_own(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from posekit.drawing.draw import LEFT, MIDDLE, RIGHT, DrawStyle, color_of, draw
 from posekit.errors import InputError
-from posekit.output.draw import LEFT, MIDDLE, RIGHT, DrawStyle, color_of, draw
 from posekit.skeletons import COCO_17
 from posekit.types import Boxes, Poses, Skeleton
 
@@ -129,6 +129,64 @@ def test_lines_grow_with_the_person():
         return int((image[row, int(points[11, 0] * 0.97) :] == LEFT).all(1).sum())
 
     assert width(2.0) >= width(0.9) + 2
+
+
+def small_person(height_px: float):
+    """STANDING, so high, in the middle of a full-HD image."""
+    points = (STANDING - STANDING.mean(0)) * height_px / np.ptp(STANDING[:, 1]) + (960, 540)
+    box = [*(points.min(0) - 5), *(points.max(0) + 5)]
+    return person(points, boxes=Boxes([box])), np.array(box).astype(int)
+
+
+@pytest.mark.parametrize("height_px", [40, 80, 100])
+def test_a_small_person_stays_visible(height_px):
+    """Bones of 1 px, or a hundredth of the height, with soft edges of half a pixel on either side.
+
+    STANDING's bones are 5.5 heights long together, and its box is half as wide as high.
+    """
+    poses, (x0, y0, x1, y1) = small_person(height_px)
+    drawn = changed(draw(np.full((1080, 1920, 3), 90, np.uint8), poses, style=BARE))[y0:y1, x0:x1]
+    assert 0.05 < drawn.mean() < 5.5 * height_px * (0.011 * height_px + 1.2) / (height_px**2 / 2)
+
+
+def test_the_rim_fades_with_the_size():
+    """No person changes its looks at once when it grows by a pixel."""
+    shares = []
+    for height_px in np.arange(90, 220, 2.0):
+        poses, (x0, y0, x1, y1) = small_person(height_px)
+        image = draw(np.full((1080, 1920, 3), 90, np.uint8), poses, style=BARE)[y0:y1, x0:x1]
+        shares.append((image.astype(int).sum(2) < 200).mean())  # darker than what it lies on
+    assert max(shares) > 0.03
+    assert np.abs(np.diff(shares)).max() < max(shares) / 5
+
+
+def test_a_line_width_is_what_was_requested():
+    skeleton = dataclasses.replace(COCO_17, bones=((11, 12),))
+    points = STANDING.copy()
+    points[[11, 12]] = [[400, 300], [200, 300]]
+    for line_width in (1, 4, 9):
+        style = DrawStyle(line_width=line_width, boxes=False, ids=False)
+        image = draw(blank(), person(points, skeleton=skeleton), style=style)
+        column = (image[280:320, 300].astype(int) == MIDDLE).all(1).sum()
+        assert abs(column - line_width) <= 1, line_width
+
+
+@pytest.mark.parametrize("line_width", [0, -1, float("nan"), 1e9, "2"])
+def test_a_line_width_out_of_range_is_refused(line_width):
+    with pytest.raises(InputError, match="line_width"):
+        DrawStyle(line_width=line_width)
+
+
+def test_labels_are_written_beside_their_points():
+    plain, labeled = (
+        draw(blank(), person(), style=DrawStyle(boxes=False, ids=False, labels=labels))
+        for labels in (False, True)
+    )
+    y, x = np.nonzero((plain != labeled).any(2))
+    assert len(x) > 500
+    knee = STANDING[COCO_17.keypoints.index("left_knee")]
+    near = (np.abs(y - knee[1]) < 12) & (x > knee[0]) & (x < knee[0] + 80)
+    assert near.sum() > 20
 
 
 def test_lines_are_smooth():
