@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,18 @@ def test_contracts_are_kept() -> None:
     run = lint(ROOT)
     assert run.returncode == 0, run.stdout + run.stderr
     assert " 0 broken" in run.stdout
+
+
+def test_light_modules_load_nothing_heavy() -> None:
+    """The contract is on what they import themselves; this is on all that importing them loads."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
+    (light,) = (each for each in contracts["contracts"] if each["id"] == "light-modules")
+    lines = [f"import {name}" for name in light["source_modules"]]
+    code = "\n".join([*lines, "import sys", "print(*sys.modules)"])
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not set(light["forbidden_modules"]) & set(run.stdout.split())
 
 
 @pytest.mark.parametrize(
