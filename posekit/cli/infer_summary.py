@@ -14,8 +14,11 @@ def lines(summary: dict[str, Any]) -> Iterator[str]:
             yield f"  failed: {source['error']}"
         yield from (f"  note: {note}" for note in source["notes"])
     model, run = summary["model"], summary["runtime"]
+    augmentation = (
+        f"{run['views']} views" if run["views"] else f"flip {'on' if run['flip'] else 'off'}"
+    )
     yield (
-        f"{model['name']} (flip {'on' if run['flip'] else 'off'}) on {run['provider']}, "
+        f"{model['name']} ({augmentation}) on {run['provider']}, "
         f"{run['threads']} threads; results in {summary['output']}"
     )
     yield from (f"  note: {note}" for note in [*summary["boxes"]["notes"], *run["notes"]])

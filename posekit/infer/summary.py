@@ -65,6 +65,7 @@ def summarize(
             "device": runtime.device,
             "threads": runtime.threads,
             "flip": runtime.flip,
+            "views": estimator.options.views,
             "notes": runtime.notes,
         },
         "frames": frames,
