@@ -239,7 +239,8 @@ def test_harmful_variants_of_a_real_model_are_refused_and_its_ensemble_passes(ls
         return judge(before, measure(predict, persons, rows, teacher=teacher, source=before))
 
     same = verdict(model)
-    assert same.unchanged and not same.harmful
+    assert same.unchanged
+    assert not same.harmful
     assert not same.passed
     improved = verdict(harmful_models.ensemble(model, bundle.pose_spec, 4))
     assert improved.passed, improved.reasons
