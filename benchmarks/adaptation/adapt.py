@@ -43,6 +43,7 @@ from posekit import AdaptHooks, AdaptOptions, Bundle
 from posekit.atomic import write_atomic
 from posekit.bundle import embedded
 from posekit.errors import CollapsedError, DivergedError
+from posekit.inference.aligned import AlignedRuntime
 from posekit.inference.runtime import PoseRuntime, Runtime
 from posekit.inference.tta import TtaRuntime
 from posekit.stats.bootstrap import paired_bootstrap
@@ -52,7 +53,7 @@ from tests.synthetic.corruptions import CORRUPTIONS, corrupt_folder
 @dataclass(frozen=True)
 class Row:
     """One run.  settings: on top of the recipe; teacher: another embedded model;
-    shift: a synthetic corruption, or None for the original images.
+    shift: a synthetic corruption, or None for the original images.  more: 4,000 further images.
     """
 
     model: str = "movenet-lightning"
@@ -62,6 +63,7 @@ class Row:
     teacher: str | None = None
     limit: int = 2000
     shift: str | None = None
+    more: bool = False
 
 
 BRIEF = ("steps=350", "watch_every=175")
@@ -95,6 +97,12 @@ ROWS = {
     "paper, dual": Row(recipe="dual", settings=SHORT),
     **{name: Row(settings=BRIEF, limit=800, shift=name) for name in CORRUPTIONS},
     "taught by thunder": Row(settings=BRIEF, teacher="movenet-thunder"),
+    **{
+        f"taught by thunder, 5500 images, {seed}": Row(
+            settings=("steps=2800",), teacher="movenet-thunder", limit=4000, more=True, seed=seed
+        )
+        for seed in range(3)
+    },
     "short": Row(settings=SHORT),
     "short, nothing retained": Row(settings=(*SHORT, "retain=0")),
     "short, no turns": Row(settings=(*SHORT, "hard.any_turn=0")),
@@ -121,6 +129,7 @@ class Data:
     check: Persons
     coco: Persons
     unlabeled: Path
+    more: Path
 
     @classmethod
     def read(cls, assets: Path, shift: str | None = None) -> Data:
@@ -130,7 +139,8 @@ class Data:
         if shift:
             check = corrupted(shift, check, labels)
             labels, unlabeled = check / "annotations.json", corrupted(shift, unlabeled, None)
-        return cls(persons_of(check, labels), coco_persons(assets), unlabeled)
+        people = persons_of(check, labels), coco_persons(assets)
+        return cls(*people, unlabeled, lspet / "more")
 
     def measure(self, runtime: PoseRuntime) -> dict[str, Array]:
         """Hits per joint on check, recall per person on COCO."""
@@ -184,6 +194,7 @@ def run(name: str, row: Row, data: Data, threads: int) -> dict[str, Any]:
         limit=row.limit,
         threads=threads,
         work=WORK,
+        resume=True,
         force=True,  # refused ones are measured, too
         pictures=False,
     )
@@ -191,7 +202,11 @@ def run(name: str, row: Row, data: Data, threads: int) -> dict[str, Any]:
         output, stopped = Path(folder) / "adapted.posekit", None
         try:
             report = posekit.adapt(
-                row.model, data.unlabeled, output, options=options, hooks=hooks
+                row.model,
+                [data.unlabeled, data.more] if row.more else data.unlabeled,
+                output,
+                options=options,
+                hooks=hooks,
             ).summary
         except (CollapsedError, DivergedError) as error:
             stopped = type(error).__name__
@@ -225,7 +240,13 @@ def outcome(
     before, after = (data.measure(plain(bundle, threads)) for bundle in (source, adapted))
     pck = change(before["pck"], after["pck"], names_of(data.check))
     coco = change(before["coco"], after["coco"], names_of(data.coco))
-    return {**figures, "pck": pck, "coco": coco, "verdict": report["verdict"]}
+    turned = data.measure(AlignedRuntime(adapted, device="cpu", threads=threads))
+    aligned = {
+        "pck": change(before["pck"], turned["pck"], names_of(data.check)),
+        "coco": change(before["coco"], turned["coco"], names_of(data.coco)),
+    }
+    verdict = report["verdict"]
+    return {**figures, "pck": pck, "coco": coco, "aligned": aligned, "verdict": verdict}
 
 
 def judged_again(row: dict[str, Any]) -> dict[str, Any]:
