@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from posekit.drawing.style import DrawStyle
 from posekit.errors import InputError, MissingExtraError
+from posekit.inputs.pixels import check_image
+from posekit.inputs.rows import no_rows, row_of
 from posekit.spec import Color, Decode, DetectorSpec, ModelSpec, Skeleton
 
 if TYPE_CHECKING:
@@ -55,9 +57,18 @@ def _array(value: ArrayLike, name: str, shape: tuple[int | None, ...]) -> Float3
     return array
 
 
-def _rows(index: ArrayLike) -> NDArray[Any]:
-    rows = np.asarray(index)
-    return rows if rows.size else rows.astype(np.int64)  # NumPy takes [] for floats
+def _rows(index: ArrayLike | slice, count: int) -> NDArray[Any]:
+    """Rows of `count`, as integers. Raises IndexError, InputError."""
+    try:
+        rows = index if isinstance(index, slice) else np.asarray(index)
+        if isinstance(rows, np.ndarray) and not rows.size:
+            rows = np.zeros(0, np.int64)  # NumPy takes [] for floats
+        found = np.arange(count)[rows]
+    except (IndexError, TypeError, ValueError) as error:
+        raise no_rows(index, count) from error
+    if found.ndim != 1:
+        raise no_rows(index, count)
+    return found
 
 
 def _shape(shape: tuple[int | None, ...]) -> str:
@@ -134,8 +145,8 @@ class Boxes:
         return f"Boxes(xyxy={self.xyxy.shape}, scores={self.scores.shape})"
 
     def select(self, index: ArrayLike) -> Boxes:
-        """The rows that `index` (integers or booleans) names."""
-        rows = _rows(index)
+        """The rows that `index` (integers or booleans) names. Raises IndexError, InputError."""
+        rows = _rows(index, len(self))
         return Boxes(self.xyxy[rows], self.scores[rows])
 
 
@@ -168,7 +179,8 @@ class Person:
 class Poses:
     """Keypoints of N persons in one frame: an iterable of `Person`, and their arrays.
 
-    `poses[0]` is a person, `poses["left_knee"]` that keypoint of all, float32 (N, 2).
+    `poses[0]` is a person, `poses[:2]` or `poses[mask]` are the poses of some, and
+    `poses["left_knee"]` is that keypoint of all, float32 (N, 2).
 
     points: float32 (N, K, 2), x then y, frame pixels.  scores: float32 (N, K), heatmap peaks.
     boxes: where each person was looked for.  ids: int64 (N,) track ids, or None.
@@ -209,23 +221,34 @@ class Poses:
     def __getitem__(self, key: int) -> Person: ...
     @overload
     def __getitem__(self, key: str) -> Float32: ...
-    def __getitem__(self, key: int | str) -> Person | Float32:
-        """Raises IndexError for a person, InputError for a keypoint that is not there."""
+    @overload
+    def __getitem__(self, key: slice | list[int] | list[bool] | NDArray[Any]) -> Poses: ...
+    def __getitem__(self, key: Any) -> Person | Float32 | Poses:
+        """One person, the points of a keypoint's name, or the persons of a slice, list or mask.
+
+        Raises IndexError for a person that is not there, InputError for a keypoint or no index.
+        """
         if isinstance(key, str):
             named: Float32 = self.points[:, self.skeleton.index(key)]
             return named
-        confidence = None if self.confidence is None else self.confidence[key]
-        identity = None if self.ids is None else int(self.ids[key])
-        box = self.boxes.xyxy[key]
-        return Person(self.points[key], self.scores[key], box, identity, confidence, self.skeleton)
+        if isinstance(key, slice | list | np.ndarray):
+            return self.select(key)
+        row = row_of(key, len(self))
+        confidence = None if self.confidence is None else self.confidence[row]
+        identity = None if self.ids is None else int(self.ids[row])
+        box = self.boxes.xyxy[row]
+        return Person(self.points[row], self.scores[row], box, identity, confidence, self.skeleton)
 
     def __repr__(self) -> str:
         ids = None if self.ids is None else self.ids.tolist()
         return f"Poses(points={self.points.shape}, skeleton={self.skeleton.name}, ids={ids})"
 
-    def select(self, index: ArrayLike) -> Poses:
-        """The persons that `index` (integers or booleans) names."""
-        rows = _rows(index)
+    def select(self, index: ArrayLike | slice) -> Poses:
+        """The persons that `index` (integers, booleans, a slice) names; as `poses[index]`.
+
+        Raises IndexError for a person that is not there, InputError for no index.
+        """
+        rows = _rows(index, len(self))
         optional = (self.ids, self.raw_points, self.confidence)
         ids, raw, confidence = (None if part is None else part[rows] for part in optional)
         points, scores, boxes = self.points[rows], self.scores[rows], self.boxes.select(rows)
@@ -251,9 +274,13 @@ class Poses:
         """A copy of `image` within the box of person `index`, cut at the image's border.
 
         margin: added on each side, as a share of the box's longer side.
-        Raises IndexError, and InputError where the box lies outside the image.
+        Raises InputError: no uint8 array (H, W, 3), no such person, or a box outside the image.
         """
-        box = self.boxes.xyxy[index].astype(np.float64)
+        check_image(image)
+        try:
+            box = self.boxes.xyxy[row_of(index, len(self))].astype(np.float64)
+        except IndexError as error:
+            raise InputError(str(error)) from error
         grown = margin * (box[2:] - box[:2]).max()
         size = np.array(image.shape[1::-1])
         low = np.clip(np.floor(box[:2] - grown + 0.5), 0, size).astype(int)

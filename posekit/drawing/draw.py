@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from posekit.drawing.style import DrawStyle as DrawStyle
 from posekit.errors import InputError
+from posekit.inputs.pixels import check_image
 from posekit.spec import Color as ChannelOrder
 from posekit.spec import Skeleton
 
@@ -156,8 +157,7 @@ def _color(skeleton: Skeleton, k: int) -> Color:
 
 
 def _canvas(image: UInt8, out: UInt8 | None) -> UInt8:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise InputError(f"image: wanted uint8 (H, W, 3), got {image.dtype} {image.shape}")
+    check_image(image)
     if out is None:
         return np.array(image, order="C")
     if out.dtype != np.uint8 or out.shape != image.shape or not out.flags.c_contiguous:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,8 +44,48 @@ def test_poses_are_an_iterable_of_persons() -> None:
         np.testing.assert_array_equal(person["left_knee"], both.points[n, 13])
     assert poses(ids=None)[0].id is None
     assert list(poses(0)) == []
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match="person 2: there are 2, counted from 0"):
         both[2]
+
+
+@pytest.mark.parametrize(
+    ("index", "rows"),
+    [
+        (slice(1), [0]),
+        (slice(None, None, -1), [2, 1, 0]),
+        ([2], [2]),
+        ([], []),
+        (np.array([-1, 0]), [2, 0]),
+        (np.array([True, False, True]), [0, 2]),
+        ([False, False, False], []),
+    ],
+)
+def test_some_of_the_persons_are_poses(index: Any, rows: list[int]) -> None:
+    three = poses(3, confidence=np.full((3, 17), 0.5))
+    for some in (three[index], three.select(index)):
+        assert [person.id for person in some] == [row + 4 for row in rows]
+        np.testing.assert_array_equal(some.points, three.points[rows])
+        np.testing.assert_array_equal(some.boxes.xyxy, three.boxes.xyxy[rows])
+        assert len(some["nose"]) == len(rows)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        *(True, np.True_, 1.0, None, (0, 1), np.array(0), slice("a"), slice(0, 2, 0)),
+        *([1.0], ["nose"], [[0]], [[0], [1, 2]], [(0,), (0, 1)], [True], np.ones(3, bool)),
+    ],
+)
+def test_what_is_no_index_is_refused(index: Any) -> None:
+    with pytest.raises(InputError, match=r"^persons: "):
+        poses()[index]
+
+
+def test_a_list_with_a_person_that_is_not_there_is_refused() -> None:
+    with pytest.raises(IndexError, match="person -3: there are 2"):
+        poses()[[0, -3]]
+    with pytest.raises(IndexError, match="person 2: there are 2"):
+        poses().select(range(4))
 
 
 def test_a_keypoint_of_all_persons_has_a_name() -> None:
@@ -107,8 +149,19 @@ def test_a_crop_of_nothing_is_refused() -> None:
         InputError, match=r"person 0: its box .* does not lie in an image of 80 x 50"
     ):
         far.crop(np.zeros((50, 80, 3), np.uint8), 0)
-    with pytest.raises(IndexError):
+    with pytest.raises(InputError, match="person 1: there are 1, counted from 0"):
         far.crop(np.zeros((50, 80, 3), np.uint8), 1)
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["photo.jpg", Path("photo.jpg"), None, np.zeros((50, 80), np.uint8), np.zeros((50, 80, 3))],
+)
+def test_only_arrays_of_pixels_are_drawn_on_and_cut(image: Any) -> None:
+    """The estimator takes paths and PIL images too; the message names what is wanted here."""
+    for use in (poses().draw, lambda it: poses().crop(it, 0)):
+        with pytest.raises(InputError, match=r"^image: wanted .*uint8.*\(H, W, 3\)"):
+            use(image)
 
 
 def test_a_table_has_a_row_a_keypoint() -> None:
