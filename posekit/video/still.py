@@ -36,8 +36,8 @@ Still = UInt8 | Frame | str | Path | PilImage
 def still_frame(image: Still, color: Color = "rgb", *, index: int = 0) -> Frame:
     """`image` as a frame in RGB; Frames are returned as they are.
 
-    color: the order of an array's channels; files and PIL images state theirs. A file is turned
-    upright by its EXIF, a PIL image is taken as it is.  Raises InputError, SourceError.
+    color: the order of an array's channels; files and PIL images state theirs. Both are turned
+    upright by their EXIF.  Raises InputError, SourceError.
     """
     if color not in ("rgb", "bgr"):
         raise InputError(f"color: wanted rgb or bgr, got {color!r}")
@@ -65,10 +65,21 @@ def _read(text: str) -> UInt8:
 
 
 def _from_pil(image: PilImage) -> UInt8:
-    """RGB; alpha is left out. Raises InputError for pixels of more than 8 bits."""
+    """RGB, turned by EXIF; alpha is left out. Raises InputError for pixels of more than 8 bits."""
     if image.mode not in _MODES:
         raise InputError(
             f"image: a PIL image of mode {image.mode}, whose pixels have more than 8 bits; wanted "
             "one that convert('RGB') keeps: scale it to 0..255 first"
         )
-    return np.array(image.convert("RGB"), np.uint8)
+    return np.array(_upright(image).convert("RGB"), np.uint8)
+
+
+def _upright(image: Any) -> PilImage:
+    """As its EXIF states, like a file by its path; as it is where that cannot be read."""
+    from PIL import ImageOps  # there where a caller has such an image; posekit needs no Pillow
+
+    try:
+        turned: PilImage = ImageOps.exif_transpose(image)
+    except SyntaxError:  # EXIF that is no TIFF
+        return image  # type: ignore[no-any-return]
+    return turned

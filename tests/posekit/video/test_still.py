@@ -55,6 +55,28 @@ def test_pil_images_are_taken_with_what_they_say_of_themselves() -> None:
                 still_frame(module.new(mode, (8, 8)))
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_pil_image_is_turned_by_its_exif_as_its_file_is(tmp_path: Path, orientation: int) -> None:
+    module = needs.package("PIL.Image")
+    path = tmp_path / "turned.png"
+    exif = module.Exif()
+    exif[0x0112] = orientation
+    with module.open(shipped(PHOTOS[0])) as photo:
+        size = photo.size if orientation < 5 else photo.size[::-1]
+        photo.save(path, exif=exif)
+    with module.open(path) as image:
+        frame = still_frame(image)
+    assert frame.size == size
+    np.testing.assert_array_equal(frame.image, still_frame(path).image)
+
+
+def test_a_pil_image_with_damaged_exif_is_taken_as_it_is() -> None:
+    module = needs.package("PIL.Image")
+    image = module.new("RGB", (8, 4))
+    image.info["exif"] = b"Exif\x00\x00no tags"
+    assert still_frame(image).size == (8, 4)
+
+
 def test_a_list_gives_each_image_its_persons(estimator: posekit.Estimator) -> None:
     """More images than run together, of different sizes, as if one by one."""
     images: list[object] = [shipped(PHOTOS[n % 2]) for n in range(9)]
