@@ -42,6 +42,8 @@ Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
 
+_FAR = 1.25  # of an image's size: a box that begins beyond it was found in another one
+
 
 def _array(value: ArrayLike, name: str, shape: tuple[int | None, ...]) -> Float32:
     """`value` as a float32 array of `shape` (None: any length); InputError otherwise."""
@@ -295,10 +297,19 @@ class Poses:
     def draw(self, image: UInt8, style: DrawStyle = DrawStyle(), *, color: Color = "rgb") -> UInt8:
         """A copy of `image`, uint8 (H, W, 3), with the persons drawn on it; see `DrawStyle`.
 
-        color: the order of the image's channels, which the copy has too. Raises InputError.
+        color: the order of the image's channels, which the copy has too.
+        Raises InputError, also where all persons lie far outside `image`: it is another one.
         """
         from posekit.drawing.draw import draw  # loads OpenCV, which nothing else here needs
 
+        size = np.array(check_image(image).shape[1::-1])
+        inside = np.any(np.all(self.points < size, 2), 1)
+        far = np.any(self.boxes.xyxy[:, :2] > _FAR * size, 1) & ~inside
+        if len(self) and far.all():  # not by a little: a person may walk out of a video's frame
+            raise InputError(
+                f"image: {size[0]} x {size[1]} px, and all {len(self)} persons lie outside it; "
+                "wanted the image that they were found in, or one of its size"
+            )
         return draw(image, self, style=style, color=color)
 
     def to_dict(self) -> dict[str, Any]:

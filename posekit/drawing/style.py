@@ -13,7 +13,7 @@ class DrawStyle:
 
     line_width: of a bone, px; None: by the person's size in the image, thin on small persons.
         Points grow with it.
-    min_score: a keypoint scored lower is not drawn, nor a bone that ends there.
+    min_score: 0 to 1; a keypoint scored lower is not drawn, nor a bone that ends there.
     boxes: draw them.  ids: draw the number of each track.  labels: write each keypoint's name.
     """
 
@@ -24,6 +24,6 @@ class DrawStyle:
     labels: bool = False
 
     def __post_init__(self) -> None:
-        number(self.min_score, name="min_score")
+        number(self.min_score, name="min_score", low=0, high=1)
         if self.line_width is not None:
             number(self.line_width, name="line_width", low=0.25, high=1000)

@@ -187,6 +187,21 @@ def test_without_pandas_a_table_says_what_to_install(monkeypatch: pytest.MonkeyP
         poses().to_dataframe()
 
 
+def test_a_smaller_image_than_the_persons_were_found_in_is_not_drawn_on() -> None:
+    """Nothing would be drawn; where one person is in the image, or just left it, it is drawn on."""
+    image = np.full((50, 80, 3), 90, np.uint8)
+    boxes = np.array([[500.0, 20, 600, 40], [20, 300, 40, 400]], np.float32)
+    points = np.repeat(boxes[:, None, :2] + 5, 17, 1)
+    far = poses(2, boxes=Boxes(boxes), points=points)
+    with pytest.raises(InputError, match="image: 80 x 50 px, and all 2 persons lie outside it"):
+        far.draw(image)
+    near = np.array([[81.0, 20, 120, 40], [500, 20, 600, 40]], np.float32)
+    poses(2, boxes=Boxes(near), points=np.repeat(near[:, None, :2] + 5, 17, 1)).draw(image)
+    points[1, 3] = 10
+    assert (poses(2, boxes=Boxes(boxes), points=points).draw(image) != 90).any()
+    poses(0).draw(image)
+
+
 def test_a_drawing_has_the_colors_of_its_image() -> None:
     """In RGB and BGR the same drawing, channels exchanged, and the input untouched."""
     image = np.random.default_rng(3).integers(0, 255, (120, 120, 3), np.uint8)

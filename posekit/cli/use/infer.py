@@ -40,7 +40,7 @@ def command(
     draw_boxes: Annotated[bool, Option(help="Draw the persons' boxes.")] = True,
     ids: Annotated[bool, Option(help="Draw the numbers of tracks.")] = True,
     labels: Annotated[bool, Option(help="Write the names of keypoints beside them.")] = False,
-    draw_threshold: Annotated[float, Option(help="Draw keypoints of this score or more; files have all.")] = 0.2,
+    draw_threshold: Annotated[float, Option(min=0, max=1, help="Draw keypoints of this score or more; files have all.")] = 0.2,
     codec: Annotated[Literal["h264", "vp9", "av1"], Option(help="Of the overlay.")] = "h264",
     live: Annotated[Literal["latest", "all"], Option(help="Live sources: newest frame, or every frame.")] = "latest",
     segment: Annotated[float, Option(min=1, help="Cut live output into pieces of this many seconds.")] = 600.0,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from posekit.diagnostics.bench import BenchOptions
+from posekit.drawing.style import DrawStyle
 from posekit.errors import InputError
 from posekit.estimate import EstimateOptions
 from posekit.output.outputs import OutputOptions
@@ -20,6 +21,8 @@ from posekit_engines.options import ExportOptions
 NAN, INF = float("nan"), float("inf")
 WRONG: list[Callable[[], Any]] = [
     lambda: EstimateOptions(min_score=NAN),
+    lambda: DrawStyle(min_score=NAN),
+    lambda: DrawStyle(min_score=20),
     lambda: EstimateOptions(detect_every=0),
     lambda: EstimateOptions(frames_per_batch=0),
     lambda: EstimateOptions(max_persons=0),

@@ -149,15 +149,24 @@ def test_a_new_folder_goes_around_whatever_has_the_name(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("value", ["nan", "1.5", "-0.1"])
+def test_a_threshold_that_no_score_can_have_is_refused_by_its_name(
+    tmp_path: Path, value: str
+) -> None:
+    code, _, err = run("infer", "x.jpg", "--draw-threshold", value, "-o", tmp_path / "out")
+    assert code == 2
+    assert "'--draw-threshold'" in err
+
+
 def test_the_overlay_is_drawn_as_requested(tmp_path: Path) -> None:
     """Without boxes, ids and points that score enough the overlay is the photo itself."""
     photo = shipped("tests/data/coco_000000397133.jpg")
-    nothing = ("--no-draw-boxes", "--no-ids", "--draw-threshold", "9")
+    nothing = ("--no-draw-boxes", "--no-ids", "--draw-threshold", "1")
     drawn = {}
     for name, options in {
         "plain": (),
         "nothing": nothing,
-        "boxes": ("--draw-threshold", "9"),
+        "boxes": ("--draw-threshold", "1"),
         "thick": ("--line-width", "12"),
         "labels": ("--labels",),
     }.items():
