@@ -13,6 +13,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from posekit.errors import SourceError
+from posekit.inputs.parsing import counted
 from posekit.video.timeline import listed
 
 IMAGE_SUFFIXES = frozenset(
@@ -157,18 +158,20 @@ def _folder(path: Path) -> Source:
         return _images_of(path, images, [*notes, *_below_unread(path)])
     if videos:
         raise SourceError(
-            f"{path}: a folder with {len(videos)} videos and no images; pass the files, or a "
-            f"pattern such as '{path / ('*' + videos[0].suffix)}'"
+            f"{path}: a folder with {counted(len(videos), 'video')} and no images; pass the "
+            f"files, or a pattern such as '{path / ('*' + videos[0].suffix)}'"
         )
     below = [each for folder in _folders_within(path)[1:] for each in folder.iterdir()]
     images = [each for each in _visible(below, IMAGE_SUFFIXES) if each.is_file()]
     if images:
         count = len({image.parent for image in images})
-        return _images_of(path, images, [f"{path}: its images lie in {count} folders below it"])
+        where = counted(count, "folder")
+        return _images_of(path, images, [f"{path}: its images lie in {where} below it"])
     if videos := _visible(below, VIDEO_SUFFIXES):
         raise SourceError(
-            f"{path}: a folder without images, and {len(videos)} videos in the folders below it; "
-            f"pass the files, or a pattern such as '{path / '**' / ('*' + videos[0].suffix)}'"
+            f"{path}: a folder without images, and {counted(len(videos), 'video')} in the folders "
+            "below it; pass the files, or a pattern such as "
+            f"'{path / '**' / ('*' + videos[0].suffix)}'"
         )
     raise SourceError(
         f"{path}: a folder without images, like those below it (wanted jpg, png, bmp, webp, tiff, "
@@ -187,8 +190,9 @@ def _below_unread(folder: Path) -> Iterator[str]:
     names = sorted(each.name for each in below if _holds_image(each))
     if names:
         yield (
-            f"{folder}: images in {len(names)} folders below it were not read ({listed(names)}); "
-            f"to take them too, pass a pattern such as '{folder / '**' / '*.jpg'}'"
+            f"{folder}: images in {counted(len(names), 'folder')} below it were not read "
+            f"({listed(names)}); to take them too, pass a pattern such as "
+            f"'{folder / '**' / '*.jpg'}'"
         )
 
 
@@ -201,10 +205,10 @@ def _holds_image(folder: Path) -> bool:
 
 
 def _unread(folder: Path, others: list[Path]) -> str:
-    names = listed([other.name for other in others])
+    names, was = listed([other.name for other in others]), "was" if len(others) == 1 else "were"
     return (
-        f"{folder}: {len(others)} files beside the images were not read ({names}); give videos by "
-        "themselves, and save other images as JPEG or PNG"
+        f"{folder}: {counted(len(others), 'file')} beside the images {was} not read ({names}); "
+        "give videos by themselves, and save other images as JPEG or PNG"
     )
 
 
@@ -215,8 +219,8 @@ def _pattern(pattern: str) -> list[Source]:
     videos = [path for path in others if not path.name.startswith(".")]
     if images and videos:
         raise SourceError(
-            f"{pattern}: matches {len(images)} images and {len(videos)} other files; narrow it "
-            "to one kind"
+            f"{pattern}: matches {counted(len(images), 'image')} and "
+            f"{counted(len(videos), 'other file')}; narrow it to one kind"
         )
     if images:
         stem = images[0].resolve().parent.name or "images"

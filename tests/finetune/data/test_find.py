@@ -282,7 +282,7 @@ def test_what_was_left_out_is_noted_and_kept_for_a_resumed_run(tmp_path: Path) -
         assert "1 annotations of other categories are left out" in notes
         assert "60 boxes narrower or lower than 1 px" in notes
         assert f"1 images cannot be read and are left out: {broken.name}" in notes
-        assert "1 files beside the images were not read (raw.dng)" in notes
+        assert "1 file beside the images was not read (raw.dng)" in notes
     with pytest.raises(DataError) as caught:
         find_persons([write_blobs(tmp_path / "few", 10)], SPEC, options, work=tmp_path / "work")
     assert any("annotations of other categories" in note for note in caught.value.__notes__)

@@ -117,7 +117,7 @@ def test_folders_that_hold_nothing_to_read_say_what_to_do(tmp_path: Path) -> Non
     with pytest.raises(SourceError, match="a folder without images"):
         read(tmp_path)
     make_clip(tmp_path / "clip.mp4", 2)
-    with pytest.raises(SourceError, match=r"1 videos and no images; pass the files, or .*\*\.mp4"):
+    with pytest.raises(SourceError, match=r"1 video and no images; pass the files, or .*\*\.mp4"):
         read(tmp_path)
     with pytest.raises(SourceError, match="no file matches"):
         read(str(tmp_path / "*.avi"))
@@ -141,14 +141,22 @@ def test_images_below_a_folder_with_images_are_named_not_read(tmp_path: Path) ->
     with read(tmp_path) as reader:
         assert [frame.name for frame in reader] == ["1.png"]
     (note,) = reader.notes
-    assert "1 folders below it were not read (thumbs)" in note
+    assert "images in 1 folder below it were not read (thumbs)" in note
     assert "**" in note
+
+
+def test_a_pattern_of_images_and_others_is_refused_with_their_numbers(tmp_path: Path) -> None:
+    save(tmp_path / "1.png", drawn())
+    for count, others in ((1, "1 other file;"), (2, "2 other files;")):
+        make_clip(tmp_path / f"{count}.mp4", 2)
+        with pytest.raises(SourceError, match=f"matches 1 image and {others}"):
+            read(str(tmp_path / "*"))
 
 
 def test_videos_below_a_folder_are_named(tmp_path: Path) -> None:
     (tmp_path / "day1").mkdir()
     make_clip(tmp_path / "day1" / "clip.mp4", 2)
-    with pytest.raises(SourceError, match=r"1 videos in the folders below it; .*\*\*/\*\.mp4"):
+    with pytest.raises(SourceError, match=r"1 video in the folders below it; .*\*\*/\*\.mp4"):
         read(tmp_path)
 
 
