@@ -14,6 +14,9 @@ from posekit.errors import PosekitError
 from posekit.estimate import Estimator
 from posekit.version import __version__
 
+TOTAL = "summary.json"
+"""The summary of several sources together."""
+
 
 @dataclass
 class SourceSummary:
@@ -64,7 +67,7 @@ def summarize(
             "provider": runtime.provider,
             "device": runtime.device,
             "threads": runtime.threads,
-            "flip": runtime.flip,
+            "flip": runtime.flip and estimator.options.views is None,
             "views": estimator.options.views,
             "notes": runtime.notes,
         },

@@ -32,6 +32,10 @@ _SCHEMES = frozenset(["rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"BM", b"II*\x00", b"MM\x00*")
 
 
+OUTPUT_FOLDER = "posekit_output"
+"""Where runs that are given no folder write; never read from above, like any folder of results."""
+
+
 @dataclass(frozen=True)
 class Source:
     """One input.
@@ -263,8 +267,18 @@ def _folders_within(start: Path) -> list[Path]:
 
 
 def _visible_folders(folder: Path) -> list[Path]:
+    """The folders in one, without hidden ones and those that hold results of posekit."""
     with os.scandir(folder) as entries:
-        return [folder / e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+        names = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+    return [folder / name for name in names if not _holds_results(folder / name)]
+
+
+def _holds_results(folder: Path) -> bool:
+    """Whether posekit wrote into it: images drawn on are no images to estimate."""
+    if folder.name == OUTPUT_FOLDER:
+        return True
+    with os.scandir(folder) as entries:
+        return any(each.name.endswith(".summary.json") for each in entries)
 
 
 def _fixed_part(pattern: str) -> Path:
