@@ -176,16 +176,21 @@ def names_of(persons: Persons) -> Array:
     return np.unique([str(path) for path in persons.images], return_inverse=True)[1]
 
 
-def run(name: str, row: Row, data: Data, threads: int) -> dict[str, Any]:
-    """One row: adapt, measure source and adapted, and the gate's findings."""
-    counted: list[int] = []
-    hooks = AdaptHooks(
+def printing(name: str, counted: list[int]) -> AdaptHooks:
+    """Prints the stages of a row; counted: receives how much is done."""
+    return AdaptHooks(
         on_count=lambda done, _: counted.append(done),
         on_stage=lambda text: print(f"  {name}: {text}", flush=True),
         on_reading=lambda reading, seconds: print(
             f"  {name}: step {reading.step} {seconds:.0f} s score {reading.score:+.4f}", flush=True
         ),
     )
+
+
+def run(name: str, row: Row, data: Data, threads: int) -> dict[str, Any]:
+    """One row: adapt, measure source and adapted, and the gate's findings."""
+    counted: list[int] = []
+    hooks = printing(name, counted)
     options = AdaptOptions(
         recipe=row.recipe,
         settings=row.settings,

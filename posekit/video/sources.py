@@ -277,8 +277,11 @@ def _holds_results(folder: Path) -> bool:
     """Whether posekit wrote into it: images drawn on are no images to estimate."""
     if folder.name == OUTPUT_FOLDER:
         return True
-    with os.scandir(folder) as entries:
-        return any(each.name.endswith(".summary.json") for each in entries)
+    try:
+        with os.scandir(folder) as entries:
+            return any(each.name.endswith(".summary.json") for each in entries)
+    except OSError:  # may not be read: whoever enters it says so
+        return False
 
 
 def _fixed_part(pattern: str) -> Path:
