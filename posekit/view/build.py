@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -32,10 +32,12 @@ class ViewOptions:
 
     source: the video or folder of images, where results name another place.
     overwrite: replace an existing page.
+    on_note: is called with each sentence on what the page does not show or shows otherwise.
     """
 
     source: Path | None = None
     overwrite: bool = False
+    on_note: Callable[[str], object] = lambda _: None
 
 
 def page_path(results_file: Path) -> Path:
@@ -48,27 +50,32 @@ def write_page(
 ) -> Path:
     """Write the page of one result, or of two of the same clip: before, after.
 
-    Raises SourceError (exists, cannot be written), InputError (not of the same clip).
+    Raises SourceError (exists, cannot be written, `source` does not fit the results), InputError
+    (not of the same clip).
     """
     file = AtomicFile(path, overwrite=options.overwrite)
     with file, explained(path):
-        file.file.write(page_of(path, results, source=options.source))
+        file.file.write(page_of(path, results, options))
     return path
 
 
-def page_of(path: Path, results: Sequence[Results], *, source: Path | None = None) -> str:
-    """The document that is to lie at `path`; nothing is written. Raises InputError."""
+def page_of(path: Path, results: Sequence[Results], options: ViewOptions = ViewOptions()) -> str:
+    """The document that is to lie at `path`; nothing is written. Raises InputError, SourceError."""
     thin = [thinned(each) for each in results]
     sides = [each for each, _ in thin]
     _check_sides(sides)
+    media = find_media(sides[-1], path, source=options.source)
+    notes = _notes(sides, [step for _, step in thin])
+    for note in [media.note, *notes] if media.note else notes:
+        options.on_note(f"{path}: {note}")
     packed = [pack(each) for each in sides]
     meta = {
         "posekit": __version__,
         "title": _title(sides[-1], path),
-        "media": find_media(sides[-1], path, source=source).to_dict(),
+        "media": media.to_dict(),
         "sides": [facts for facts, _ in packed],
         "pairs": _pairs(sides),
-        "notes": _notes(sides, [step for _, step in thin]),
+        "notes": notes,
     }
     arrays = [
         f'<script type="text/plain" id="side{n}-{name}">{text}</script>'

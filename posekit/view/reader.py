@@ -62,7 +62,7 @@ def _origin(text: str, path: Path) -> Origin:
             f"{path}: is not JSON Lines of posekit: its first line has no `posekit` and "
             "`skeleton`; write it by `posekit infer --format jsonl`"
         )
-    size, fps = header.get("size"), header.get("fps")
+    size, fps, stored = header.get("size"), header.get("fps"), header.get("stored_size")
     skeleton = header["skeleton"]
     if not isinstance(skeleton, dict):
         raise InputError(f"{where}: skeleton: wanted a table, got {shown(skeleton)}")
@@ -73,6 +73,7 @@ def _origin(text: str, path: Path) -> Origin:
         None if size is None else _size(size, where),
         None if fps is None else number(fps, name=f"{where}: fps", low=0, high=1e6),
         str(header["posekit"]),
+        None if stored is None else _size(stored, where),
     )
 
 

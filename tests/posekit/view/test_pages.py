@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
+import cv2
 import pytest
 
 from posekit.errors import InputError, SourceError
@@ -14,6 +15,7 @@ from posekit.types import Skeleton
 from posekit.view import Results, ViewOptions, page_of, write_page, write_pages
 from posekit.view.media import find_media
 from tests.pages.results import box, results_of, write_jsonl
+from tests.support.clips import make_clip, numbered
 
 FRAMES = [{1: box(10 + n)} for n in range(3)]
 HOSTILE = "</script><img src=x onerror=alert(1)>\u2028{{meta}}"
@@ -40,7 +42,7 @@ def test_a_reference_leads_to_the_file_whatever_its_name(tmp_path: Path, name: s
     folder, page = tmp_path / "clips", tmp_path / "out" / "page.html"
     folder.mkdir()
     page.parent.mkdir()
-    (folder / name).touch()
+    make_clip(folder / name, 3)
     media = find_media(results_of(FRAMES, source=str(folder / name)), page)
     href = media.clips[0].href
     assert href.startswith("./")
@@ -54,18 +56,18 @@ def test_a_source_that_moved_is_found_beside_the_page_or_where_it_is_named(tmp_p
     page.parent.mkdir()
     assert find_media(results, page).kind == "none"
     assert "clip.mp4 was not found" in find_media(results, page).note
-    (tmp_path / "clip.mp4").touch()
+    make_clip(tmp_path / "clip.mp4", 3)
     assert find_media(results, page).clips[0].href == "./../clip.mp4"
-    (page.parent / "clip.mp4").touch()
+    make_clip(page.parent / "clip.mp4", 3)
     assert find_media(results, page).clips[0].href == "./clip.mp4"
-    (tmp_path / "other.mp4").touch()
+    make_clip(tmp_path / "other.mp4", 3)
     named = find_media(results, page, source=tmp_path / "other.mp4")
     assert named.clips[0].href == "./../other.mp4"
 
 
 def test_the_overlay_is_what_plays_where_the_source_does_not(tmp_path: Path) -> None:
-    (tmp_path / "cam.avi").touch()
-    (tmp_path / "run.mp4").touch()
+    make_clip(tmp_path / "cam.avi", 3, codec="mpeg4")
+    make_clip(tmp_path / "run.mp4", 3)
     page = tmp_path / "run.html"
     clips = find_media(results_of(FRAMES, source=str(tmp_path / "cam.avi")), page).clips
     assert [(each.name, each.drawn) for each in clips] == [("cam.avi", False), ("run.mp4", True)]
@@ -80,14 +82,14 @@ def test_an_overlay_with_the_sources_name_is_not_taken_for_the_source(
 ) -> None:
     folder = tmp_path / "posekit_output" / "clip"
     folder.mkdir(parents=True)
-    (folder / "clip.mp4").touch()
+    make_clip(folder / "clip.mp4", 3)
     results = results_of(FRAMES, source="clip.mp4")
     page = folder / "clip.html"
     assert not find_media(results, page).clips[0].drawn  # nothing says that it is an overlay
     summary = {"sources": [{"outputs": ["clip.jsonl", "clip.mp4"]}]}
     (folder / name).write_text(json.dumps(summary))
     assert [each.drawn for each in find_media(results, page).clips] == [True]
-    (tmp_path / "clip.mp4").touch()  # where the run was
+    make_clip(tmp_path / "clip.mp4", 3)  # where the run was
     clips = find_media(results, page).clips
     assert [(each.href, each.drawn) for each in clips] == [
         ("./../../clip.mp4", False),
@@ -107,7 +109,7 @@ def test_a_source_on_a_server_is_never_referred_to(tmp_path: Path) -> None:
 def test_images_are_found_from_their_folder(tmp_path: Path, source: str) -> None:
     image = tmp_path / "in" / "a" / "1.jpg"
     image.parent.mkdir(parents=True)
-    image.touch()
+    cv2.imwrite(str(image), numbered(1))
     name = "1.jpg" if source.endswith("1.jpg") else "a/1.jpg"
     results = results_of([{1: box(5)}], source=str(tmp_path / source), files=[name])
     media = find_media(results, tmp_path / "p.html")
