@@ -148,8 +148,8 @@ def test_a_folder_gives_a_page_for_each_of_its_results(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there are 2 files of results"):
         write_pages(tmp_path, output=tmp_path / "x.html")
     with pytest.raises(SourceError, match="would replace the input"):
-        write_pages(tmp_path / "a.jsonl", output=tmp_path / "a.jsonl",
-                    options=ViewOptions(overwrite=True))  # fmt: skip
+        write_pages(tmp_path / "a.jsonl", output=tmp_path / "a.html",
+                    options=ViewOptions(tmp_path / "a.html", overwrite=True))  # fmt: skip
 
 
 def test_two_results_of_a_clip_are_one_page_in_which_persons_are_paired(tmp_path: Path) -> None:
@@ -176,6 +176,22 @@ def test_results_of_other_frames_are_not_compared(tmp_path: Path) -> None:
     assert "different sources" in page_of(tmp_path / "p.html", named)
 
 
+@pytest.mark.parametrize("images", [False, True])
+def test_results_of_other_times_are_refused_or_noted(tmp_path: Path, images: bool) -> None:
+    def part(first_s: float, seconds: int) -> Results:
+        names = [f"{n}.png" for n in range(seconds)] if images else []
+        results = results_of([{1: box(10)}] * seconds, files=names)
+        results.times_s[:] = [first_s + n for n in range(seconds)]
+        return results
+
+    page, whole = tmp_path / "p.html", part(0, 10)
+    with pytest.raises(InputError, match=r"before are of 20\.00 to 24\.00 s.*0\.00 to 9\.00 s"):
+        page_of(page, [part(20, 5), whole])
+    assert "only 6.00 to 9.00 s can be compared" in page_of(page, [part(6, 5), whole])
+    for same in (part(0, 10), part(0.5, 10), part(0, 9)):
+        assert "can be compared" not in page_of(page, [same, whole])
+
+
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [("none", "no such file or folder"), (".", r"holds no \.jsonl"), ("m.posekit", "--clip")],
@@ -184,3 +200,24 @@ def test_a_path_without_results_is_refused(tmp_path: Path, name: str, complaint:
     (tmp_path / "m.posekit").touch()
     with pytest.raises((SourceError, InputError), match=complaint):
         write_pages(tmp_path / name)
+
+
+def test_a_refused_folder_names_where_results_or_a_page_lie(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "clip.html").touch()
+    with pytest.raises(SourceError, match=r"holds no \.jsonl results, only the page .*clip\.html"):
+        write_pages(tmp_path / "one")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_jsonl(tmp_path / name / "clip.jsonl", results_of(FRAMES))
+    with pytest.raises(SourceError) as error:
+        write_pages(tmp_path)
+    assert f"in its folders {tmp_path / 'a'}, {tmp_path / 'b'};" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["page", "page.jsonl", "page.mp4"])
+def test_a_page_is_named_as_one(tmp_path: Path, name: str) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", results_of(FRAMES))
+    with pytest.raises(InputError, match=rf"-o .*{name}: wanted a name that ends in \.html"):
+        write_pages(path, output=tmp_path / name)
+    assert write_pages(path, output=tmp_path / "page.HTML")
