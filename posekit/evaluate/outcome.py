@@ -39,7 +39,7 @@ def report(runs: Sequence[Run], *, boxes: str, annotations: Path) -> dict[str, A
         "run": {
             "annotations": str(annotations),
             "boxes": boxes,
-            "flip": first.runtime.flip,
+            "flip": first.runtime.flip and first.views is None,
             "views": first.views,
             "provider": first.runtime.provider,
             "threads": first.runtime.threads,

@@ -64,7 +64,7 @@ def summarize(
             "provider": runtime.provider,
             "device": runtime.device,
             "threads": runtime.threads,
-            "flip": runtime.flip,
+            "flip": runtime.flip and estimator.options.views is None,
             "views": estimator.options.views,
             "notes": runtime.notes,
         },

@@ -200,8 +200,10 @@ class Runtime:
 
 def _graph(bundle: Bundle, name: str) -> bytes:
     if name not in bundle.graphs:
-        other = {"flip": "made without the flip test: pass --no-flip (flip=False)"}
-        raise BundleError(
-            f"{bundle.name}: {other.get(name, 'made with the flip test only: leave out --no-flip')}"
-        )
+        why = {
+            "flip": "made without the flip test: pass --no-flip (flip=False)",
+            "plain": "made with the flip test only: leave out --no-flip",
+        }
+        none = f"it has no graph {name}, as an exported file: --views does not work with it"
+        raise BundleError(f"{bundle.name}: {why.get(name, none)}")
     return bundle.graphs[name]

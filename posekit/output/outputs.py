@@ -23,9 +23,6 @@ from posekit.output.mjpeg import MjpegServer
 from posekit.types import Frame, Poses
 from posekit.write import Header, Writers
 
-OUTPUT = "posekit_output"
-"""Folder of the runs that are given none."""
-
 QUEUE = 8  # frames between inference and writing, where they are not very large
 
 Timed = Callable[[str], AbstractContextManager[None]]
@@ -60,7 +57,7 @@ def output_folder(options: OutputOptions, sources: Sequence[video.Source]) -> It
 
     Raises SourceError.
     """
-    default = Path(OUTPUT) / sources[0].stem if sources else Path(OUTPUT)
+    default = Path(video.OUTPUT_FOLDER) / sources[0].stem if sources else Path(video.OUTPUT_FOLDER)
     if options.folder is not None or options.overwrite:
         yield options.folder or default
         return

@@ -8,11 +8,12 @@ from posekit.video.decoding.surface import Coded, Surface, SurfaceDecoder, Surfa
 from posekit.video.encode import Codec, WriteOptions, suffix_of
 from posekit.video.options import ReadOptions
 from posekit.video.read import Reader, read
-from posekit.video.sources import Source, expand, is_live
+from posekit.video.sources import OUTPUT_FOLDER, Source, expand, is_live
 from posekit.video.still import Still, still_frame
 from posekit.video.write import VideoWriter
 
 __all__ = [
+    "OUTPUT_FOLDER",
     "QUEUE_BYTES",
     "Codec",
     "Coded",

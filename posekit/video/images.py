@@ -70,6 +70,11 @@ def image_frames(source: Source, options: ReadOptions, info: Info) -> Iterator[F
             f"{source.name}: {len(source.paths)} images, one a second, and none of them lies "
             f"between {options.start_s:g} s and {options.end_s} s"
         )
+    if options.start_s or after < len(source.paths):
+        info.notes.append(
+            f"{source.name}: of its {len(source.paths)} images, one a second, those from "
+            f"{options.start_s:g} s to {options.end_s or len(source.paths):g} s were read"
+        )
     several: list[str] = []
     for index in chosen:
         path = source.paths[index]

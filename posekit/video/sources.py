@@ -31,6 +31,10 @@ _SCHEMES = frozenset(["rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"BM", b"II*\x00", b"MM\x00*")
 
 
+OUTPUT_FOLDER = "posekit_output"
+"""Where runs that are given no folder write; never read from above, like any folder of results."""
+
+
 @dataclass(frozen=True)
 class Source:
     """One input.
@@ -164,7 +168,8 @@ def _folder(path: Path) -> Source:
     images = [each for each in _visible(below, IMAGE_SUFFIXES) if each.is_file()]
     if images:
         count = len({image.parent for image in images})
-        return _images_of(path, images, [f"{path}: its images lie in {count} folders below it"])
+        where = "a folder" if count == 1 else f"{count} folders"
+        return _images_of(path, images, [f"{path}: its images lie in {where} below it"])
     if videos := _visible(below, VIDEO_SUFFIXES):
         raise SourceError(
             f"{path}: a folder without images, and {len(videos)} videos in the folders below it; "
@@ -259,8 +264,18 @@ def _folders_within(start: Path) -> list[Path]:
 
 
 def _visible_folders(folder: Path) -> list[Path]:
+    """The folders in one, without hidden ones and those that hold results of posekit."""
     with os.scandir(folder) as entries:
-        return [folder / e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+        names = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+    return [folder / name for name in names if not _holds_results(folder / name)]
+
+
+def _holds_results(folder: Path) -> bool:
+    """Whether posekit wrote into it: images drawn on are no images to estimate."""
+    if folder.name == OUTPUT_FOLDER:
+        return True
+    with os.scandir(folder) as entries:
+        return any(each.name.endswith(".summary.json") for each in entries)
 
 
 def _fixed_part(pattern: str) -> Path:

@@ -21,7 +21,7 @@ def command(
     runtime: Annotated[Literal["auto", "native", "ort", "ort-tensorrt"], Option(help="On a GPU: posekit's own kernels and TensorRT, or ONNX Runtime with CUDA or TensorRT.")] = "auto",
     threads: Annotated[int | None, Option(min=1, help="CPU threads; all by default.")] = None,
     flip: Annotated[bool, Option(help="Average with the mirrored crop: better, twice the work.")] = True,
-    views: Annotated[Literal["1", "2", "4", "8", "16", "aligned", "aligned-flip"] | None, Option(help="Test-time augmentation: average this many rotations and flips at so many times the cost; aligned: 2, the second turned upright by the first (aligned-flip: 4).")] = None,
+    views: Annotated[Literal["1", "2", "4", "8", "16", "aligned", "aligned-flip"] | None, Option(help="Test-time augmentation instead of the flip test: average this many rotations and flips at so many times the cost; aligned: 2, the second turned upright by the first (aligned-flip: 4).")] = None,
     detector: Annotated[str, Option(help="Embedded name, .posekit, or a YOLOX/RT-DETR .onnx.")] = "nanodet-person",
     boxes: Annotated[str | None, Option(help="'full' for the whole frame, or a COCO JSON / JSONL file.")] = None,
     category: Annotated[str | None, Option(metavar="NAME", help="Category of the persons in a COCO file of boxes, by name or id; without it person, or the only one.")] = None,

@@ -11,8 +11,8 @@ from typer import Option
 
 from posekit.cli.printing import show
 
-_GROUPS = {"coco_protocol": "COCO", "coco": "COCO", "coco_val": "COCO"}
-"""Groups of images in accuracy.json whose first figures are shown, and what they are called."""
+_GROUPS = {"coco_protocol": ("AP", "AR"), "coco_val": ("AP50",)}
+"""Groups of images in accuracy.json, all of COCO, and the figures of them that are shown."""
 
 
 # fmt: off
@@ -69,10 +69,12 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
 
 def _figures(measured: dict[str, Any]) -> str:
-    """The first figures of COCO, else of what there is: `COCO AP 0.498, COCO AR 0.539`."""
+    """The figures on COCO: `COCO AP 0.498, COCO AR 0.539`."""
     groups = measured.get("flip", measured)  # what runs by default
-    chosen = [name for name in _GROUPS if name in groups] or list(groups)[:2]
-    figures = [(_GROUPS.get(name, name), *next(iter(groups[name].items()))) for name in chosen]
-    return (
-        ", ".join(f"{data} {name} {value:.3f}" for data, name, value in figures) or "not measured"
-    )
+    figures = [
+        f"COCO {name} {groups[group][name]:.3f}"
+        for group, names in _GROUPS.items()
+        for name in names
+        if name in groups.get(group, {})
+    ]
+    return ", ".join(figures) or "not measured"

@@ -195,3 +195,12 @@ def test_a_graph_with_other_outputs_is_one_sentence(names: list[str], lightning:
     changed = dataclasses.replace(lightning, graphs={"plain": model.SerializeToString()})
     with pytest.raises(EngineError, match=r"its graph gives .* wanted points and scores of 17"):
         Runtime(changed, device="cpu", threads=1, flip=False).infer(lightning.reference["crops"])
+
+
+def test_views_of_a_file_without_its_graph_are_refused_by_that_name() -> None:
+    whole = Bundle.open(bundle.find("movenet-lightning"))
+    exported = dataclasses.replace(whole, graphs={"flip": whole.graphs["flip"]})
+    with pytest.raises(BundleError, match="no graph maps, as an exported file: --views"):
+        Runtime(exported, graph="maps", device="cpu")
+    with pytest.raises(BundleError, match="leave out --no-flip"):
+        Runtime(exported, flip=False, device="cpu")

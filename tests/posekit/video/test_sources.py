@@ -265,3 +265,16 @@ def test_identities_are_unique_and_lead_back_to_the_file(places: set[tuple[str, 
         identities = [source.identity(path) for path in source.paths]
         assert len(set(identities)) == len(identities) == len(places)
         assert {Path(name) / each for each in identities} == set(source.paths)
+
+
+def test_results_of_posekit_are_not_read_from_above(tmp_path: Path) -> None:
+    """Neither its own folder of outputs nor any other that holds a summary of it."""
+    for name in ("camera", "posekit_output/camera", "results"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.jpg").write_bytes(b"\xff\xd8")
+    (tmp_path / "results" / "a.summary.json").write_text("{}")
+    for source in (tmp_path, tmp_path / "**" / "*.jpg"):
+        (found,) = expand([str(source)])
+        assert [found.identity(path) for path in found.paths] == ["camera/a.jpg"]
+    (chosen,) = expand([str(tmp_path / "results")])
+    assert len(chosen.paths) == 1
