@@ -30,7 +30,7 @@ def _elsewhere(folder: Path) -> str:
     if below:
         folders = listed([str(each) for each in sorted({each.parent for each in below})])
         return f" itself; results lie in its folders {folders}; name one of them"
-    pages = sorted(folder.glob("*.html"))
+    pages = sorted([*folder.glob("*.html"), *folder.glob("*/*.html")])
     if pages:
         return (
             f", only the page {listed([str(each) for each in pages])}; open it in a browser, or "

@@ -205,8 +205,11 @@ def test_a_path_without_results_is_refused(tmp_path: Path, name: str, complaint:
 def test_a_refused_folder_names_where_results_or_a_page_lie(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "clip.html").touch()
-    with pytest.raises(SourceError, match=r"holds no \.jsonl results, only the page .*clip\.html"):
-        write_pages(tmp_path / "one")
+    for folder in (tmp_path / "one", tmp_path):
+        with pytest.raises(
+            SourceError, match=r"no \.jsonl results, only the page .*one/clip\.html"
+        ):
+            write_pages(folder)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         write_jsonl(tmp_path / name / "clip.jsonl", results_of(FRAMES))
