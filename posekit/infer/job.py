@@ -15,7 +15,7 @@ from posekit import video
 from posekit.atomic import AtomicFile
 from posekit.errors import SourceError
 from posekit.estimate import Estimator
-from posekit.infer.summary import SourceSummary, sentence, summarize, write_summary
+from posekit.infer.summary import TOTAL, SourceSummary, sentence, summarize, write_summary
 from posekit.output.mjpeg import MjpegServer
 from posekit.output.outputs import OutputOptions, Outputs, summary_path
 from posekit.types import Frame
@@ -182,6 +182,8 @@ class Job:
         summary.decoder, summary.unreadable = reader.decoder, reader.unreadable
         self.estimator.times.setdefault("decode", deque(maxlen=10_000)).extend(reader.decode_s)
         summary.notes += reader.notes + self._whole_images(before)
+        if self.place.alone and (self.place.folder / TOTAL).exists():
+            summary.notes.append(f"{TOTAL} beside it is of an earlier run of several sources")
 
     def _follow(self, reader: video.Reader, outputs: Outputs, started: float) -> None:
         summary, ids = self.summary, set[int]()

@@ -20,12 +20,9 @@ from posekit.detect import BoxFile
 from posekit.errors import SourceError
 from posekit.estimate import Estimator
 from posekit.infer.job import Hooks, InferOptions, Job, Place, open_reader
-from posekit.infer.summary import write_summary
+from posekit.infer.summary import TOTAL, write_summary
 from posekit.output.mjpeg import MjpegServer
 from posekit.output.outputs import OutputOptions, output_folder, output_paths
-
-TOTAL = "summary.json"
-"""Of several sources."""
 
 _WAKE_S = 0.2  # between two checks whether a run is to stop, or is done
 

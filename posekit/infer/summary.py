@@ -14,6 +14,9 @@ from posekit.errors import PosekitError
 from posekit.estimate import Estimator
 from posekit.version import __version__
 
+TOTAL = "summary.json"
+"""The summary of several sources together."""
+
 
 @dataclass
 class SourceSummary:

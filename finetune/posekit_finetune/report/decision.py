@@ -22,6 +22,7 @@ NOTE = (
     f"are nearer than {NEAR:.0%} of the crop."
 )
 
+_EVIDENCE = ("flip", UNTRAINED)
 _NAMES = {
     "flip": "Joints in place when mirrored",
     UNTRAINED: "Joints in place in an untrained view",
@@ -51,7 +52,9 @@ def _rows(verdict: Verdict) -> Iterator[charts.Interval]:
         over = change.gain < limit
         if change.defined and (name in ("flip", UNTRAINED, "teacher", "source") or over):
             passed = change.gain > limit if name == UNTRAINED else not over
-            yield _row(_NAMES[name], change, limit, passed=passed)
+            doubted = name in _EVIDENCE and not verdict.passed and _is_insignificant(changes)
+            title = f"{_NAMES[name]}: not significant" if doubted else _NAMES[name]
+            yield _row(title, change, limit, passed=passed and not doubted)
     for change in verdict.findings:
         if change.about == "with labels" and change.defined:
             decides = change.name in verdict.labels
@@ -61,6 +64,11 @@ def _rows(verdict: Verdict) -> Iterator[charts.Interval]:
                 0.0 if decides else None,
                 passed=not change.high < 0 if decides else None,
             )
+
+
+def _is_insignificant(changes: Mapping[str, MetricChange]) -> bool:
+    """Whether neither of the two that must show an improvement does."""
+    return not any(changes[name].low > 0 for name in _EVIDENCE if name in changes)
 
 
 def _limits(compared: Mapping[str, MetricChange]) -> dict[str, float]:

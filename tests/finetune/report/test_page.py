@@ -13,6 +13,7 @@ from posekit_finetune.assess.checks import Check
 from posekit_finetune.assess.gate import judge
 from posekit_finetune.assess.indicators import FAINT_PEAK, NEAR, body_keypoints, measure
 from posekit_finetune.assess.monitor import Monitor
+from posekit_finetune.assess.probe_views import UNTRAINED
 from posekit_finetune.recipe import Recipe
 from posekit_finetune.report import curves, moved, recipe_table
 from posekit_finetune.report.page import Run, page, write
@@ -113,6 +114,19 @@ def test_an_indicator_over_its_limit_is_drawn_as_failed_and_labels_may_only_repo
     assert "✗ Left/right swaps" in chart
     assert ">PCK@0.2<" in chart  # without a mark and without a limit
     assert chart.count('class="limit"') == chart.count("<circle") - 1
+
+
+def test_a_refusal_for_lack_of_significance_is_marked_where_it_was_decided(run):
+    unsure = [
+        dataclasses.replace(each, low=0.0) if each.name in ("flip", UNTRAINED) else each
+        for each in run.verdict.findings
+    ]
+    verdict = dataclasses.replace(run.verdict, passed=False, findings=tuple(unsure))
+    chart = deciding(dataclasses.replace(run, verdict=verdict))
+    assert chart.count("✗ Joints in place") == 2
+    assert chart.count(": not significant") == 2
+    passed = dataclasses.replace(verdict, passed=True)  # labels showed a gain
+    assert "✗" not in deciding(dataclasses.replace(run, verdict=passed))
 
 
 def test_what_few_read_is_folded(run):

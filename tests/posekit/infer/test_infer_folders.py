@@ -46,6 +46,15 @@ def test_overwrite_without_o_takes_the_first_folder_again(clip: Path) -> None:
     assert names(clip.parent / "posekit_output") == ["clip"]
 
 
+def test_the_total_of_an_earlier_run_is_named(clip: Path) -> None:
+    here, out = clip.parent, clip.parent / "out"
+    other = shutil.copy(clip, here / "other.mp4")
+    assert run("infer", clip, other, *FAST, "-o", out)[0] == 0
+    assert run("infer", clip, *FAST, "-o", out, "--overwrite")[0] == 0
+    (source,) = json.loads((out / "clip.summary.json").read_text("utf-8"))["sources"]
+    assert "summary.json beside it is of an earlier run of several sources" in source["notes"]
+
+
 def test_runs_at_the_same_time_get_different_folders(clip: Path) -> None:
     runs = [start("infer", clip, *FAST, cwd=clip.parent) for _ in range(3)]
     for each in runs:
