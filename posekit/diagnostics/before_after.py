@@ -10,7 +10,7 @@ from posekit.atomic import check_apart, check_free
 from posekit.errors import BundleError, InputError
 from posekit.estimate import Estimator
 from posekit.version import __version__
-from posekit.view import Origin, Results, ResultsBuilder, ViewOptions, write_page
+from posekit.view import Origin, Results, ResultsBuilder, ViewOptions, check_name, write_page
 
 
 def adapted_model(path: Path) -> Path:
@@ -78,6 +78,7 @@ def write_comparison(
 
     on_percent: is called with how much is done.  Raises SourceError, InputError.
     """
+    check_name(page)
     source = _source(clip)
     check_free(page, overwrite=options.overwrite)
     inputs = [*source.paths, source.target, *(file for each in estimators for file in each.files)]

@@ -1,7 +1,7 @@
 """Results as a page to look at: video with skeletons on it, timeline, curves, tables."""
 
 from posekit.view.build import ViewOptions, page_of, page_path, write_page
-from posekit.view.pages import write_pages
+from posekit.view.pages import check_name, write_pages
 from posekit.view.reader import read_lines, read_results
 from posekit.view.results import Origin, Persons, Results, ResultsBuilder
 
@@ -11,6 +11,7 @@ __all__ = [
     "Results",
     "ResultsBuilder",
     "ViewOptions",
+    "check_name",
     "page_of",
     "page_path",
     "read_lines",

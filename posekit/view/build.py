@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -23,6 +24,7 @@ from posekit.view.results import Results
 
 SCRIPTS = ("data", "player", "stage", "charts", "tables", "main")
 """Parts of the page's script, in the order in which they run."""
+_SLACK_S = 1.0  # between the ends of two results of the same clip
 _PART = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -32,10 +34,12 @@ class ViewOptions:
 
     source: the video or folder of images, where results name another place.
     overwrite: replace an existing page.
+    on_note: is called with each sentence on what the page does not show or shows otherwise.
     """
 
     source: Path | None = None
     overwrite: bool = False
+    on_note: Callable[[str], object] = lambda _: None
 
 
 def page_path(results_file: Path) -> Path:
@@ -48,27 +52,32 @@ def write_page(
 ) -> Path:
     """Write the page of one result, or of two of the same clip: before, after.
 
-    Raises SourceError (exists, cannot be written), InputError (not of the same clip).
+    Raises SourceError (exists, cannot be written, `source` does not fit the results), InputError
+    (not of the same clip).
     """
     file = AtomicFile(path, overwrite=options.overwrite)
     with file, explained(path):
-        file.file.write(page_of(path, results, source=options.source))
+        file.file.write(page_of(path, results, options))
     return path
 
 
-def page_of(path: Path, results: Sequence[Results], *, source: Path | None = None) -> str:
-    """The document that is to lie at `path`; nothing is written. Raises InputError."""
+def page_of(path: Path, results: Sequence[Results], options: ViewOptions = ViewOptions()) -> str:
+    """The document that is to lie at `path`; nothing is written. Raises InputError, SourceError."""
     thin = [thinned(each) for each in results]
     sides = [each for each, _ in thin]
-    _check_sides(sides)
+    _check_sides(results)
+    media = find_media(sides[-1], path, source=options.source)
+    notes = _notes(results, [step for _, step in thin])
+    for note in [media.note, *notes] if media.note else notes:
+        options.on_note(f"{path}: {note}")
     packed = [pack(each) for each in sides]
     meta = {
         "posekit": __version__,
         "title": _title(sides[-1], path),
-        "media": find_media(sides[-1], path, source=source).to_dict(),
+        "media": media.to_dict(),
         "sides": [facts for facts, _ in packed],
         "pairs": _pairs(sides),
-        "notes": _notes(sides, [step for _, step in thin]),
+        "notes": notes,
     }
     arrays = [
         f'<script type="text/plain" id="side{n}-{name}">{text}</script>'
@@ -85,6 +94,38 @@ def _check_sides(sides: Sequence[Results]) -> None:
     if len(sizes) > 1:
         shown = " and ".join(f"{w} x {h}" for w, h in sorted(sizes))
         raise InputError(f"view: frames of {shown} px cannot be of the same clip; wanted one clip")
+    if len(sides) == 2:
+        _check_overlap(*(_window(each) for each in sides))
+
+
+def _window(results: Results) -> tuple[float, float]:
+    """(time of the first frame, of the last), seconds; of no frame: all of time."""
+    times_s = results.times_s
+    return (float(times_s[0]), float(times_s[-1])) if len(times_s) else (-math.inf, math.inf)
+
+
+def _check_overlap(before: tuple[float, float], after: tuple[float, float]) -> None:
+    if max(before[0], after[0]) > min(before[1], after[1]):
+        raise InputError(
+            f"view: the results before are of {_span(before)} and those after of {_span(after)}: "
+            "there is no time in both to compare; wanted results of the same part of one clip"
+        )
+
+
+def _partial_overlap(before: tuple[float, float], after: tuple[float, float]) -> list[str]:
+    """A note where one begins or ends more than a second apart from the other."""
+    apart_s = [abs(one - other) for one, other in zip(before, after, strict=True)]
+    if not _SLACK_S < max(apart_s) < math.inf:
+        return []
+    both = max(before[0], after[0]), min(before[1], after[1])
+    return [
+        f"The results before are of {_span(before)} and those after of {_span(after)}: only "
+        f"{_span(both)} can be compared."
+    ]
+
+
+def _span(window: tuple[float, float]) -> str:
+    return f"{window[0]:.2f} to {window[1]:.2f} s"
 
 
 def _title(results: Results, path: Path) -> str:
@@ -105,6 +146,8 @@ def _notes(sides: Sequence[Results], steps: Sequence[int]) -> list[str]:
         notes.append(
             f"The results are long: each {max(steps)}th frame is shown. The results file has all."
         )
+    if len(sides) == 2:
+        notes += _partial_overlap(*(_window(each) for each in sides))
     sources = {each.origin.source for each in sides}
     if len(sources) > 1:
         notes.append("The two results name different sources: " + " and ".join(sorted(sources)))

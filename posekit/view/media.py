@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from posekit.errors import InputError
+from posekit.errors import InputError, SourceError
 from posekit.inputs.parsing import read_json
 from posekit.view.results import Results
+from posekit.view.source import check_source, images_folder
 
 _LIVE = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "tcp", "srt")
 
@@ -49,22 +50,36 @@ class Media:
 
 
 def find_media(results: Results, page: Path, *, source: Path | None = None) -> Media:
-    """The source where it can be found from the page's folder, else the overlay beside the page.
+    """The source where it can be found and fits the results, else the overlay beside the page.
 
-    source: where it lies, in place of what the results name.
+    source: where it lies, in place of what the results name.  Raises SourceError: it does not fit.
     """
+    if source is not None:
+        check_source(source, results)
+    found, note = (source, "") if source else _fitting(_places(results, page), results)
     if results.files:
-        return _images(results, page, source)
-    found = source if source is not None else _locate(results, page)
+        return _images(page, found, note)
     overlays = _overlays(results, page)
     overlays = [each for each in overlays if found is None or not _same(each, found)]
     clips = [_clip(each, page, drawn=True, results=results) for each in overlays]
     if found is not None:
-        clips.insert(0, _clip(found, page))
+        return Media("video", (_clip(found, page), *clips))
     if not clips:
-        return Media("none", note=f"{_missing(results)}; skeletons are drawn on an empty ground.")
-    note = "" if found is not None else f"{_missing(results)}; the overlay is shown instead."
-    return Media("video", tuple(clips), note=note)
+        return Media("none", note=f"{note}; skeletons are drawn on an empty ground.")
+    return Media("video", tuple(clips), note=f"{note}; the overlay is shown instead.")
+
+
+def _fitting(places: list[Path], results: Results) -> tuple[Path | None, str]:
+    """The first place that holds the source, or why none does."""
+    reasons = []
+    for path in places:
+        try:
+            check_source(path, results)
+        except SourceError as error:
+            reasons.append(f"{path} was found and not used ({error})")
+        else:
+            return path, ""
+    return None, reasons[0] if reasons else _missing(results)
 
 
 def _missing(results: Results) -> str:
@@ -73,45 +88,47 @@ def _missing(results: Results) -> str:
     return f"{name} is live and was not kept" if is_live else f"{name} was not found"
 
 
-def _images(results: Results, page: Path, source: Path | None) -> Media:
+def _images(page: Path, found: Path | None, note: str) -> Media:
     """Images by their names from the folder that they start from."""
-    found = source if source is not None else _locate(results, page)
     if found is None:
-        found = _folder_of_pattern(results, page.parent)
-    if found is None:
-        return Media("none", note=f"{_missing(results)}; skeletons are drawn on an empty ground.")
-    folder = found if found.is_dir() else found.parent
-    return Media("images", base=_href(folder, page).rstrip("/") + "/")
+        return Media("none", note=f"{note}; skeletons are drawn on an empty ground.")
+    return Media("images", base=_href(images_folder(found), page).rstrip("/") + "/")
 
 
-def _folder_of_pattern(results: Results, beside: Path) -> Path | None:
-    """The folder in which the images of a pattern such as `in/**/*.jpg` lie."""
+def _folders_of_pattern(results: Results, beside: Path) -> list[Path]:
+    """Where the images of a pattern such as `in/**/*.jpg` may lie."""
     root = Path(results.origin.source)
     while root.name and any(mark in str(root) for mark in "*?["):
         root = root.parent
-    for folder in (root, beside / root):
-        if (folder / results.files[0]).is_file():
-            return folder
-    return None
+    return [folder for folder in (beside / root, root) if (folder / results.files[0]).is_file()]
 
 
-def _locate(results: Results, page: Path) -> Path | None:
-    """The source as it was named: from here, from where its run may have been, or beside the page.
+def _places(results: Results, page: Path) -> list[Path]:
+    """Existing files or folders that may be the source, the likeliest first.
 
-    An overlay may have the source's own name: what a summary lists as written is no source.
+    A relative one is looked for from the results' folder, then from the current one; while a run
+    writes its results, from the current one first. An overlay may have the source's own name: what
+    a summary lists as written is no source.
     """
-    source, beside = results.origin.source, page.parent
+    source, beside = results.origin.source, (results.file or page).parent
     if not source or "://" in source or "\0" in source:
-        return None
-    path, above = Path(source), beside.parent
-    places = [path.expanduser(), beside / path, beside / path.name]
-    places += [above / path, above.parent / path, above / path.name]
+        return []
+    path, above = Path(source).expanduser(), beside.parent
+    places = [beside / path, beside / path.name, above / path, above.parent / path]
+    places.insert(0 if results.file is None else len(places), path)
+    places += [above / path.name, page.parent / path, page.parent / path.name]
     written = _written(results.file or page)
     try:
-        found = (each for each in places if each.exists() and each.resolve() not in written)
-        return next(found, None)
+        found = [each for each in places if each.is_file() or each.is_dir()]
+        if results.files:
+            found += _folders_of_pattern(results, beside)
+        resolved = [each.resolve() for each in found]
     except OSError:  # too long for a path
-        return None
+        return []
+    first: dict[Path, Path] = {}
+    for real, each in zip(resolved, found, strict=True):
+        first.setdefault(real, each)
+    return [each for real, each in first.items() if real not in written]
 
 
 def _written(results_file: Path) -> set[Path]:

@@ -38,6 +38,7 @@ def write_pages(
     output: the page's own name, for one file of results.  on_page: is called after each.
     Raises SourceError, InputError.
     """
+    check_name(output)
     wanted = _wanted(find_results(results), before, output)
     check_free(*(each.page for each in wanted), overwrite=options.overwrite)
     for each in wanted:
@@ -46,6 +47,12 @@ def write_pages(
         write_page(each.page, [read_results(file) for file in each.results], options)
         on_page(each.page)
     return [each.page for each in wanted]
+
+
+def check_name(page: Path | None) -> None:
+    """Raises InputError where a name is not that of a page."""
+    if page is not None and page.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"-o {page}: wanted a name that ends in .html, as a page of results has")
 
 
 def _wanted(files: list[Path], before: Path | None, output: Path | None) -> list[_Wanted]:

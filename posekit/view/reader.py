@@ -62,17 +62,15 @@ def _origin(text: str, path: Path) -> Origin:
             f"{path}: is not JSON Lines of posekit: its first line has no `posekit` and "
             "`skeleton`; write it by `posekit infer --format jsonl`"
         )
-    size, fps = header.get("size"), header.get("fps")
-    skeleton = header["skeleton"]
-    if not isinstance(skeleton, dict):
-        raise InputError(f"{where}: skeleton: wanted a table, got {shown(skeleton)}")
+    size, fps, stored = header.get("size"), header.get("fps"), header.get("stored_size")
     return Origin(
         str(header.get("model", "")),
-        Skeleton.from_dict(skeleton),
+        _skeleton(header["skeleton"], where),
         str(header.get("source", "")),
         None if size is None else _size(size, where),
         None if fps is None else number(fps, name=f"{where}: fps", low=0, high=1e6),
         str(header["posekit"]),
+        None if stored is None else _size(stored, where),
     )
 
 
@@ -152,15 +150,37 @@ def _array(
     where: str,
     default: float | None = None,
 ) -> Float32:
-    """The values of `key` of all persons; null is NaN. Raises InputError."""
+    """The values of `key` of all persons; null is NaN. Raises InputError, which names a person."""
     values = [each.get(key, default) for each in persons]
     try:
         array = np.array(values, np.float32)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{where}: {key}: wanted numbers ({reason(error)})") from error
+    except (TypeError, ValueError, OverflowError):
+        array = np.zeros(0, np.float32)
     if array.shape != shape:
-        wanted = " x ".join(map(str, shape[1:])) or "one number"
-        raise InputError(
-            f"{where}: {key}: wanted {wanted} a person, got {array.shape[1:] or shown(values)}"
-        )
+        raise InputError(f"{where}: {_wrong(values, key, shape[1:])}")
     return array
+
+
+def _wrong(values: Sequence[Any], key: str, shape: tuple[int, ...]) -> str:
+    """What is wrong with the first value that is not numbers of this shape."""
+    wanted = f"{' x '.join(map(str, shape))} numbers" if shape else "one number"
+    for n, value in enumerate(values):
+        if value is None and shape:
+            return f"person {n} has no {key}; wanted {wanted}"
+        try:
+            found = np.array(value, np.float32).shape
+        except (TypeError, ValueError, OverflowError):
+            return f"person {n}: {key}: wanted {wanted}, got {shown(value)}"
+        if found != shape:
+            got = f"{' x '.join(map(str, found))} numbers" if found else "one number"
+            return f"person {n}: {key}: wanted {wanted}, got {got}"
+    return f"{key}: wanted {wanted} a person"
+
+
+def _skeleton(value: object, where: str) -> Skeleton:
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: skeleton: wanted a table, got {shown(value)}")
+    try:
+        return Skeleton.from_dict(value)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error

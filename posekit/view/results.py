@@ -19,6 +19,7 @@ class Origin:
     """Where results come from, as their header states it.
 
     source: path or URL.  size: (W, H) of the frames, px, or None.  fps: nominal, or None.
+    stored_size: (W, H) as the source stores them, px, or None.
     """
 
     model: str
@@ -27,6 +28,7 @@ class Origin:
     size: tuple[int, int] | None = None
     fps: float | None = None
     version: str = ""
+    stored_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,6 +87,22 @@ def test_a_page_of_no_frame_is_a_page(browser: Browser, tmp_path: Path) -> None:
         assert page.run("$('notes').textContent").startswith("The results hold no frame.")
 
 
+def test_the_page_of_one_image_has_no_timeline_and_no_error(
+    browser: Browser, tmp_path: Path
+) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), numbered(5))
+    results = results_of([{1: box(5)}], source=str(tmp_path / "a.png"), files=["a.png"])
+    write_page(tmp_path / "p.html", [replace(results, tracked=False)])
+    with browser.open((tmp_path / "p.html").as_uri()) as page:
+        page.until("[...player.images.values()].every((each) => each.naturalWidth > 0)")
+        page.run("paint()")  # from what was kept of the first time
+        page.settle()
+        check_page(page, tmp_path.as_uri())
+        assert page.run("$('timeline-part').hidden")
+        hide_layers(page)
+        assert number_of(page.screenshot(STAGE)) == 5
+
+
 def test_images_are_shown_in_their_own_sizes(browser: Browser, tmp_path: Path) -> None:
     names = ["a#1.png", "b/c.png"]
     (tmp_path / "b").mkdir()

@@ -30,7 +30,7 @@ def command(
     """Make a page of results: video with skeletons, timeline, curves, tables; no server, no network."""
     from posekit.view import ViewOptions, write_pages
 
-    options = ViewOptions(source, overwrite)
+    options = ViewOptions(source, overwrite, on_note=lambda note: _print_note(note, quiet))
     if clip is None:
         pages = write_pages(results, before=Path(before) if before else None, output=output, options=options)
     else:
@@ -61,6 +61,13 @@ def _compare(
         return before_after.write_comparison(
             (old, new), clip, page, options=options, on_percent=on_percent
         )
+
+
+def _print_note(note: str, quiet: bool) -> None:
+    from posekit.inputs.parsing import printable
+
+    if not quiet:
+        typer.echo(printable(f"note: {note}"), err=True)
 
 
 def _report(pages: list[Path], *, as_json: bool, quiet: bool, open_it: bool) -> None:

@@ -52,6 +52,7 @@ class Timeline {
 
   // The part that does not move is drawn once per size and kept.
   paint(time_s, view) {
+    if (!this.canvas.parentElement.clientWidth) return; // its part is hidden
     const height = (this.heights[this.heights.length - 1] || (this.counts ? 70 : 26)) + this.row + 8;
     const kind = `${this.canvas.parentElement.clientWidth} ${view.version} ${window.devicePixelRatio}`;
     const [context, width] = prepared(this.canvas, Math.max(60, height));
@@ -190,6 +191,7 @@ class Chart {
   y(value) { return 8 + (1 - value / this.top) * 122; }
 
   paint(time_s, range, curves, key) {
+    if (!this.canvas.parentElement.clientWidth) return; // its part is hidden
     [this.low, this.high] = range;
     const [context, width] = prepared(this.canvas, 152);
     this.width = width;

@@ -32,7 +32,7 @@ def test_the_command_writes_pages_and_names_them(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_jsonl(tmp_path / f"{name}.jsonl", results_of([{1: box(5)}]))
     done = CliRunner().invoke(app, ["view", str(tmp_path)])
-    assert done.output.split() == [str(tmp_path / "a.html"), str(tmp_path / "b.html")]
+    assert done.stdout.split() == [str(tmp_path / "a.html"), str(tmp_path / "b.html")]
     assert (tmp_path / "a.html").is_file()
     arguments = ["view", str(tmp_path / "b.jsonl"), "--before", str(tmp_path / "a.jsonl"), "-q"]
     assert CliRunner().invoke(app, arguments).output == ""

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
+import cv2
 import pytest
 
 from posekit.errors import InputError, SourceError
@@ -14,6 +15,7 @@ from posekit.types import Skeleton
 from posekit.view import Results, ViewOptions, page_of, write_page, write_pages
 from posekit.view.media import find_media
 from tests.pages.results import box, results_of, write_jsonl
+from tests.support.clips import make_clip, numbered
 
 FRAMES = [{1: box(10 + n)} for n in range(3)]
 HOSTILE = "</script><img src=x onerror=alert(1)>\u2028{{meta}}"
@@ -40,7 +42,7 @@ def test_a_reference_leads_to_the_file_whatever_its_name(tmp_path: Path, name: s
     folder, page = tmp_path / "clips", tmp_path / "out" / "page.html"
     folder.mkdir()
     page.parent.mkdir()
-    (folder / name).touch()
+    make_clip(folder / name, 3)
     media = find_media(results_of(FRAMES, source=str(folder / name)), page)
     href = media.clips[0].href
     assert href.startswith("./")
@@ -54,18 +56,18 @@ def test_a_source_that_moved_is_found_beside_the_page_or_where_it_is_named(tmp_p
     page.parent.mkdir()
     assert find_media(results, page).kind == "none"
     assert "clip.mp4 was not found" in find_media(results, page).note
-    (tmp_path / "clip.mp4").touch()
+    make_clip(tmp_path / "clip.mp4", 3)
     assert find_media(results, page).clips[0].href == "./../clip.mp4"
-    (page.parent / "clip.mp4").touch()
+    make_clip(page.parent / "clip.mp4", 3)
     assert find_media(results, page).clips[0].href == "./clip.mp4"
-    (tmp_path / "other.mp4").touch()
+    make_clip(tmp_path / "other.mp4", 3)
     named = find_media(results, page, source=tmp_path / "other.mp4")
     assert named.clips[0].href == "./../other.mp4"
 
 
 def test_the_overlay_is_what_plays_where_the_source_does_not(tmp_path: Path) -> None:
-    (tmp_path / "cam.avi").touch()
-    (tmp_path / "run.mp4").touch()
+    make_clip(tmp_path / "cam.avi", 3, codec="mpeg4")
+    make_clip(tmp_path / "run.mp4", 3)
     page = tmp_path / "run.html"
     clips = find_media(results_of(FRAMES, source=str(tmp_path / "cam.avi")), page).clips
     assert [(each.name, each.drawn) for each in clips] == [("cam.avi", False), ("run.mp4", True)]
@@ -80,14 +82,14 @@ def test_an_overlay_with_the_sources_name_is_not_taken_for_the_source(
 ) -> None:
     folder = tmp_path / "posekit_output" / "clip"
     folder.mkdir(parents=True)
-    (folder / "clip.mp4").touch()
+    make_clip(folder / "clip.mp4", 3)
     results = results_of(FRAMES, source="clip.mp4")
     page = folder / "clip.html"
     assert not find_media(results, page).clips[0].drawn  # nothing says that it is an overlay
     summary = {"sources": [{"outputs": ["clip.jsonl", "clip.mp4"]}]}
     (folder / name).write_text(json.dumps(summary))
     assert [each.drawn for each in find_media(results, page).clips] == [True]
-    (tmp_path / "clip.mp4").touch()  # where the run was
+    make_clip(tmp_path / "clip.mp4", 3)  # where the run was
     clips = find_media(results, page).clips
     assert [(each.href, each.drawn) for each in clips] == [
         ("./../../clip.mp4", False),
@@ -107,7 +109,7 @@ def test_a_source_on_a_server_is_never_referred_to(tmp_path: Path) -> None:
 def test_images_are_found_from_their_folder(tmp_path: Path, source: str) -> None:
     image = tmp_path / "in" / "a" / "1.jpg"
     image.parent.mkdir(parents=True)
-    image.touch()
+    cv2.imwrite(str(image), numbered(1))
     name = "1.jpg" if source.endswith("1.jpg") else "a/1.jpg"
     results = results_of([{1: box(5)}], source=str(tmp_path / source), files=[name])
     media = find_media(results, tmp_path / "p.html")
@@ -146,8 +148,8 @@ def test_a_folder_gives_a_page_for_each_of_its_results(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there are 2 files of results"):
         write_pages(tmp_path, output=tmp_path / "x.html")
     with pytest.raises(SourceError, match="would replace the input"):
-        write_pages(tmp_path / "a.jsonl", output=tmp_path / "a.jsonl",
-                    options=ViewOptions(overwrite=True))  # fmt: skip
+        write_pages(tmp_path / "a.jsonl", output=tmp_path / "a.html",
+                    options=ViewOptions(tmp_path / "a.html", overwrite=True))  # fmt: skip
 
 
 def test_two_results_of_a_clip_are_one_page_in_which_persons_are_paired(tmp_path: Path) -> None:
@@ -174,6 +176,22 @@ def test_results_of_other_frames_are_not_compared(tmp_path: Path) -> None:
     assert "different sources" in page_of(tmp_path / "p.html", named)
 
 
+@pytest.mark.parametrize("images", [False, True])
+def test_results_of_other_times_are_refused_or_noted(tmp_path: Path, images: bool) -> None:
+    def part(first_s: float, seconds: int) -> Results:
+        names = [f"{n}.png" for n in range(seconds)] if images else []
+        results = results_of([{1: box(10)}] * seconds, files=names)
+        results.times_s[:] = [first_s + n for n in range(seconds)]
+        return results
+
+    page, whole = tmp_path / "p.html", part(0, 10)
+    with pytest.raises(InputError, match=r"before are of 20\.00 to 24\.00 s.*0\.00 to 9\.00 s"):
+        page_of(page, [part(20, 5), whole])
+    assert "only 6.00 to 9.00 s can be compared" in page_of(page, [part(6, 5), whole])
+    for same in (part(0, 10), part(0.5, 10), part(0, 9)):
+        assert "can be compared" not in page_of(page, [same, whole])
+
+
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [("none", "no such file or folder"), (".", r"holds no \.jsonl"), ("m.posekit", "--clip")],
@@ -182,3 +200,27 @@ def test_a_path_without_results_is_refused(tmp_path: Path, name: str, complaint:
     (tmp_path / "m.posekit").touch()
     with pytest.raises((SourceError, InputError), match=complaint):
         write_pages(tmp_path / name)
+
+
+def test_a_refused_folder_names_where_results_or_a_page_lie(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "clip.html").touch()
+    for folder in (tmp_path / "one", tmp_path):
+        with pytest.raises(
+            SourceError, match=r"no \.jsonl results, only the page .*one/clip\.html"
+        ):
+            write_pages(folder)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_jsonl(tmp_path / name / "clip.jsonl", results_of(FRAMES))
+    with pytest.raises(SourceError) as error:
+        write_pages(tmp_path)
+    assert f"in its folders {tmp_path / 'a'}, {tmp_path / 'b'};" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["page", "page.jsonl", "page.mp4"])
+def test_a_page_is_named_as_one(tmp_path: Path, name: str) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", results_of(FRAMES))
+    with pytest.raises(InputError, match=rf"-o .*{name}: wanted a name that ends in \.html"):
+        write_pages(path, output=tmp_path / name)
+    assert write_pages(path, output=tmp_path / "page.HTML")

@@ -50,7 +50,7 @@ def test_images_keep_their_names_and_persons_without_ids_their_places(tmp_path: 
         ({"file": 3}, "line 3: file"),
         ({"persons": None}, "line 3: wanted a frame with its persons"),
         ({"persons": [3]}, "line 3: persons"),
-        ({"persons": [{"id": 1}]}, "line 3: points"),
+        ({"persons": [{"id": 1}]}, "line 3: person 0 has no points; wanted 17 x 2 numbers"),
         ({"persons": [{"id": "x"}]}, "line 3"),
     ],
 )
@@ -72,8 +72,26 @@ def test_values_of_another_shape_are_refused(tmp_path: Path, key: str, value: ob
     header, line = map(json.loads, path.read_text().splitlines())
     line["persons"][0][key] = value
     path.write_text(f"{json.dumps(header)}\n{json.dumps(line)}\n")
-    with pytest.raises(InputError, match=rf"line 2: {key}"):
+    with pytest.raises(InputError, match=rf"line 2: person 0(: | has no ){key}[:;] wanted "):
         read_results(path)
+
+
+def test_the_second_persons_missing_or_short_values_are_named(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", results_of([{1: box(5), 2: box(90)}]))
+    header, line = map(json.loads, path.read_text().splitlines())
+    scores = line["persons"][1].pop("scores")
+    path.write_text(f"{json.dumps(header)}\n{json.dumps(line)}\n")
+    with pytest.raises(InputError, match=r"line 2: person 1 has no scores; wanted 17 numbers$"):
+        read_results(path)
+    line["persons"][1]["scores"] = scores[:3]
+    path.write_text(f"{json.dumps(header)}\n{json.dumps(line)}\n")
+    with pytest.raises(InputError, match=r"person 1: scores: wanted 17 numbers, got 3 numbers$"):
+        read_results(path)
+    header["skeleton"]["bones"] = [[0, 99]]
+    path.write_text(f"{json.dumps(header)}\n{json.dumps(line)}\n")
+    with pytest.raises(InputError, match=r"a\.jsonl, line 1: .*a bone names keypoints") as error:
+        read_results(path)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
