@@ -70,6 +70,7 @@ def test_the_summary_says_what_ran(one_run: Path) -> None:
         "device": "cpu",
         "threads": 2,
         "flip": False,
+        "views": None,
         "notes": [],
     }
     assert summary["boxes"]["provider"] == "CPUExecutionProvider"
