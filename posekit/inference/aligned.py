@@ -20,7 +20,7 @@ from posekit.bundle import Bundle
 from posekit.errors import InputError
 from posekit.geometry import Float64, Warp, compose
 from posekit.inference.runtime import Runtime
-from posekit.inference.tta import COUNTS, Reader, View, cells_between, fuse, matrix_of, taps
+from posekit.inference.tta import COUNTS, Reader, View, fuse, matrix_of, view_warps
 from posekit.types import Float32, ModelSpec, Skeleton, UInt8
 
 _FIRST = {"aligned": (View(),), "aligned-flip": (View(), View(mirrored=True))}
@@ -64,7 +64,7 @@ class AlignedRuntime(Runtime):
         self._mirrored = _MIRRORED[views]
         first = _FIRST[views]
         self._matrices = np.stack([matrix_of(view, self.spec) for view in first])
-        self._readers = [Reader(view, self.spec) for view in first]
+        self._readers = [Reader.of(view, self.spec) for view in first]
 
     def crop(self, image: UInt8, warp: Warp) -> Any:
         """The persons of one image, for `infer`."""
@@ -94,7 +94,7 @@ class AlignedRuntime(Runtime):
         cut = self._cut(crops.images, crops.warps, np.stack(chosen, 1))
         second = self._run(cut, len(chosen))
         readers = [
-            _PersonReader(matrix, self.spec, mirrored=each)
+            Reader(matrix, self.spec, mirrored=each)
             for matrix, each in zip(chosen, self._mirrored, strict=True)
         ]
         return fuse(np.concatenate([first, second], 1), [*self._readers, *readers])
@@ -106,38 +106,7 @@ class AlignedRuntime(Runtime):
 
     def _cut(self, images: Sequence[UInt8], warps: Sequence[Warp], matrices: Float64) -> UInt8:
         """Views of every person; matrices: (N or 1, V, 2, 3) from crop px to each view's px."""
-        frames = np.concatenate([warp.matrix for warp in warps])[:, None]
-        composed = compose(matrices, frames)
-        ends = np.cumsum([len(warp) for warp in warps])[:-1]
-        parts = [each.reshape(-1, 2, 3) for each in np.split(composed, ends)]
-        return super().crops(images, [Warp(each) for each in parts])
-
-
-class _PersonReader:
-    """A `tta.Reader` of another angle for each person.
-
-    matrix: (N, 2, 3), crop px to the view's px.  defined: (N, 1, h, w), 1 where the view has it.
-    """
-
-    def __init__(self, matrix: Float64, spec: ModelSpec, *, mirrored: bool) -> None:
-        self._mirror = np.array(spec.skeleton.mirror) if mirrored else None
-        width, height = spec.heatmap_size
-        cells = cells_between(matrix, spec)
-        self._taps = [
-            (index.reshape(len(matrix), 1, -1), weight.reshape(len(matrix), 1, -1))
-            for index, weight in taps(cells, (width, height))
-        ]
-        sums = np.sum([weight for _, weight in self._taps], 0)
-        self.defined: Float32 = sums.astype(np.float32).reshape(-1, 1, height, width)
-
-    def __call__(self, maps: Float32) -> Float32:
-        """(N, K, h, w) of the views to (N, K, h, w) of the crops."""
-        flat = maps if self._mirror is None else maps[:, self._mirror]
-        flat = flat.reshape(*maps.shape[:2], -1)
-        sampled = np.zeros(flat.shape, np.float32)
-        for index, weight in self._taps:
-            sampled += np.take_along_axis(flat, index, 2) * weight
-        return sampled.reshape(maps.shape)
+        return super().crops(images, view_warps(warps, matrices))
 
 
 def upright(

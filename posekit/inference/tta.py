@@ -7,9 +7,10 @@ detects correctly. The teacher of `posekit adapt` is this code.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -142,15 +143,22 @@ class Reader:
     """Samples maps of a view at the cells of the upright crop, bilinearly, zero beyond their edge.
 
     Built once for a view and a spec: cell -> crop px -> view px -> cell of the view.
+    matrix: from crop px to the view's px, (2, 3) for all persons or (N, 2, 3), one each.
+    defined: (h, w) or (N, 1, h, w), 1 where the view contains a cell of the crop, 0 where not.
     """
 
-    def __init__(self, view: View, spec: ModelSpec) -> None:
+    def __init__(self, matrix: Float64, spec: ModelSpec, *, mirrored: bool) -> None:
         width, height = spec.heatmap_size
-        self._mirror = np.array(spec.skeleton.mirror) if view.mirrored else None
-        found = taps(cells_of(view, spec), (width, height))
+        self._mirror = np.array(spec.skeleton.mirror) if mirrored else None
+        found = _taps(cells_between(matrix, spec), (width, height))
         self._taps = [(index, weight) for index, weight in found if weight.any()]
-        sums = np.sum([weight for _, weight in self._taps], 0)
-        self.defined: Float32 = sums.astype(np.float32).reshape(height, width)
+        sums = np.sum([weight for _, weight in self._taps], 0).astype(np.float32)
+        self.defined: Float32 = sums.reshape(*sums.shape[:-1], height, width)
+
+    @classmethod
+    def of(cls, view: View, spec: ModelSpec) -> Self:
+        """Of a view at the same angle for all persons."""
+        return cls(matrix_of(view, spec), spec, mirrored=view.mirrored)
 
     def __call__(self, maps: Float32) -> Float32:
         """(N, K, h, w) of the view to (N, K, h, w) of the crop, left and right in their order."""
@@ -158,17 +166,20 @@ class Reader:
         flat = flat.reshape(*maps.shape[:2], -1)
         sampled = np.zeros(flat.shape, np.float32)  # a view may contain none of the cells
         for index, weight in self._taps:
-            sampled += flat[:, :, index] * weight
+            taken = flat[:, :, index] if index.ndim == 1 else np.take_along_axis(flat, index, 2)
+            sampled += taken * weight
         return sampled.reshape(maps.shape)
 
 
-def taps(matrix: Float64, size: tuple[int, int]) -> list[tuple[Int64, Float32]]:
-    """The four neighbors (flat index and weight, (..., h * w)) of where each cell of a map lies.
+def _taps(matrix: Float64, size: tuple[int, int]) -> list[tuple[Int64, Float32]]:
+    """The four neighbors of where each cell of a map lies: flat index and weight.
 
-    matrix: (..., 2, 3), from the cells of a map of this (w, h) to those of one of the same size.
+    matrix: (2, 3) or (N, 2, 3), from the cells of a map of this (w, h) to those of one of the same
+    size.  Returns arrays (h * w,) or (N, 1, h * w).
     """
     width, height = size
     rows, columns = np.mgrid[:height, :width].reshape(2, -1)
+    matrix = matrix if matrix.ndim == 2 else matrix[:, None]
     cells = np.stack([columns, rows], 1) @ np.swapaxes(matrix[..., :2], -1, -2)
     cells = cells + matrix[..., None, :, 2]
     cells = np.where(np.abs(cells - np.round(cells)) < 1e-6, np.round(cells), cells)
@@ -187,17 +198,17 @@ def _tap(
     return index, np.where(inside, weights, 0).astype(np.float32)
 
 
-class MapReader(Protocol):
-    """What `fuse` needs of a view: Reader here, or one with an angle of its own for each person.
+def view_warps(warps: Sequence[Warp], matrices: Float64) -> list[Warp]:
+    """From frames to every view of every person, those of a person contiguous.
 
-    defined: (h, w) or (N, 1, h, w), 1 where the view contains a cell of the crop, 0 where not.
+    warps: of the persons of each frame, N in all.  matrices: (1 or N, V, 2, 3), crop px to view px.
     """
-
-    defined: Float32
-
-    def __call__(self, maps: Float32) -> Float32:
-        """(N, K, h, w) of the view to (N, K, h, w) of the crop."""
-        ...
+    each = np.broadcast_to(matrices, (sum(map(len, warps)), *matrices.shape[1:]))
+    ends = itertools.accumulate(map(len, warps))
+    return [
+        Warp(compose(each[end - len(warp) : end], warp.matrix[:, None]).reshape(-1, 2, 3))
+        for warp, end in zip(warps, ends, strict=True)
+    ]
 
 
 class TtaRuntime(Runtime):
@@ -216,12 +227,11 @@ class TtaRuntime(Runtime):
         super().__init__(bundle, device=device, threads=threads, flip=tta.mirrored, graph=tta.graph)
         self.views = VIEWS[views]
         self._matrices = np.stack([matrix_of(view, self.spec) for view in self.views])
-        self._readers = [Reader(view, self.spec) for view in self.views]
+        self._readers = [Reader.of(view, self.spec) for view in self.views]
 
     def crops(self, images: Sequence[UInt8], warps: Sequence[Warp]) -> UInt8:
         """Every view of every person, cropped from the frames: uint8 (N * V, h, w, 3)."""
-        composed = [compose(self._matrices[None], warp.matrix[:, None]) for warp in warps]
-        return super().crops(images, [Warp(matrices.reshape(-1, 2, 3)) for matrices in composed])
+        return super().crops(images, view_warps(warps, self._matrices[None]))
 
     def infer(self, crops: UInt8) -> tuple[Float32, Float32]:
         """The views of N persons to points (N, K, 2), px of the upright crop, and scores (N, K)."""
@@ -236,7 +246,7 @@ class TtaRuntime(Runtime):
         return fuse(self.run(crops)[0].reshape(shape), self._readers)
 
 
-def fuse(maps: Float32, readers: Sequence[MapReader]) -> Float32:
+def fuse(maps: Float32, readers: Sequence[Reader]) -> Float32:
     """Maps of V views (N, V, K, h, w) to their weighted mean in the upright crop (N, K, h, w).
 
     A view's weight is its mean peak over the keypoints to the power POWER; a cell is averaged over

@@ -38,7 +38,7 @@ def fuse_views(
     heatmaps: NDArray[np.floating], spec: ModelSpec, views: Sequence[tta.View]
 ) -> Float32:
     """Heatmaps of V views (N, V, K, h, w) to their mean, float32 (N, K, h, w): `tta.fuse`."""
-    readers = [tta.Reader(view, spec) for view in views]
+    readers = [tta.Reader.of(view, spec) for view in views]
     return tta.fuse(heatmaps.astype(np.float32), readers)
 
 

@@ -196,6 +196,11 @@ def _harms(changes: Mapping[str, MetricChange]) -> list[str]:
     ]
 
 
+def shows_gain(changes: Mapping[str, MetricChange]) -> bool:
+    """Whether one of the two indicators of an improvement is significant."""
+    return changes["flip"].low > 0 or changes[UNTRAINED].low > 0
+
+
 def _doubts(changes: Mapping[str, MetricChange]) -> list[str]:
     """Is there evidence of an improvement beyond what it was trained on?"""
     flip, untrained = changes["flip"], changes[UNTRAINED]
@@ -208,7 +213,7 @@ def _doubts(changes: Mapping[str, MetricChange]) -> list[str]:
         else "",
         f"flip equivariance gained {_gain(flip)}, equivariance under a transformation that it was "
         f"not trained on {_gain(untrained)}: neither is significant; more persons would decide it"
-        if not (flip.low > 0 or untrained.low > 0)
+        if not shows_gain(changes)
         else "",
     ]
 

@@ -52,7 +52,7 @@ def _rows(verdict: Verdict) -> Iterator[charts.Interval]:
         over = change.gain < limit
         if change.defined and (name in ("flip", UNTRAINED, "teacher", "source") or over):
             passed = change.gain > limit if name == UNTRAINED else not over
-            doubted = name in _EVIDENCE and not verdict.passed and _is_insignificant(changes)
+            doubted = name in _EVIDENCE and not verdict.passed and not gate.shows_gain(changes)
             title = f"{_NAMES[name]}: not significant" if doubted else _NAMES[name]
             yield _row(title, change, limit, passed=passed and not doubted)
     for change in verdict.findings:
@@ -64,11 +64,6 @@ def _rows(verdict: Verdict) -> Iterator[charts.Interval]:
                 0.0 if decides else None,
                 passed=not change.high < 0 if decides else None,
             )
-
-
-def _is_insignificant(changes: Mapping[str, MetricChange]) -> bool:
-    """Whether neither of the two that must show an improvement does."""
-    return not any(changes[name].low > 0 for name in _EVIDENCE if name in changes)
 
 
 def _limits(compared: Mapping[str, MetricChange]) -> dict[str, float]:

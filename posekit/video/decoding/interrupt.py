@@ -1,4 +1,4 @@
-"""Threads that wait in FFmpeg and can be told to stop, for which PyAV has no function.
+"""Threads that wait in FFmpeg and can be interrupted, for which PyAV has no function.
 
 While FFmpeg waits for a network, PyAV compares the time limit with `time.monotonic` of its module
 `av.container.core`, ten times a second. For an interrupted thread that clock runs past any limit.

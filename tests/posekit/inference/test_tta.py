@@ -46,7 +46,7 @@ def test_a_joint_of_a_view_is_decoded_at_its_place_in_the_crop(view: View, conve
     maps = codecs.encode(in_view, of)
     if view.mirrored:
         maps = maps[:, list(of.skeleton.mirror)]
-    points, _ = codecs.decode(Reader(view, of)(maps), of)
+    points, _ = codecs.decode(Reader.of(view, of)(maps), of)
     assert np.abs(points - joints).max() < 0.1 * of.map_scale[0]
 
 
@@ -54,9 +54,9 @@ def test_quarter_turns_of_a_square_crop_are_exact() -> None:
     """With half-pixel cells they permute the cells: equal bit for bit."""
     of = spec()
     maps = np.random.default_rng(1).random((2, 17, 48, 48), np.float32)
-    back = Reader(View(-90), of)(Reader(View(90), of)(maps))
+    back = Reader.of(View(-90), of)(Reader.of(View(90), of)(maps))
     assert np.array_equal(back, maps)
-    assert np.array_equal(Reader(View(90), of)(maps), np.rot90(maps, 1, (2, 3)))
+    assert np.array_equal(Reader.of(View(90), of)(maps), np.rot90(maps, 1, (2, 3)))
 
 
 def image() -> np.ndarray:
