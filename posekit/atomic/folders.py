@@ -31,13 +31,14 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def free_name(path: Path) -> Path:
     """`path`, or the first of `stem-2.suffix`, `stem-3.suffix`, … that is free; makes nothing."""
-    return next(each for each in _numbered(path) if not os.path.lexists(each))
+    return next(each for each in _numbered(path, path.suffix) if not os.path.lexists(each))
 
 
-def _numbered(path: Path) -> Iterator[Path]:
+def _numbered(path: Path, suffix: str = "") -> Iterator[Path]:
+    """`path`, then with -2, -3, … before `suffix`."""
     yield path
     for number in itertools.count(2):
-        yield path.with_name(f"{path.stem}-{number}{path.suffix}")
+        yield path.with_name(f"{path.name.removesuffix(suffix)}-{number}{suffix}")
 
 
 def _made(path: Path) -> list[Path]:
@@ -53,8 +54,7 @@ def _made(path: Path) -> list[Path]:
 
 
 def _first_free(path: Path) -> Path:
-    for number in itertools.count(1):
-        place = path if number == 1 else path.with_name(f"{path.name}-{number}")
+    for place in _numbered(path):
         try:
             place.mkdir()
         except FileExistsError:
